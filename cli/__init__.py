@@ -1,0 +1,1 @@
+"""The command `tfvamp`. No module here imports TensorFlow or tfvamp before a command runs."""

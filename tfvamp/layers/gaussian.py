@@ -1,0 +1,145 @@
+"""Diagonal normal posteriors: the distribution, the layer that produces it, and how to read a user's."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfvamp import seeds
+from tfvamp.layers import initializers
+
+tfd = tfp.distributions
+
+LOG_VARIANCE_BOUNDS = (-6.0, 2.0)  # the hard tanh of the paper's code
+
+
+class DiagonalGaussian(tfd.MultivariateNormalDiag):
+    """N(loc, diag(exp(log_variance))): a `tfd.MultivariateNormalDiag` made for VAEs.
+
+    It keeps the log-variance (no exp followed by log), evaluates the density in one
+    fused expression, and draws Philox noise, so that a seed gives the same sample
+    eagerly, in a graph and under XLA. Samples are reparameterised.
+
+    Args:
+      loc: [..., D].
+      log_variance: [..., D].
+    """
+
+    def __init__(
+        self, loc, log_variance, validate_args=False, allow_nan_stats=True, name="DiagonalGaussian"
+    ):
+        parameters = dict(locals())
+        with tf.name_scope(name):
+            self._log_variance = tf.convert_to_tensor(log_variance)
+            super().__init__(
+                loc=tf.convert_to_tensor(loc, self._log_variance.dtype),
+                scale_diag=tf.exp(0.5 * self._log_variance),
+                validate_args=validate_args,
+                allow_nan_stats=allow_nan_stats,
+                name=name,
+            )
+        self._parameters = parameters
+
+    @property
+    def log_variance(self) -> tf.Tensor:
+        """[..., D]."""
+        return self._log_variance
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {
+            "loc": tfp.util.ParameterProperties(event_ndims=1),
+            "log_variance": tfp.util.ParameterProperties(event_ndims=1),
+        }
+
+    def _call_sample_n(self, sample_shape, seed, **kwargs):
+        sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        shape = tf.concat([sample_shape, tf.shape(self.loc)], axis=0)
+        noise = seeds.normal(shape, tfp.random.sanitize_seed(seed), self.dtype)
+        return self.loc + tf.exp(0.5 * self._log_variance) * noise
+
+    def _log_prob(self, value):
+        square = tf.math.squared_difference(value, self.loc) * tf.exp(-self._log_variance)
+        return -0.5 * tf.reduce_sum(square + self._log_variance + math.log(2.0 * math.pi), axis=-1)
+
+
+def as_diagonal_gaussian(output) -> DiagonalGaussian:
+    """The posterior that an encoder's output describes.
+
+    Args:
+      output: a `tfd.MultivariateNormalDiag`, a `tfd.Independent` of a `tfd.Normal` over one
+        dimension, a pair (mean, log-variance), or a triple (mean, log-variance, sample) as in
+        the VAE of the Keras documentation, each [..., D].
+
+    Returns:
+      `DiagonalGaussian` with at least float32 (densities never in half precision).
+
+    Raises:
+      TypeError: the output is none of these.
+    """
+    if isinstance(output, DiagonalGaussian):
+        return output
+    if isinstance(output, tfd.Independent) and isinstance(output.distribution, tfd.Normal):
+        if output.event_shape.rank == 1:
+            return DiagonalGaussian(output.mean(), 2.0 * tf.math.log(output.stddev()))
+    if isinstance(output, tfd.MultivariateNormalDiag):
+        return DiagonalGaussian(output.mean(), 2.0 * tf.math.log(output.stddev()))
+    if isinstance(output, (list, tuple)) and len(output) in (2, 3):
+        loc, log_variance = (_at_least_float32(part) for part in output[:2])
+        if loc.shape.rank and loc.shape.is_compatible_with(log_variance.shape):
+            return DiagonalGaussian(loc, log_variance)
+    raise TypeError(
+        "the encoder must return a diagonal normal over one latent dimension: a "
+        "tfd.MultivariateNormalDiag, a tfd.Independent(tfd.Normal(...), 1), or a pair "
+        f"(mean, log_variance) of tensors of the same shape [..., D]; got {_describe(output)}"
+    )
+
+
+def _at_least_float32(value) -> tf.Tensor:
+    value = tf.convert_to_tensor(value)
+    return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
+
+
+def _describe(output) -> str:
+    if isinstance(output, (list, tuple)):
+        return f"{type(output).__name__} of {', '.join(_describe(part) for part in output) or 'nothing'}"
+    shape = getattr(output, "shape", "")
+    return f"{type(output).__name__} {shape}".rstrip() if shape is not None else type(output).__name__
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class GaussianPosterior(keras.layers.Layer):
+    """Two linear maps to N(loc, diag(exp(log_variance))), the head of an encoder.
+
+    The log-variance is clipped to [-6, 2] (no gradient outside), as in the paper's code.
+
+    Args:
+      latent_dims: D.
+
+    Call: features [..., F] -> `DiagonalGaussian` with batch shape [...] and event shape [D].
+    """
+
+    def __init__(self, latent_dims: int, **kwargs):
+        super().__init__(**kwargs)
+        if latent_dims < 1:
+            raise ValueError(f"latent_dims must be at least 1; got {latent_dims}")
+        self.latent_dims = int(latent_dims)
+
+    def build(self, input_shape):
+        fan_in = int(input_shape[-1])
+        self.loc = initializers.dense(self.latent_dims, fan_in, name="loc", dtype=self.dtype_policy)
+        self.log_variance = initializers.dense(
+            self.latent_dims, fan_in, name="log_variance", dtype=self.dtype_policy
+        )
+        self.loc.build(input_shape)
+        self.log_variance.build(input_shape)
+
+    def call(self, features):
+        log_variance = tf.clip_by_value(_at_least_float32(self.log_variance(features)), *LOG_VARIANCE_BOUNDS)
+        return DiagonalGaussian(_at_least_float32(self.loc(features)), log_variance)
+
+    def get_config(self):
+        return {**super().get_config(), "latent_dims": self.latent_dims}

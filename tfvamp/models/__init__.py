@@ -1,0 +1,5 @@
+"""Whole models as Keras models."""
+
+from tfvamp.models.vae import LIKELIHOODS, PRIORS, VAE
+
+__all__ = ["LIKELIHOODS", "PRIORS", "VAE"]

@@ -1,0 +1,71 @@
+"""Stateless seeds: an integer at the edge, `[2]` int32 tensors inside, split by name.
+
+Every random number of tfvamp comes from Philox bits, so that the same seed gives the
+same draw eagerly, in `tf.function` and under XLA, on every device.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+ALGORITHM = "philox"
+
+
+def stateless(seed: int, *names: str) -> tf.Tensor:
+    """The stateless seed [2] of an integer `seed`, one stream for each path of names.
+
+    >>> stateless(7, "train", "noise").shape
+    TensorShape([2])
+    """
+    pair = np.array([seed & 0x7FFFFFFF, zlib.crc32("/".join(names).encode()) & 0x7FFFFFFF], np.int32)
+    return tf.constant(pair)
+
+
+def as_seed(seed: int | tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """A `[2]` seed from what a caller has: an integer, a pair, or a seed already.
+
+    Raises:
+      ValueError: the seed has neither shape () nor [2].
+    """
+    if isinstance(seed, (int, np.integer)):
+        return stateless(int(seed))
+    seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
+    if seed.shape.rank == 0:
+        return tf.stack([seed, tf.zeros_like(seed)])
+    if seed.shape != (2,):
+        raise ValueError(f"seed must be an integer or have shape [2]; got shape {seed.shape}")
+    return seed
+
+
+def fold_in(seed: tf.Tensor, index: int | tf.Tensor) -> tf.Tensor:
+    """The seed of item `index` (an example, a step, an epoch) of the stream `seed`."""
+    return tf.random.fold_in(seed, tf.cast(index, tf.int32), alg=ALGORITHM)
+
+
+def fold_in_name(seed: tf.Tensor, name: str) -> tf.Tensor:
+    """The seed of the named sub-stream of `seed`."""
+    return fold_in(seed, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+
+def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Uniform draws of the given shape from the lattice {(k + 1/2) / 2^23} in (0, 1) (2^52 for float64).
+
+    TensorFlow 2.21's own `stateless_uniform` turns the same Philox bits into other
+    numbers under XLA than outside it (it keeps the high bits there, the low ones
+    here), even with `alg="philox"`; so we take the bits and turn them ourselves.
+    """
+    bits_dtype, shift = {tf.float32: (tf.uint32, 9), tf.float64: (tf.uint64, 12)}[tf.as_dtype(dtype)]
+    bits = tf.random.stateless_uniform(
+        shape, seed, minval=None, maxval=None, dtype=bits_dtype, alg=ALGORITHM
+    )
+    lattice = tf.cast(tf.bitwise.right_shift(bits, tf.constant(shift, bits_dtype)), dtype)
+    return (lattice + 0.5) * 2.0 ** -(bits_dtype.size * 8 - shift)
+
+
+def normal(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Standard normal draws of the given shape, by inversion; float32 reaches +-5.3."""
+    return math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform(shape, seed, dtype) - 1.0)

@@ -1,0 +1,41 @@
+"""The paper's stopping rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass
+class EarlyStopping:
+    """Stops when the validation ELBO has not risen for more than `patience` epochs.
+
+    The count is held at 0 while epoch < warmup; bests found then count (unlike Keras's
+    `EarlyStopping(start_from_epoch=...)`, which forgets them).
+
+    Attributes:
+      patience: epochs without a better one that are borne.
+      warmup: the warm-up's epochs.
+      best: the highest validation ELBO so far.
+      best_epoch: when it was.
+      waited: epochs since, as the rule counts them.
+    """
+
+    patience: int
+    warmup: int
+    best: float = -math.inf
+    best_epoch: int = 0
+    waited: int = 0
+
+    def update(self, epoch: int, elbo: float) -> bool:
+        """Takes in an epoch (from 1); True if it is the best so far."""
+        if elbo > self.best:
+            self.best, self.best_epoch, self.waited = elbo, epoch, 0
+            return True
+        self.waited = 0 if epoch < self.warmup else self.waited + 1
+        return False
+
+    @property
+    def stop(self) -> bool:
+        """Whether training ends here."""
+        return self.waited > self.patience

@@ -1,0 +1,262 @@
+"""The training loop: epochs of `train_step`, validation, the stopping rule, the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import rich.console
+import tensorflow as tf
+
+from tfvamp import datasets, seeds
+from tfvamp.config import TrainConfig
+from tfvamp.datasets import Dataset
+from tfvamp.errors import RunError, TrainingError, UsageError
+from tfvamp.models import VAE
+from tfvamp.optimizers import NormalizedAdam
+from tfvamp.training.checkpoints import Checkpoints, load_weights, save_weights
+from tfvamp.training.early_stopping import EarlyStopping
+from tfvamp.training.progress import Progress
+from tfvamp.training.run_folder import RunFolder
+
+VALIDATION_BATCH = 500  # large, because every batch encodes all pseudo-inputs
+IMAGE_NOISE = 0.01  # the paper's code adds N(0, 0.01^2) to images taken as pseudo-inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How training ended.
+
+    Attributes:
+      model: with the best epoch's weights.
+      epochs: how many were run in all.
+      best_epoch: the one whose weights were kept.
+      best_elbo: its one-sample validation ELBO, in nats.
+      interrupted: whether Ctrl-C ended it.
+    """
+
+    model: VAE
+    epochs: int
+    best_epoch: int
+    best_elbo: float
+    interrupted: bool
+
+
+def train(
+    config: TrainConfig,
+    run_dir: str | os.PathLike,
+    overwrite: bool = False,
+    console: rich.console.Console | None = None,
+) -> Outcome:
+    """Trains a model into a new run folder.
+
+    Args:
+      config: what to train.
+      run_dir: the run folder, made here.
+      overwrite: replace a run folder that exists.
+      console: where progress is shown; None shows nothing.
+
+    Raises:
+      RunError, DataError, UsageError: the folder, the data or the settings do not allow it.
+      TrainingError: the loss became NaN; the run folder keeps the weights before that.
+    """
+    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit)
+    config = config.resolve(dataset.spec)
+    model = build_model(config, dataset)
+    folder = RunFolder.create(run_dir, overwrite)
+    folder.write_config(config, dataset)
+    return _run(config, folder, dataset, model, console, resume=False)
+
+
+def resume(
+    run_dir: str | os.PathLike, epochs: int | None = None, console: rich.console.Console | None = None
+) -> Outcome:
+    """Goes on with a run after its last whole epoch, as if it had not stopped.
+
+    Args:
+      run_dir: the run folder.
+      epochs: a new number of most epochs; None keeps the run's.
+      console: where progress is shown; None shows nothing.
+
+    Raises:
+      RunError: there is no such run, its data are other ones now, or its checkpoint is damaged.
+      TrainingError: the loss became NaN.
+    """
+    folder = RunFolder.open(run_dir)
+    config = folder.read_config()
+    if epochs is not None:
+        config = dataclasses.replace(config, epochs=epochs)
+    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit)
+    if dataset.checksums != folder.read_document()["data"].get("sources"):
+        raise RunError(f"{run_dir} was trained on other source files than {config.dataset} is made from now")
+    return _run(config, folder, dataset, build_model(config, dataset), console, resume=True)
+
+
+def build_model(config: TrainConfig, dataset: Dataset) -> VAE:
+    """The untrained model of a run, with the initial weights that its seed gives."""
+    keras.utils.set_random_seed(config.seed)
+    return model_for(config, dataset.spec.shape, _initial_pseudo_inputs(config, dataset))
+
+
+def model_for(config: TrainConfig, event_shape, pseudo_inputs=None) -> VAE:
+    """The model that resolved settings describe."""
+    return VAE(
+        event_shape=event_shape,
+        latent_dims=config.latent_dims,
+        hidden_units=config.hidden_units,
+        prior=config.prior,
+        num_components=config.components,
+        pseudo_inputs=pseudo_inputs,
+        likelihood=config.likelihood,
+        seed=config.seed,
+        name="vae",
+    )
+
+
+def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset):
+    """An array or initializer for the VampPriors; None for other priors."""
+    if not config.prior.startswith("vamp"):
+        return None
+    if config.prior != "vamp-data" and config.pseudo_input_init == "normal":
+        return keras.initializers.RandomNormal(dataset.spec.pseudo_input_mean, dataset.spec.pseudo_input_std)
+    images, _ = dataset.train.array()
+    if config.components > len(images):
+        raise UsageError(
+            f"K = {config.components} pseudo-inputs cannot be taken from {len(images)} training images: "
+            f"choose --components {len(images)} or fewer"
+        )
+    rng = np.random.default_rng(seeds.stateless(config.seed, "pseudo-inputs").numpy())
+    chosen = images[rng.choice(len(images), config.components, replace=False)]
+    if config.prior == "vamp-data":
+        return chosen
+    return chosen + rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
+
+
+def _run(
+    config: TrainConfig,
+    folder: RunFolder,
+    dataset: Dataset,
+    model: VAE,
+    console: rich.console.Console | None,
+    resume: bool,
+) -> Outcome:
+    progress = Progress(config.epochs, console)
+    model.compile(optimizer=NormalizedAdam(config.learning_rate), jit_compile=config.jit)
+    model.optimizer.build(model.trainable_variables)
+    stopping = EarlyStopping(config.patience, config.warmup)
+    checkpoints = Checkpoints(folder.checkpoints, model, stopping)
+    epoch = checkpoints.restore() if resume else 0
+    folder.truncate_history(epoch)
+    _announce(config, dataset, progress)
+    steps = math.ceil(dataset.train.num_examples / config.batch_size)
+    train_step = compiled(model.train_step, config.jit, progress.say)
+    test_step = compiled(model.test_step, config.jit, progress.say)
+    validation = dataset.validation.images.batch(VALIDATION_BATCH).prefetch(1)
+    writer = tf.summary.create_file_writer(str(folder.tensorboard))
+    interrupted = False
+    with progress:
+        progress.start(epoch, steps)
+        try:
+            while epoch < config.epochs and not stopping.stop:
+                epoch += 1
+                row = _epoch(epoch, config, dataset, model, train_step, test_step, validation, progress)
+                _check_finite(row, stopping, folder)
+                best = stopping.update(epoch, row["val_elbo"])
+                if best:
+                    save_weights(model, folder.best_weights)
+                folder.append_history(row)
+                checkpoints.save(epoch)
+                _write_summary(writer, row)
+                progress.epoch(row, best)
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        epoch = len(folder.read_history())
+        progress.say(f"stopped: {epoch} whole epochs are saved. Go on with: tfvamp train --resume {folder.path}")
+    if folder.best_weights.is_file():
+        load_weights(model, folder.best_weights)
+    return Outcome(model, epoch, stopping.best_epoch, stopping.best, interrupted)
+
+
+def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None:
+    sizes = "/".join(str(dataset.split(name).num_examples) for name in datasets.SPLITS)
+    mixture = "" if config.prior == "standard" else f", K = {config.components}"
+    progress.say(
+        f"{dataset.spec.name} ({sizes} images), model {config.model}, prior {config.prior}{mixture}, "
+        f"likelihood {config.likelihood}, learning rate {config.learning_rate:g}, seed {config.seed}"
+    )
+    if not dataset.verified:
+        progress.say(
+            f"warning: the source files of {config.dataset} are not the published ones "
+            "(sha256 differs): recorded as dataset_verified: false"
+        )
+    if config.warmup > config.epochs:
+        progress.say(
+            f"warning: the warm-up ({config.warmup} epochs) is longer than the training ({config.epochs}): "
+            "beta never reaches 1; choose a smaller --warmup"
+        )
+
+
+def _epoch(epoch, config, dataset, model, train_step, test_step, validation, progress) -> dict[str, float]:
+    """Trains and validates once; the epoch's row of history.csv."""
+    start = time.perf_counter()
+    beta = min(1.0, epoch / config.warmup) if config.warmup else 1.0
+    model.beta.assign(beta)
+    model.reset_metrics()
+    for images in dataset.training_batches(config.batch_size, config.seed, epoch):
+        training = train_step(images)
+        progress.step(epoch)
+    training = {name: float(value) for name, value in training.items()}
+    model.reset_metrics()
+    for images in validation:
+        validated = test_step(images)
+    validated = {name: float(value) for name, value in validated.items()}
+    return {
+        "epoch": epoch,
+        "beta": beta,
+        **{f"train_{name}": value for name, value in training.items()},
+        **{f"val_{name}": validated[name] for name in ("elbo", "reconstruction", "kl")},
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _check_finite(row: dict[str, float], stopping: EarlyStopping, folder: RunFolder) -> None:
+    """Raises TrainingError where the loss is NaN or infinite."""
+    if math.isfinite(row["train_loss"]) and math.isfinite(row["val_elbo"]):
+        return
+    kept = f"the weights of epoch {stopping.best_epoch} are kept" if stopping.best_epoch else "no epoch was good"
+    raise TrainingError(
+        f"the loss became NaN or infinite in epoch {row['epoch']} ({kept} in {folder.path}): "
+        "try a smaller --learning-rate or a longer --warmup"
+    )
+
+
+def _write_summary(writer: tf.summary.SummaryWriter, row: dict[str, float]) -> None:
+    with writer.as_default(step=row["epoch"]):
+        for name, value in row.items():
+            if name != "epoch":
+                tf.summary.scalar(name.replace("_", "/", 1), value)
+    writer.flush()
+
+
+def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
+    """The step as a TensorFlow function, with XLA if it can be; falls back, with one line, if it cannot."""
+    functions = [tf.function(step, jit_compile=True, autograph=False)] if jit else []
+    functions.append(tf.function(step, autograph=False))
+
+    def run(images):
+        try:
+            return functions[0](images)
+        except (tf.errors.OpError, NotImplementedError, ValueError) as error:
+            if len(functions) == 1:
+                raise
+            say(f"XLA cannot compile the step ({type(error).__name__}): going on without it (--no-jit)")
+            del functions[0]
+            return functions[0](images)
+
+    return run
