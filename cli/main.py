@@ -55,7 +55,8 @@ class LazyGroup(click.Group):
             if exit_code is None:
                 text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 _fail(ctx, f"{text} (unexpected; tfvamp --debug shows the traceback)", 1)
-            _fail(ctx, " ".join(str(error).split()), exit_code)
+            else:
+                _fail(ctx, " ".join(str(error).split()), exit_code)
 
 
 def _fail(ctx, text: str, exit_code: int):
@@ -73,10 +74,14 @@ def _version(ctx, _, value):
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
 @click.option("--quiet", is_flag=True, help="Show nothing but results and errors.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
 @click.pass_context
 def main(ctx, debug, quiet):
     """Variational auto-encoders with a VampPrior (Tomczak and Welling 2018).

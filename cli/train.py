@@ -11,26 +11,99 @@ from tfvamp_cli import chatter, choices
 
 
 @click.command("train")
-@click.option("--dataset", default=choices.DATASET, show_default=True, metavar="NAME", help=f"Data set: {choices.listed(choices.DATASETS)}. caltech101 means the 28x28 silhouettes.")
-@click.option("--model", default=choices.MODEL, show_default=True, metavar="NAME", help=f"Model: {choices.listed(choices.MODELS)}.")
-@click.option("--prior", default=choices.PRIOR, show_default=True, metavar="NAME", help=f"Prior: {choices.listed(choices.PRIORS)}.")
-@click.option("--components", type=int, metavar="K", help="Components of a mixture prior.  [default: the data set's]")
+@click.option(
+    "--dataset",
+    default=choices.DATASET,
+    show_default=True,
+    metavar="NAME",
+    help=f"Data set: {choices.listed(choices.DATASETS)}. caltech101 means the 28x28 silhouettes.",
+)
+@click.option(
+    "--model",
+    default=choices.MODEL,
+    show_default=True,
+    metavar="NAME",
+    help=f"Model: {choices.listed(choices.MODELS)}.",
+)
+@click.option(
+    "--prior",
+    default=choices.PRIOR,
+    show_default=True,
+    metavar="NAME",
+    help=f"Prior: {choices.listed(choices.PRIORS)}.",
+)
+@click.option(
+    "--components", type=int, metavar="K", help="Components of a mixture prior.  [default: the data set's]"
+)
 @click.option("--epochs", type=int, metavar="N", help=f"Most epochs.  [default: {choices.EPOCHS}]")
-@click.option("--batch-size", type=int, metavar="B", default=choices.BATCH_SIZE, show_default=True, help="Images a step.")
-@click.option("--learning-rate", type=float, metavar="R", help="Of Adam on normalised gradients.  [default: the data set's]")
-@click.option("--warmup", type=int, metavar="N", default=choices.WARMUP, show_default=True, help="Epochs until the KL counts in full.")
-@click.option("--patience", type=int, metavar="N", default=choices.PATIENCE, show_default=True, help="Epochs without a better validation ELBO that are borne.")
-@click.option("--seed", type=int, metavar="N", default=choices.SEED, show_default=True, help="Of weights, noise, data order and binarisation.")
-@click.option("--likelihood", metavar="NAME", help=f"Likelihood: {choices.listed(choices.LIKELIHOODS)}.  [default: the data set's]")
-@click.option("--pseudo-input-init", metavar="NAME", default=choices.PSEUDO_INPUT_INIT, show_default=True, help="Initial pseudo-inputs: normal noise, or training images.")
-@click.option("--preset", metavar="NAME", help=f"Settings to start from: {choices.listed(choices.PRESETS)} (the published code's).")
+@click.option(
+    "--batch-size",
+    type=int,
+    metavar="B",
+    default=choices.BATCH_SIZE,
+    show_default=True,
+    help="Images a step.",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    metavar="R",
+    help="Of Adam on normalised gradients.  [default: the data set's]",
+)
+@click.option(
+    "--warmup",
+    type=int,
+    metavar="N",
+    default=choices.WARMUP,
+    show_default=True,
+    help="Epochs until the KL counts in full.",
+)
+@click.option(
+    "--patience",
+    type=int,
+    metavar="N",
+    default=choices.PATIENCE,
+    show_default=True,
+    help="Epochs without a better validation ELBO that are borne.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    default=choices.SEED,
+    show_default=True,
+    help="Of weights, noise, data order and binarisation.",
+)
+@click.option(
+    "--likelihood",
+    metavar="NAME",
+    help=f"Likelihood: {choices.listed(choices.LIKELIHOODS)}.  [default: the data set's]",
+)
+@click.option(
+    "--pseudo-input-init",
+    metavar="NAME",
+    default=choices.PSEUDO_INPUT_INIT,
+    show_default=True,
+    help="Initial pseudo-inputs: normal noise, or training images.",
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help=f"Settings to start from: {choices.listed(choices.PRESETS)} (the published code's).",
+)
 @click.option("--no-jit", is_flag=True, help="Do not compile with XLA.")
 @click.option("--limit", type=int, metavar="N", help="At most N images of each split, for a quick look.")
 @click.option("--run-dir", metavar="DIR", help="The run folder.  [default: runs/DATASET-MODEL-PRIOR-TIME]")
 @click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
-@click.option("--raw-dir", metavar="DIR", help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]")
+@click.option(
+    "--raw-dir",
+    metavar="DIR",
+    help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a run folder that exists.")
-@click.option("--resume", metavar="RUN", help="Go on with a stopped run; of the other options only --epochs counts.")
+@click.option(
+    "--resume", metavar="RUN", help="Go on with a stopped run; of the other options only --epochs counts."
+)
 @click.pass_context
 def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
     """Train a model and its prior into a run folder.
@@ -45,12 +118,15 @@ def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
       tfvamp train --epochs 60 --warmup 20 --components 100 --run-dir runs/quick
       tfvamp train --resume runs/quick --epochs 120
     """
-    given = {name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    given = {
+        name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
     if resume and (extra := (given - {"epochs"}) | ({"preset"} if preset else set())):
-        raise click.UsageError(f"--resume takes the run's own settings; leave out --{sorted(extra)[0].replace('_', '-')}")
+        raise click.UsageError(
+            f"--resume takes the run's own settings; leave out --{sorted(extra)[0].replace('_', '-')}"
+        )
     from tfvamp import training
     from tfvamp.config import TrainConfig
-
     from tfvamp_cli.output import console
 
     if resume:

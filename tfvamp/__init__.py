@@ -1,3 +1,27 @@
-"""Learned priors for variational auto-encoders in TensorFlow and Keras."""
+"""tfvamp: learned priors for variational auto-encoders in TensorFlow and Keras.
 
-from tfvamp import datasets, layers, models
+Importing it registers the TFDS builders and the Keras classes.
+
+Shapes: S samples, B batch, K components, D latent dimensions, H W C an image; always in the
+order [S, B, K, D]. Log-probabilities, ELBO and log-likelihood are in nats.
+"""
+
+from tfvamp import datasets, evaluation, layers, models, training
+from tfvamp.config import TrainConfig
+from tfvamp.errors import TfvampError
+from tfvamp.runs import evaluate, load
+from tfvamp.training import resume, train
+
+__all__ = [
+    "TfvampError",
+    "TrainConfig",
+    "datasets",
+    "evaluate",
+    "evaluation",
+    "layers",
+    "load",
+    "models",
+    "resume",
+    "train",
+    "training",
+]

@@ -80,7 +80,7 @@ class TrainConfig:
 
     def resolve(self, spec: DatasetSpec) -> TrainConfig:
         """The same settings with the data set's defaults in place of None."""
-        defaults = {
+        defaults: dict[str, Any] = {
             "components": spec.num_components,
             "learning_rate": spec.learning_rate,
             "likelihood": spec.likelihood,

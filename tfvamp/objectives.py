@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
-tfd = tfp.distributions
 Decoder = Callable[[tf.Tensor], tfd.Distribution]
 
 

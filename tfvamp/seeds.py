@@ -59,9 +59,7 @@ def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     here), even with `alg="philox"`; so we take the bits and turn them ourselves.
     """
     bits_dtype, shift = {tf.float32: (tf.uint32, 9), tf.float64: (tf.uint64, 12)}[tf.as_dtype(dtype)]
-    bits = tf.random.stateless_uniform(
-        shape, seed, minval=None, maxval=None, dtype=bits_dtype, alg=ALGORITHM
-    )
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=bits_dtype, alg=ALGORITHM)
     lattice = tf.cast(tf.bitwise.right_shift(bits, tf.constant(shift, bits_dtype)), dtype)
     return (lattice + 0.5) * 2.0 ** -(bits_dtype.size * 8 - shift)
 

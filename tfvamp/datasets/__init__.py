@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,7 @@ from tfvamp.errors import DataError, UsageError, check_choice
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-_BUILDERS = {
+_BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
     "mnist5k": mnist5k_dataset_builder.Builder,
 }
@@ -67,9 +67,12 @@ class Dataset:
     verified: bool
 
     def split(self, name: str) -> Split:
-        """The split of that name."""
+        """The split of that name as it is evaluated: grey training images binarised once."""
         check_choice("split", name, SPLITS)
-        return getattr(self, name)
+        part: Split = getattr(self, name)
+        if name == "train" and self.spec.binarization == "dynamic":
+            return Split(pipeline.binarize_once(part.examples, self.spec.name, name), part.num_examples)
+        return part
 
     def training_batches(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
         """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed."""
@@ -144,7 +147,9 @@ def _check_values(examples: tf.data.Dataset, spec: DatasetSpec, split: str) -> N
             raise DataError(
                 f"{spec.name}: images must have shape [H, W, C] = {list(spec.shape)}; got {list(images.shape[1:])}"
             )
-        check_pixels(images, f"{spec.name} ({split})", binary=binary and spec.likelihood.startswith("bernoulli"))
+        check_pixels(
+            images, f"{spec.name} ({split})", binary=binary and spec.likelihood.startswith("bernoulli")
+        )
 
 
 def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 import shutil
@@ -72,7 +74,7 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
         return pathlib.Path(dl_manager.download(source.url))
     except (OSError, requests.RequestException, tfds.download.DownloadError) as error:
         raise DataError(f"cannot download {source.filename} ({type(error).__name__}): {by_hand}") from error
-    except tfds.core.download.checksums.ChecksumError as error:  # type: ignore[attr-defined]
+    except tfds.core.download.checksums.ChecksumError as error:
         raise DataError(
             f"the download of {source.filename} differs from the published file: {by_hand}"
         ) from error
@@ -120,8 +122,10 @@ def prepare(builder_class, data_dir: str | None, folder: pathlib.Path | None) ->
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path | None) -> None:
     config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
+    tfds.disable_progress_bar()
     try:
-        builder.download_and_prepare(download_config=config)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
+            builder.download_and_prepare(download_config=config)
     except PermissionError as error:
         raise DataError(
             f"cannot write to {error.filename or builder.data_dir}: choose another --data-dir"

@@ -7,11 +7,10 @@ import math
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
 from tfvamp.layers import initializers
-
-tfd = tfp.distributions
 
 LOG_VARIANCE_BOUNDS = (-6.0, 2.0)  # the hard tanh of the paper's code
 
@@ -28,9 +27,7 @@ class DiagonalGaussian(tfd.MultivariateNormalDiag):
       log_variance: [..., D].
     """
 
-    def __init__(
-        self, loc, log_variance, validate_args=False, allow_nan_stats=True, name="DiagonalGaussian"
-    ):
+    def __init__(self, loc, log_variance, validate_args=False, allow_nan_stats=True, name="DiagonalGaussian"):
         parameters = dict(locals())
         with tf.name_scope(name):
             self._log_variance = tf.convert_to_tensor(log_variance)
@@ -82,10 +79,8 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     """
     if isinstance(output, DiagonalGaussian):
         return output
-    if isinstance(output, tfd.Independent) and isinstance(output.distribution, tfd.Normal):
-        if output.event_shape.rank == 1:
-            return DiagonalGaussian(output.mean(), 2.0 * tf.math.log(output.stddev()))
-    if isinstance(output, tfd.MultivariateNormalDiag):
+    independent = isinstance(output, tfd.Independent) and isinstance(output.distribution, tfd.Normal)
+    if isinstance(output, tfd.MultivariateNormalDiag) or (independent and output.event_shape.rank == 1):
         return DiagonalGaussian(output.mean(), 2.0 * tf.math.log(output.stddev()))
     if isinstance(output, (list, tuple)) and len(output) in (2, 3):
         loc, log_variance = (_at_least_float32(part) for part in output[:2])

@@ -7,10 +7,9 @@ import math
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
-
-tfd = tfp.distributions
 
 PROBABILITY_CLIP = 1e-5  # the paper's code clamps probabilities to [1e-5, 1 - 1e-5]
 
@@ -22,7 +21,9 @@ class LogitsBernoulli(tfd.Bernoulli):
         return tf.cast(event, self.logits.dtype) * self.logits - tf.nn.softplus(self.logits)
 
     def _sample_n(self, n, seed):
-        uniform = seeds.uniform(tf.concat([[n], tf.shape(self.logits)], axis=0), tfp.random.sanitize_seed(seed))
+        uniform = seeds.uniform(
+            tf.concat([[n], tf.shape(self.logits)], axis=0), tfp.random.sanitize_seed(seed)
+        )
         return tf.cast(uniform < tf.sigmoid(self.logits), self.dtype)
 
 
@@ -50,8 +51,9 @@ class BernoulliLikelihood(keras.layers.Layer):
         if self.clip is not None:
             bound = math.log1p(-self.clip) - math.log(self.clip)
             logits = tf.clip_by_value(logits, -bound, bound)
-        return tfd.Independent(LogitsBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=len(self.event_shape))
+        return tfd.Independent(
+            LogitsBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=len(self.event_shape)
+        )
 
     def get_config(self):
         return {**super().get_config(), "event_shape": self.event_shape, "clip": self.clip}
-

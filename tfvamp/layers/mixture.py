@@ -6,10 +6,9 @@ import math
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
-
-tfd = tfp.distributions
 
 
 class DiagonalGaussianMixture(tfd.MixtureSameFamily):

@@ -11,13 +11,11 @@ import abc
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
 from tfvamp.layers.gaussian import LOG_VARIANCE_BOUNDS, DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
-
-tfd = tfp.distributions
 
 
 class PriorLayer(keras.layers.Layer, abc.ABC):
@@ -91,7 +89,9 @@ class MixtureOfGaussiansPriorLayer(PriorLayer):
         self.num_components = _at_least_one("num_components", num_components)
         self.latent_dims = _at_least_one("latent_dims", latent_dims)
         shape = (self.num_components, self.latent_dims)
-        self.loc = self.add_weight(name="loc", shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0))
+        self.loc = self.add_weight(
+            name="loc", shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0)
+        )
         self.log_variance = self.add_weight(name="log_variance", shape=shape, initializer="zeros")
         self.built = True
 
@@ -234,7 +234,7 @@ def _event_shape(encoder: keras.layers.Layer, event_shape: tuple[int, ...] | Non
     event_shape = tuple(int(size) for size in event_shape)
     if isinstance(known, tuple) and None not in known[1:] and tuple(known[1:]) != event_shape:
         raise ValueError(
-            f"event_shape must be the encoder's input shape [H, W, C] = {list(known[1:])}; got {list(event_shape)}"
+            f"event_shape must be the encoder's input shape {list(known[1:])}; got {list(event_shape)}"
         )
     return event_shape
 
@@ -249,4 +249,4 @@ def _pseudo_input_initializer(initial, shape: tuple[int, ...]) -> keras.initiali
         raise ValueError(
             f"initial pseudo-inputs must have shape [K, *event] = {list(shape)}; got {list(initial.shape)}"
         )
-    return lambda shape, dtype=None: tf.constant(initial, dtype)  # type: ignore[return-value]
+    return lambda shape, dtype=None: tf.constant(initial, dtype)

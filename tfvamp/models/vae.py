@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfvamp import objectives, seeds
 from tfvamp.errors import UsageError, check_choice
@@ -19,8 +18,6 @@ from tfvamp.layers.priors import (
     VampPriorLayer,
 )
 from tfvamp.networks.mlp import MLPDecoder, MLPEncoder
-
-tfd = tfp.distributions
 
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped")
@@ -71,7 +68,11 @@ class VAE(keras.Model):
         clip = PROBABILITY_CLIP if likelihood == "bernoulli-clipped" else None
         self.encoder = MLPEncoder(self.event_shape, latent_dims, hidden_units, name="encoder")
         self.decoder = MLPDecoder(
-            BernoulliLikelihood(self.event_shape, clip=clip), self.event_shape, latent_dims, hidden_units, name="decoder"
+            BernoulliLikelihood(self.event_shape, clip=clip),
+            self.event_shape,
+            latent_dims,
+            hidden_units,
+            name="decoder",
         )
         self.encoder.build((None, *self.event_shape))
         self.decoder.build((None, latent_dims))
@@ -125,7 +126,9 @@ class VAE(keras.Model):
             tracker.update_state(value)
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
-    def sample(self, n: int, seed: int | tf.Tensor, component: int | None = None, draw: bool = False) -> tf.Tensor:
+    def sample(
+        self, n: int, seed: int | tf.Tensor, component: int | None = None, draw: bool = False
+    ) -> tf.Tensor:
         """Images [n, H, W, C] generated from the prior.
 
         Args:
@@ -154,7 +157,9 @@ class VAE(keras.Model):
 
     def get_config(self):
         if callable(self.settings["prior"]):
-            raise TypeError("a VAE with a prior of your own has no config: save its weights, and build it in code")
+            raise TypeError(
+                "a VAE with a prior of your own has no config: save its weights, and build it in code"
+            )
         return {**super().get_config(), "event_shape": self.event_shape, "seed": self.seed, **self.settings}
 
 
@@ -174,6 +179,8 @@ def build_prior(
     check_choice("prior", name, PRIORS)
     if name != "standard" and num_components < 1:
         raise UsageError(f"the number of components K must be at least 1; got {num_components}")
+    if name == "vamp-data" and pseudo_inputs is None:
+        raise UsageError("the prior vamp-data needs pseudo_inputs: K training images, [K, H, W, C]")
     if name == "standard":
         return StandardNormalPriorLayer(latent_dims, name="prior")
     if name == "mog":

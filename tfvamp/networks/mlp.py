@@ -64,7 +64,12 @@ class MLPDecoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, likelihood: keras.layers.Layer, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs
+        self,
+        likelihood: keras.layers.Layer,
+        event_shape,
+        latent_dims: int = 40,
+        hidden_units: int = 300,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.event_shape = tuple(int(size) for size in event_shape)

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ from tfvamp import datasets, seeds
 from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import RunError, TrainingError, UsageError
+from tfvamp.graph import compiled
 from tfvamp.models import VAE
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.training.checkpoints import Checkpoints, load_weights, save_weights
@@ -105,6 +105,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> VAE:
 
 def model_for(config: TrainConfig, event_shape, pseudo_inputs=None) -> VAE:
     """The model that resolved settings describe."""
+    assert config.components is not None and config.likelihood is not None  # as `resolve` leaves them
     return VAE(
         event_shape=event_shape,
         latent_dims=config.latent_dims,
@@ -124,6 +125,7 @@ def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset):
         return None
     if config.prior != "vamp-data" and config.pseudo_input_init == "normal":
         return keras.initializers.RandomNormal(dataset.spec.pseudo_input_mean, dataset.spec.pseudo_input_std)
+    assert config.components is not None  # as `resolve` leaves it
     images, _ = dataset.train.array()
     if config.components > len(images):
         raise UsageError(
@@ -177,7 +179,9 @@ def _run(
             interrupted = True
     if interrupted:
         epoch = len(folder.read_history())
-        progress.say(f"stopped: {epoch} whole epochs are saved. Go on with: tfvamp train --resume {folder.path}")
+        progress.say(
+            f"stopped: {epoch} whole epochs are saved. Go on with: tfvamp train --resume {folder.path}"
+        )
     if folder.best_weights.is_file():
         load_weights(model, folder.best_weights)
     return Outcome(model, epoch, stopping.best_epoch, stopping.best, interrupted)
@@ -229,7 +233,9 @@ def _check_finite(row: dict[str, float], stopping: EarlyStopping, folder: RunFol
     """Raises TrainingError where the loss is NaN or infinite."""
     if math.isfinite(row["train_loss"]) and math.isfinite(row["val_elbo"]):
         return
-    kept = f"the weights of epoch {stopping.best_epoch} are kept" if stopping.best_epoch else "no epoch was good"
+    kept = (
+        f"the weights of epoch {stopping.best_epoch} are kept" if stopping.best_epoch else "no epoch was good"
+    )
     raise TrainingError(
         f"the loss became NaN or infinite in epoch {row['epoch']} ({kept} in {folder.path}): "
         "try a smaller --learning-rate or a longer --warmup"
@@ -242,21 +248,3 @@ def _write_summary(writer: tf.summary.SummaryWriter, row: dict[str, float]) -> N
             if name != "epoch":
                 tf.summary.scalar(name.replace("_", "/", 1), value)
     writer.flush()
-
-
-def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
-    """The step as a TensorFlow function, with XLA if it can be; falls back, with one line, if it cannot."""
-    functions = [tf.function(step, jit_compile=True, autograph=False)] if jit else []
-    functions.append(tf.function(step, autograph=False))
-
-    def run(images):
-        try:
-            return functions[0](images)
-        except (tf.errors.OpError, NotImplementedError, ValueError) as error:
-            if len(functions) == 1:
-                raise
-            say(f"XLA cannot compile the step ({type(error).__name__}): going on without it (--no-jit)")
-            del functions[0]
-            return functions[0](images)
-
-    return run

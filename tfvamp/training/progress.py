@@ -47,7 +47,12 @@ class Progress:
         """Training begins after `epoch` epochs, each of `steps` steps."""
         if self._bar is not None:
             self._task = self._bar.add_task(
-                "", total=self._epochs * steps, completed=epoch * steps, epoch=epoch, epochs=self._epochs, text=""
+                "",
+                total=self._epochs * steps,
+                completed=epoch * steps,
+                epoch=epoch,
+                epochs=self._epochs,
+                text="",
             )
 
     def step(self, epoch: int) -> None:

@@ -62,7 +62,9 @@ class RunFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make the run folder {path} ({error.strerror}): choose another --run-dir") from error
+            raise RunError(
+                f"cannot make the run folder {path} ({error.strerror}): choose another --run-dir"
+            ) from error
         return folder
 
     @classmethod

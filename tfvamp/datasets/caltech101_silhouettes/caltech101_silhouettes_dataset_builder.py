@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import ClassVar
 
 import numpy as np
 import scipy.io
@@ -25,7 +26,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """DatasetBuilder for caltech101_silhouettes."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Split 1 of the 28x28 silhouettes."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Split 1 of the 28x28 silhouettes."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"Optional: put {SOURCE.filename} (from {SOURCE.url}) in this folder."
     SOURCES = (SOURCE,)
 
@@ -62,7 +63,9 @@ def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
       DataError: the file is no such `.mat`; names the key, and what was expected and found.
     """
     try:
-        stored = scipy.io.loadmat(path, variable_names=[f"{p}_{k}" for p in SPLITS.values() for k in ("data", "labels")])
+        stored = scipy.io.loadmat(
+            path, variable_names=[f"{p}_{k}" for p in SPLITS.values() for k in ("data", "labels")]
+        )
     except Exception as error:  # SciPy raises whatever the damaged bytes lead to
         raise DataError(
             f"{path} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {SOURCE.url}"

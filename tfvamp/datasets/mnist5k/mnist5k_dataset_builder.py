@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import pathlib
+from typing import ClassVar
 import zlib
 
 import numpy as np
@@ -27,7 +28,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """DatasetBuilder for mnist5k."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "4000 / 500 / 500 after a shuffle with a fixed seed."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "4000 / 500 / 500 after a shuffle with a fixed seed."}
     SOURCES = (SOURCE,)
 
     def _info(self) -> tfds.core.DatasetInfo:

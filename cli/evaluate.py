@@ -1,0 +1,59 @@
+"""tfvamp evaluate."""
+
+from __future__ import annotations
+
+import click
+
+from tfvamp_cli import choices, options
+
+
+@click.command("evaluate")
+@options.run
+@click.option(
+    "--samples",
+    type=int,
+    metavar="S",
+    default=choices.EVALUATION_SAMPLES,
+    show_default=True,
+    help="Importance samples an image.",
+)
+@options.split
+@options.limit
+@options.seed
+@options.data_dir
+@options.raw_dir
+@click.pass_context
+def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
+    """Estimate the log-likelihood of a run by importance sampling.
+
+    Writes evaluation.json and, image by image, log_likelihood.npz into the run folder
+    (evaluation-SPLIT.json and so on for another split than test).
+
+    \b
+    Examples:
+      tfvamp evaluate runs/first
+      tfvamp evaluate runs/first --samples 500 --limit 100 --split validation
+    """
+    from tfvamp import runs
+    from tfvamp.training import RunFolder
+    from tfvamp_cli import output
+
+    with output.counter(ctx, "evaluating") as (say, advance):
+        result = runs.evaluate(run, samples, split, limit, seed, data_dir, raw_dir, say, advance)
+    ess = result["effective_sample_size"]
+    error = "" if result["standard_error"] is None else f" +- {result['standard_error']:.2f} over images"
+    output.table(
+        f"{run}: {result['dataset']}, {split}, {result['num_examples']} images, {samples} samples each",
+        {
+            "log-likelihood": f"{result['log_likelihood']:.3f} nats{error}, +- {result['monte_carlo_error']:.3f} Monte Carlo",
+            "bits per dimension": f"{result['bits_per_dim']:.4f}",
+            "ELBO": f"{result['elbo']:.3f} nats = {result['reconstruction']:.3f} - {result['kl']:.3f}",
+            "effective sample size": f"{ess['mean']:.1f} on average, {ess['min']:.1f} at least, of {samples}",
+            "active units": str(result["active_units"]),
+            "data verified": "yes"
+            if result["dataset_verified"]
+            else "no: the source files are not the published ones",
+        },
+    )
+    folder = RunFolder(run)
+    click.echo(f"wrote {folder.evaluation_file(split)} and {folder.log_likelihood_file(split)}")

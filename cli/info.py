@@ -1,0 +1,48 @@
+"""tfvamp info."""
+
+from __future__ import annotations
+
+import click
+
+from tfvamp_cli import options
+
+
+@click.command("info")
+@options.run
+def command(run):
+    """Show what a run is and how far it got.
+
+    \b
+    Example:
+      tfvamp info runs/first
+    """
+    from tfvamp.training import RunFolder
+    from tfvamp.training.run_folder import read_json
+    from tfvamp_cli import output
+
+    folder = RunFolder.open(run)
+    document = folder.read_document()
+    config = folder.read_config()
+    history = folder.read_history()
+    rows = {
+        "data": f"{config.dataset}, {'verified' if document['data'].get('verified') else 'not the published files'}",
+        "model": f"{config.model}, prior {config.prior}, K = {config.components}, likelihood {config.likelihood}",
+        "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}, seed {config.seed}",
+        "command": document.get("command", "?"),
+        "versions": ", ".join(f"{name} {version}" for name, version in document.get("versions", {}).items()),
+    }
+    if history:
+        best = max(history, key=lambda row: row["val_elbo"])
+        minutes = sum(row["seconds"] for row in history) / 60.0
+        rows["epochs"] = f"{len(history)} in {minutes:.1f} minutes"
+        rows["best epoch"] = f"{best['epoch']}, validation ELBO {best['val_elbo']:.2f}"
+    else:
+        rows["epochs"] = f"none. Next: tfvamp train --resume {run}"
+    if folder.evaluation_file().is_file():
+        result = read_json(folder.evaluation_file())
+        rows["test log-likelihood"] = (
+            f"{result['log_likelihood']:.3f} nats ({result['num_samples']} samples, {result['num_examples']} images)"
+        )
+    else:
+        rows["test log-likelihood"] = f"not estimated. Next: tfvamp evaluate {run}"
+    output.table(str(run), rows)

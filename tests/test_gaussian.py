@@ -1,0 +1,130 @@
+"""Diagonal normals and the layer that makes them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tests import twins
+from tfvamp.layers import DiagonalGaussian, GaussianPosterior, GatedDense, as_diagonal_gaussian
+
+
+def gaussian(batch=(7,), dims=4, seed=0):
+    rng = np.random.default_rng(seed)
+    loc = rng.normal(size=(*batch, dims)).astype(np.float32)
+    log_variance = rng.uniform(-6, 2, size=(*batch, dims)).astype(np.float32)
+    return DiagonalGaussian(loc, log_variance), loc, log_variance
+
+
+def test_density_equals_twin_and_tfp():
+    q, loc, log_variance = gaussian()
+    z = q.sample(50, seed=(1, 2))
+    np.testing.assert_allclose(q.log_prob(z), twins.diagonal_gaussian_log_prob(z, loc, log_variance), rtol=1e-5, atol=1e-5)
+    plain = tfd.MultivariateNormalDiag(loc, np.exp(0.5 * log_variance))
+    np.testing.assert_allclose(q.log_prob(z), plain.log_prob(z), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(q.kl_divergence(plain), np.zeros(7), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("batch", [(), (7,), (2, 7)])
+def test_sample_shapes(shape, batch):
+    q, _, _ = gaussian(batch)
+    assert q.sample(shape, seed=(1, 2)).shape == (*shape, *batch, 4)
+    assert q.log_prob(q.sample(shape, seed=(1, 2))).shape == (*shape, *batch)
+    assert q.event_shape == (4,) and q.batch_shape == batch
+
+
+def test_samples_are_reparameterised():
+    q, loc, log_variance = gaussian()
+    with tf.GradientTape() as tape:
+        loc, log_variance = tf.constant(loc), tf.constant(log_variance)
+        tape.watch([loc, log_variance])
+        z = DiagonalGaussian(loc, log_variance).sample(seed=(1, 2))
+        total = tf.reduce_sum(z)
+    d_loc, d_log_variance = tape.gradient(total, [loc, log_variance])
+    np.testing.assert_allclose(d_loc, np.ones((7, 4)))
+    np.testing.assert_allclose(d_log_variance, 0.5 * (z - loc), rtol=1e-5, atol=1e-6)
+
+
+def test_slicing_and_copying_keep_parameters():
+    q, loc, log_variance = gaussian()
+    np.testing.assert_array_equal(q[2:4].log_variance, log_variance[2:4])
+    np.testing.assert_array_equal(q.copy(loc=loc + 1).loc, loc + 1)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda m, v: DiagonalGaussian(m, v),
+        lambda m, v: (m, v),
+        lambda m, v: [m, v],
+        lambda m, v: (m, v, m),
+        lambda m, v: tfd.MultivariateNormalDiag(m, tf.exp(0.5 * v)),
+        lambda m, v: tfd.Independent(tfd.Normal(m, tf.exp(0.5 * v)), 1),
+    ],
+)
+def test_readable_encoder_outputs(output):
+    _, loc, log_variance = gaussian()
+    q = as_diagonal_gaussian(output(tf.constant(loc), tf.constant(log_variance)))
+    np.testing.assert_array_equal(q.loc, loc)
+    np.testing.assert_allclose(q.log_variance, log_variance, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "output, found",
+    [
+        (lambda: tfd.Normal(tf.zeros([2, 3]), 1.0), "Normal"),
+        (lambda: tf.zeros([2, 6]), r"EagerTensor \(2, 6\)"),
+        (lambda: (tf.zeros([2, 3]), tf.zeros([2, 4])), r"\(2, 3\).*\(2, 4\)"),
+        (lambda: (tf.zeros([2, 3]),), "tuple of"),
+        (lambda: tfd.MultivariateNormalTriL(tf.zeros([2]), tf.eye(2)), "MultivariateNormalTriL"),
+        (lambda: None, "NoneType"),
+    ],
+)
+def test_unreadable_encoder_outputs(output, found):
+    with pytest.raises(TypeError, match=rf"the encoder must return a diagonal normal.*got.*{found}"):
+        as_diagonal_gaussian(output())
+
+
+def test_half_precision_becomes_float32():
+    q = as_diagonal_gaussian((tf.zeros([2, 3], tf.float16), tf.zeros([2, 3], tf.float16)))
+    assert q.dtype == tf.float32
+
+
+def test_posterior_clips_the_log_variance_without_gradient_outside():
+    layer = GaussianPosterior(3)
+    features = tf.constant([[1e3, -1e3], [0.01, 0.02]])
+    layer(features)
+    layer.log_variance.kernel.assign(np.full((2, 3), [[1.0], [-1.0]]))
+    layer.log_variance.bias.assign(np.zeros(3))
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        q = layer(features)
+        total = tf.reduce_sum(q.log_variance)
+    np.testing.assert_allclose(q.log_variance[0], 2.0)
+    gradient = tape.gradient(total, features)
+    np.testing.assert_array_equal(gradient[0], 0.0)
+    np.testing.assert_array_equal(gradient[1], [3.0, -3.0])
+
+
+def test_gated_dense_equals_its_twin():
+    layer = GatedDense(6)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    y = layer(x)
+    weights = {v.name: v.numpy() for v in layer.weights}
+    expected = twins.gated_dense(x, *(weights[f"{p}_{k}"] for p in ("value", "gate") for k in ("kernel", "bias")))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    assert len(layer.trainable_variables) == 4
+    with pytest.raises(ValueError, match="units must be at least 1; got 0"):
+        GatedDense(0)
+
+
+def test_initial_weights_have_the_papers_spread():
+    keras.utils.set_random_seed(0)
+    layer = GatedDense(2000)
+    layer.build((None, 300))
+    kernel, bias = layer.value_kernel.numpy(), layer.gate_bias.numpy()
+    assert kernel.std() == pytest.approx(np.sqrt(2 / 300), rel=0.01)
+    assert np.abs(kernel).max() > 3 * np.sqrt(2 / 300)  # not truncated at two deviations
+    assert np.abs(bias).max() <= 1 / np.sqrt(300) and bias.std() == pytest.approx(1 / np.sqrt(900), rel=0.1)

@@ -1,0 +1,41 @@
+"""TensorFlow functions compiled by XLA where that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
+    """The step as a TensorFlow function, with XLA if `jit`; without, after one line, if XLA fails.
+
+    Args:
+      step: from tensors to tensors.
+      jit: try XLA.
+      say: told in one line when XLA is given up.
+    """
+    functions = [tf.function(step, jit_compile=True, autograph=False)] if jit else []
+    functions.append(tf.function(step, autograph=False))
+    untried = jit
+
+    def run(*args):
+        nonlocal untried
+        try:
+            result = functions[0](*args)
+        except (
+            tf.errors.InvalidArgumentError,
+            tf.errors.UnimplementedError,
+            tf.errors.InternalError,
+        ) as error:
+            if not untried:
+                raise
+            say(
+                f"XLA cannot compile the step ({type(error).__name__}): going on without it, as with --no-jit"
+            )
+            del functions[0]
+            result = functions[0](*args)
+        untried = False
+        return result
+
+    return run
