@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tests import twins
-from tfvamp.layers import DiagonalGaussian, GaussianPosterior, GatedDense, as_diagonal_gaussian
+from tfvamp.layers import DiagonalGaussian, GatedDense, GaussianPosterior, as_diagonal_gaussian
 
 
 def gaussian(batch=(7,), dims=4, seed=0):
@@ -20,7 +20,9 @@ def gaussian(batch=(7,), dims=4, seed=0):
 def test_density_equals_twin_and_tfp():
     q, loc, log_variance = gaussian()
     z = q.sample(50, seed=(1, 2))
-    np.testing.assert_allclose(q.log_prob(z), twins.diagonal_gaussian_log_prob(z, loc, log_variance), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        q.log_prob(z), twins.diagonal_gaussian_log_prob(z, loc, log_variance), rtol=1e-5, atol=1e-5
+    )
     plain = tfd.MultivariateNormalDiag(loc, np.exp(0.5 * log_variance))
     np.testing.assert_allclose(q.log_prob(z), plain.log_prob(z), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(q.kl_divergence(plain), np.zeros(7), atol=1e-5)
@@ -113,7 +115,9 @@ def test_gated_dense_equals_its_twin():
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     y = layer(x)
     weights = {v.name: v.numpy() for v in layer.weights}
-    expected = twins.gated_dense(x, *(weights[f"{p}_{k}"] for p in ("value", "gate") for k in ("kernel", "bias")))
+    expected = twins.gated_dense(
+        x, *(weights[f"{p}_{k}"] for p in ("value", "gate") for k in ("kernel", "bias"))
+    )
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     assert len(layer.trainable_variables) == 4
     with pytest.raises(ValueError, match="units must be at least 1; got 0"):

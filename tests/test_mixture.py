@@ -17,7 +17,9 @@ def mixture(num_components, low=-6.0, high=2.0, seed=0, spread=2.0, dims=D):
     logits = rng.normal(size=num_components).astype(np.float32)
     loc = rng.normal(scale=spread, size=(num_components, dims)).astype(np.float32)
     log_variance = rng.uniform(low, high, size=(num_components, dims)).astype(np.float32)
-    distribution = DiagonalGaussianMixture(tfd.Categorical(logits=logits), DiagonalGaussian(loc, log_variance))
+    distribution = DiagonalGaussianMixture(
+        tfd.Categorical(logits=logits), DiagonalGaussian(loc, log_variance)
+    )
     return distribution, (logits, loc, log_variance)
 
 
@@ -26,7 +28,9 @@ def points(parameters, count, seed=1):
     _, loc, log_variance = parameters
     rng = np.random.default_rng(seed)
     k = rng.integers(len(loc), size=count)
-    return (loc[k] + np.exp(0.5 * log_variance[k]) * rng.normal(size=(count, loc.shape[1]))).astype(np.float32)
+    return (loc[k] + np.exp(0.5 * log_variance[k]) * rng.normal(size=(count, loc.shape[1]))).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("num_components", [1, 2, 500])
@@ -37,7 +41,9 @@ def test_density_equals_the_float64_twin(num_components, bounds):
     expected = twins.mixture_log_prob(z, *parameters)
     # The product is in float64; what is left is the rounding of the float32 result (and of
     # its logsumexp): a few units in the last place of values up to some 100 nats.
-    np.testing.assert_allclose(distribution.log_prob(z), expected, atol=4 * np.spacing(np.float32(128)), rtol=4e-7)
+    np.testing.assert_allclose(
+        distribution.log_prob(z), expected, atol=4 * np.spacing(np.float32(128)), rtol=4e-7
+    )
 
 
 @pytest.mark.parametrize("num_components", [1, 2, 500])
@@ -48,7 +54,9 @@ def test_density_equals_tfps(num_components):
         tfd.Categorical(logits=logits), tfd.MultivariateNormalDiag(loc, tf.exp(0.5 * log_variance))
     )
     z = points(parameters, 50)
-    np.testing.assert_allclose(distribution.log_prob(z), plain.log_prob(z.astype(np.float64)), rtol=1e-6, atol=4e-5)
+    np.testing.assert_allclose(
+        distribution.log_prob(z), plain.log_prob(z.astype(np.float64)), rtol=1e-6, atol=4e-5
+    )
 
 
 def test_far_away_is_finite_and_right():
@@ -70,7 +78,9 @@ def test_gradients_equal_those_of_tfps_density():
             total = tf.reduce_sum(build(*variables[1:]).log_prob(variables[0]))
         return tape.gradient(total, variables)
 
-    ours = gradients(lambda l, m, v: DiagonalGaussianMixture(tfd.Categorical(logits=l), DiagonalGaussian(m, v)))
+    ours = gradients(
+        lambda l, m, v: DiagonalGaussianMixture(tfd.Categorical(logits=l), DiagonalGaussian(m, v))
+    )
     plain = gradients(
         lambda l, m, v: tfd.MixtureSameFamily(
             tfd.Categorical(logits=l), tfd.MultivariateNormalDiag(m, tf.exp(0.5 * v))
@@ -176,9 +186,18 @@ def test_no_tensor_of_samples_times_components_times_dimensions(method):
 
     @tf.function(autograph=False)
     def function(distribution, z):
-        return distribution.log_prob(z) if method == "log_prob" else distribution.sample(num_samples, seed=(1, 2))
+        return (
+            distribution.log_prob(z)
+            if method == "log_prob"
+            else distribution.sample(num_samples, seed=(1, 2))
+        )
 
     graph = function.get_concrete_function(distribution, tf.TensorSpec([num_samples, D])).graph
-    sizes = [t.shape.num_elements() or 0 for op in graph.get_operations() for t in op.outputs if t.shape.rank is not None]
+    sizes = [
+        t.shape.num_elements() or 0
+        for op in graph.get_operations()
+        for t in op.outputs
+        if t.shape.rank is not None
+    ]
     assert max(sizes) < num_samples * num_components * D
     assert max(sizes) >= num_samples * D  # the shapes were known at all

@@ -36,7 +36,10 @@ class VAETwin:
     """The one-layer VAE with a VampPrior, from the weights of a model."""
 
     def __init__(self, model):
-        self.weights = {v.path.split("/", 1)[-1] if v.path.startswith("vae") else v.path: v.numpy() for v in model.variables}
+        self.weights = {
+            v.path.split("/", 1)[-1] if v.path.startswith("vae") else v.path: v.numpy()
+            for v in model.variables
+        }
         self.weights = {name: value.astype(np.float64) for name, value in self.weights.items()}
 
     def layer(self, prefix, x):
@@ -47,7 +50,9 @@ class VAETwin:
         return x @ self.weights[f"{prefix}/kernel"] + self.weights[f"{prefix}/bias"]
 
     def encoder(self, x):
-        h = self.layer("encoder/gated_2", self.layer("encoder/gated_1", x.reshape(len(x), -1).astype(np.float64)))
+        h = self.layer(
+            "encoder/gated_2", self.layer("encoder/gated_1", x.reshape(len(x), -1).astype(np.float64))
+        )
         log_variance = np.clip(self.linear("encoder/posterior/log_variance", h), -6.0, 2.0)
         return self.linear("encoder/posterior/loc", h), log_variance
 

@@ -126,7 +126,7 @@ def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName
             examples = pipeline.binarize_once(examples, spec.name, split)
         examples = examples.cache()
         _check_values(examples, spec, split)  # fills the cache, too
-    except (tf.errors.OpError, tfds.core.utils.error_utils.ErrorContext, KeyError) as error:
+    except (tf.errors.OpError, KeyError) as error:
         raise DataError(
             f"the prepared data in {builder.data_dir} are damaged ({type(error).__name__}): "
             "delete that folder and run the command again"

@@ -50,7 +50,7 @@ class Checkpoints:
             return 0
         try:
             self._manager.checkpoint.restore(newest).assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
             raise RunError(
                 f"the checkpoint {newest} is damaged or belongs to another model: "
                 "delete it to go on from the one before, or train anew"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import pathlib
-from typing import ClassVar
 import zlib
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds

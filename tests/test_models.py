@@ -1,0 +1,259 @@
+"""The whole model: sizes, gradients, equal paths, likelihood, sampling, optimiser."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from tests import twins
+from tests.conftest import small_vae
+from tfvamp import seeds
+from tfvamp.errors import UsageError
+from tfvamp.layers import BernoulliLikelihood
+from tfvamp.models import PRIORS, VAE
+from tfvamp.optimizers import NormalizedAdam
+
+
+@pytest.mark.parametrize(
+    "prior, extra",
+    [("standard", 0), ("mog", 2 * 500 * 40), ("vamp", 500 * 784), ("vamp-weighted", 500 * 784 + 500)],
+)
+def test_parameter_counts(prior, extra):
+    model = VAE(prior=prior)
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert trainable == 1_116_864 + extra
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_every_trainable_variable_gets_a_gradient(prior, images):
+    model = small_vae(prior)
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model.elbo(images, seeds.stateless(0)).elbo)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None and np.isfinite(gradient).all() and np.abs(gradient).max() > 0, (
+            variable.path
+        )
+    names = {v.path.split("/")[0] for v in model.trainable_variables}
+    assert names == {"encoder", "decoder"} | (
+        {"prior"} if prior in ("mog", "vamp", "vamp-weighted") else set()
+    )
+
+
+def test_the_prior_alone_teaches_the_encoder(images):
+    model = small_vae("vamp")
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model.prior(tf.ones([4, 3])))
+    for variable, gradient in zip(
+        model.encoder.trainable_variables, tape.gradient(loss, model.encoder.trainable_variables), strict=True
+    ):
+        assert gradient is not None and np.abs(gradient).max() > 0, variable.path
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_eager_graph_and_xla_take_the_same_steps(prior, images):
+    results = []
+    for jit in (None, False, True):
+        model = small_vae(prior)
+        model.compile(optimizer=NormalizedAdam(1e-2))
+        step = (
+            model.train_step
+            if jit is None
+            else tf.function(model.train_step, jit_compile=jit, autograph=False)
+        )
+        for _ in range(3):
+            logs = step(tf.constant(images))
+        results.append([float(v) for v in logs.values()])
+        weights = [v.numpy() for v in model.trainable_variables]
+        reference = weights if jit is None else reference
+        # Three Adam steps of 1e-2; rounding may turn the sign of a vanishing gradient, but not many.
+        apart = np.concatenate([np.abs(a - b).ravel() for a, b in zip(weights, reference, strict=True)])
+        assert np.quantile(apart, 0.99) < 1e-4
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
+    np.testing.assert_allclose(results[2], results[0], rtol=1e-4)
+
+
+def test_train_step_reports_means_over_examples(images):
+    model = small_vae("standard")
+    model.compile(optimizer=NormalizedAdam(1e-12))
+    model.beta.assign(0.5)
+    model.train_step(tf.constant(images[:5]))
+    logs = model.train_step(tf.constant(images[5:]))
+    bounds = [
+        model.elbo(part, seeds.fold_in(seeds.stateless(0, "train"), i), 0.5)
+        for i, part in enumerate((images[:5], images[5:]))
+    ]
+    reconstruction, kl = (
+        np.concatenate([getattr(b, name) for b in bounds]) for name in ("reconstruction", "kl")
+    )
+    assert float(logs["elbo"]) == pytest.approx((reconstruction - kl).mean(), rel=1e-5)
+    assert float(logs["loss"]) == pytest.approx((0.5 * kl - reconstruction).mean(), rel=1e-5)
+
+
+def test_noise_depends_on_the_iteration_and_the_seed(images):
+    def first_losses(seed):
+        model = small_vae("standard", seed=seed)
+        model.compile(optimizer=NormalizedAdam(1e-12))
+        losses = []
+        for _ in range(2):
+            model.reset_metrics()
+            losses.append(float(model.train_step(tf.constant(images))["loss"]))
+        return losses
+
+    a, b = first_losses(0), first_losses(1)
+    assert a == first_losses(0)
+    assert len({*a, *b}) == 4
+
+
+def test_validation_noise_differs_from_batch_to_batch(images):
+    model = small_vae("standard")
+    model.compile(optimizer=NormalizedAdam(1e-3))
+    first = float(model.test_step(tf.constant(images))["elbo"])
+    both = float(model.test_step(tf.constant(images))["elbo"])
+    assert first != both
+    model.reset_metrics()
+    assert first == float(model.test_step(tf.constant(images))["elbo"])
+
+
+def test_fit_evaluate_predict(images):
+    model = small_vae("vamp")
+    model.compile(optimizer=NormalizedAdam(1e-2))
+    history = model.fit(images, batch_size=4, epochs=30, verbose=0).history
+    assert set(history) == {"loss", "elbo", "reconstruction", "kl"}
+    assert history["elbo"][-1] > history["elbo"][0] + 1
+    assert model.evaluate(images, verbose=0, return_dict=True)["elbo"] < 0
+    assert model.predict(images, verbose=0).shape == images.shape
+
+
+def test_likelihood_equals_its_twin(images):
+    logits = np.random.default_rng(0).normal(scale=8, size=(8, 30)).astype(np.float32)
+    likelihood = BernoulliLikelihood((6, 5, 1))(logits)
+    assert likelihood.event_shape == (6, 5, 1) and likelihood.batch_shape == (8,)
+    np.testing.assert_allclose(
+        likelihood.log_prob(images), twins.bernoulli_log_prob(images.reshape(8, -1), logits), rtol=2e-6
+    )
+    np.testing.assert_allclose(
+        likelihood.mean().numpy().reshape(8, -1), scipy.special.expit(logits), rtol=1e-5
+    )
+
+
+def test_likelihood_is_normalised():
+    logits = np.array([[0.3, -2.0, 1.1]], np.float32)
+    likelihood = BernoulliLikelihood((1, 3, 1))(logits)
+    x = (
+        np.array(np.meshgrid([0, 1], [0, 1], [0, 1]))
+        .reshape(3, 8)
+        .T.reshape(8, 1, 1, 3, 1)
+        .astype(np.float32)
+    )
+    assert np.exp(likelihood.log_prob(x)).sum() == pytest.approx(1.0, rel=1e-6)
+
+
+def test_clipped_likelihood_bounds_probabilities():
+    logits = np.array([[-50.0, 0.5, 50.0]], np.float32)
+    likelihood = BernoulliLikelihood((1, 3, 1), clip=1e-5)(logits)
+    p = np.array([1e-5, scipy.special.expit(0.5), 1 - 1e-5])
+    np.testing.assert_allclose(likelihood.mean().numpy().ravel(), p, rtol=1e-3)
+    x = np.array([1.0, 1.0, 0.0], np.float32).reshape(1, 1, 3, 1)
+    expected = np.log(1e-5) + np.log(p[1]) + np.log(1e-5)
+    np.testing.assert_allclose(likelihood.log_prob(x), [expected], rtol=1e-5)
+    with pytest.raises(ValueError, match="clip must lie between 0 and 0.5; got 0.7"):
+        BernoulliLikelihood((1, 3, 1), clip=0.7)
+
+
+def test_pixels_are_drawn_with_their_probabilities():
+    logits = np.linspace(-3, 3, 10, dtype=np.float32)[None]
+    likelihood = BernoulliLikelihood((2, 5, 1))(logits)
+    draws = likelihood.sample(20_000, seed=(1, 2)).numpy()
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    p = scipy.special.expit(logits).reshape(1, 2, 5, 1)
+    assert (np.abs(draws.mean(0) - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_sampling(prior):
+    model = small_vae(prior)
+    images = model.sample(9, seed=7).numpy()
+    assert images.shape == (9, 6, 5, 1) and images.min() > 0 and images.max() < 1
+    np.testing.assert_array_equal(images, model.sample(9, seed=7))
+    assert np.abs(images - model.sample(9, seed=8)).max() > 1e-4
+    assert set(np.unique(model.sample(9, seed=7, draw=True))) == {0.0, 1.0}
+
+
+def test_a_component_generates_from_its_own_posterior():
+    model = small_vae("vamp")
+    components = model.prior.components()
+    z = components[3].sample(5, seed=seeds.fold_in_name(seeds.as_seed(1), "latents"))
+    np.testing.assert_allclose(model.sample(5, 1, component=3), model.decoder(z).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda: small_vae().sample(0, 1), "the number of samples must be at least 1; got 0"),
+        (lambda: small_vae().sample(2, 1, component=5), "the prior has components 0 to 4; got 5"),
+        (
+            lambda: VAE(prior="vampp"),
+            r"unknown prior 'vampp'. Did you mean 'vamp'\? Choose one of: standard, mog",
+        ),
+        (lambda: VAE(likelihood="gauss"), "unknown likelihood 'gauss'"),
+        (lambda: VAE(num_components=0), "the number of components K must be at least 1; got 0"),
+        (lambda: VAE(prior="vamp-data"), "the prior vamp-data needs pseudo_inputs"),
+    ],
+)
+def test_bad_arguments(call, text):
+    with pytest.raises(UsageError, match=text):
+        call()
+
+
+def test_vamp_data_keeps_its_images(images):
+    model = VAE((6, 5, 1), 3, 8, "vamp-data", 4, images[:4])
+    model.compile(optimizer=NormalizedAdam(1e-1))
+    model.fit(images, epochs=2, verbose=0)
+    np.testing.assert_array_equal(model.prior.pseudo_inputs, images[:4])
+
+
+def test_a_prior_of_ones_own(images):
+    from tfvamp.layers import VampPriorLayer
+
+    model = VAE((6, 5, 1), 3, 8, prior=lambda encoder: VampPriorLayer(encoder, 2, (6, 5, 1), weighted=True))
+    assert model.prior.num_components == 2
+    assert model.elbo(images, seeds.stateless(0)).elbo.shape == (8,)
+    with pytest.raises(TypeError, match="a VAE with a prior of your own has no config"):
+        model.get_config()
+
+
+def test_normalized_adam_equals_its_twin():
+    rng = np.random.default_rng(0)
+    start, gradients = (
+        rng.normal(size=(4, 3)),
+        rng.normal(size=(6, 4, 3)) * 10.0 ** rng.integers(-5, 5, (6, 1, 1)),
+    )
+    variable = keras.Variable(start.astype(np.float32))
+    optimizer = NormalizedAdam(learning_rate=0.01)
+    optimizer.build([variable])
+    w, m, v = start.copy(), np.zeros((4, 3)), np.zeros((4, 3))
+    for t, g in enumerate(gradients, start=1):
+        optimizer.apply_gradients([(tf.constant(g, tf.float32), variable)])
+        g = g / (np.sqrt((g**2).sum()) + 1e-7)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8 / np.sqrt(1 - 0.999**t))
+    np.testing.assert_allclose(variable.numpy(), w, rtol=2e-5, atol=1e-6)
+    assert optimizer.get_config()["epsilon"] == 1e-8
+
+
+def test_normalisation_is_per_variable():
+    a, b = keras.Variable(np.zeros(3, np.float32)), keras.Variable(np.zeros(3, np.float32))
+    optimizer = NormalizedAdam(learning_rate=1.0, epsilon=1.0)  # a large epsilon shows the gradient's size
+    optimizer.build([a, b])
+    optimizer.apply_gradients([(tf.constant([3.0, 0.0, 4.0]), a), (tf.constant([300.0, 0.0, 400.0]), b)])
+    np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+
+
+def test_model_config_round_trip():
+    model = small_vae("vamp")
+    copy = VAE.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    x = np.zeros((2, 6, 5, 1), np.float32)
+    np.testing.assert_array_equal(copy(x), model(x))

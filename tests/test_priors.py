@@ -1,0 +1,275 @@
+"""The prior layers' contract, and the VampPrior itself."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+import tfvamp.layers
+from tests import twins
+from tfvamp.layers import (
+    DiagonalGaussianMixture,
+    MixtureOfGaussiansPriorLayer,
+    PriorLayer,
+    StandardNormalPriorLayer,
+    VampPriorLayer,
+)
+from tfvamp.networks.mlp import MLPEncoder
+
+SHAPE, D, K = (6, 5, 1), 3, 5
+
+
+def encoder():
+    layer = MLPEncoder(SHAPE, D, 8)
+    layer.build((None, *SHAPE))
+    return layer
+
+
+CASES = {
+    "StandardNormalPriorLayer": lambda: StandardNormalPriorLayer(D),
+    "MixtureOfGaussiansPriorLayer": lambda: MixtureOfGaussiansPriorLayer(K, D),
+    "VampPriorLayer": lambda: VampPriorLayer(encoder(), K, SHAPE),
+    "VampPriorLayer, weighted": lambda: VampPriorLayer(encoder(), K, SHAPE, weighted=True),
+    "VampPriorLayer, fixed": lambda: VampPriorLayer(encoder(), K, SHAPE, trainable=False),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def prior(request) -> PriorLayer:
+    keras.utils.set_random_seed(0)
+    return request.param()
+
+
+def test_every_public_prior_has_a_case():
+    public = [getattr(tfvamp.layers, name) for name in tfvamp.layers.__all__]
+    priors = {
+        c.__name__ for c in public if inspect.isclass(c) and issubclass(c, PriorLayer) and c is not PriorLayer
+    }
+    assert priors == {name.split(",")[0] for name in CASES}
+
+
+def test_layer_and_distribution_agree(prior):
+    z = np.random.default_rng(0).normal(size=(4, 7, D)).astype(np.float32)
+    assert isinstance(prior(), tfd.Distribution)
+    assert prior().event_shape == (D,) and prior().batch_shape == ()
+    np.testing.assert_array_equal(prior(z), prior.distribution().log_prob(z))
+    assert prior(z).shape == (4, 7)
+    assert prior(z[0, 0]).shape == ()
+
+
+def test_samples(prior):
+    draws = prior.sample(6, seed=3)
+    assert draws.shape == (6, D)
+    np.testing.assert_array_equal(draws, prior.sample(6, seed=3))
+    assert not np.array_equal(draws, prior.sample(6, seed=4))
+
+
+def test_components(prior):
+    components = prior.components()
+    assert components.event_shape == (D,) and components.batch_shape.rank == 1
+
+
+def test_eager_graph_and_xla_agree(prior):
+    z = tf.constant(np.random.default_rng(0).normal(size=(7, D)), tf.float32)
+    eager = prior(z)
+    for jit in (False, True):
+        np.testing.assert_allclose(
+            tf.function(lambda z: prior(z), jit_compile=jit, autograph=False)(z), eager, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_in_a_functional_model(prior):
+    z = keras.Input((D,))
+    model = keras.Model(z, prior(z))
+    batch = np.random.default_rng(0).normal(size=(7, D)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(batch, verbose=0), prior(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_config_round_trip(prior):
+    config = prior.get_config()
+    copy = type(prior).from_config(dict(config))
+    assert {k: v for k, v in copy.get_config().items() if k != "encoder"} == {
+        k: v for k, v in config.items() if k != "encoder"
+    }
+    copy.set_weights(prior.get_weights())
+    z = np.zeros((1, D), np.float32)
+    np.testing.assert_array_equal(copy(z), prior(z))
+
+
+def test_every_trainable_variable_gets_a_gradient(prior):
+    z = tf.constant(np.random.default_rng(0).normal(size=(7, D)), tf.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(prior(z))
+    for variable, gradient in zip(
+        prior.trainable_variables, tape.gradient(loss, prior.trainable_variables), strict=True
+    ):
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, variable.path
+
+
+def test_a_wrong_width_is_named(prior):
+    with pytest.raises(ValueError, match=r"z must have shape \[\.\.\., D\] = \[\.\.\., 3\]; got \[2, 4\]"):
+        prior(tf.zeros([2, 4]))
+
+
+def test_a_weight_that_changes_changes_the_distribution():
+    prior = CASES["VampPriorLayer"]()
+    z = tf.zeros([1, D])
+    before = prior(z).numpy()
+    prior.pseudo_inputs.assign(
+        1.0 - prior.pseudo_inputs + np.random.default_rng(0).normal(0, 0.3, (K, *SHAPE))
+    )
+    middle = prior(z).numpy()
+    prior.encoder.gated_1.value_kernel.assign_add(0.1 * tf.ones_like(prior.encoder.gated_1.value_kernel))
+    assert before != middle and middle != prior(z).numpy()
+
+
+def test_vamp_is_the_mixture_of_the_encoder_at_the_pseudo_inputs():
+    prior = VampPriorLayer(
+        encoder(), K, SHAPE, weighted=True, initial=keras.initializers.RandomNormal(0.5, 1.0)
+    )
+    prior.logits.assign(np.linspace(-1, 1, K))
+    posterior = prior.encoder(np.clip(prior.pseudo_inputs.numpy(), 0.0, 1.0))
+    z = np.random.default_rng(0).normal(size=(9, D)).astype(np.float32)
+    expected = twins.mixture_log_prob(z, np.linspace(-1, 1, K), posterior.loc, posterior.log_variance)
+    np.testing.assert_allclose(prior(z), expected, rtol=1e-6, atol=1e-5)
+    assert isinstance(prior(), tfd.MixtureSameFamily) and isinstance(prior(), DiagonalGaussianMixture)
+
+
+def test_vamp_with_one_component_is_the_posterior_at_it():
+    prior = VampPriorLayer(encoder(), 1, SHAPE)
+    z = np.random.default_rng(0).normal(size=(9, D)).astype(np.float32)
+    posterior = prior.encoder(prior.clipped_pseudo_inputs())
+    np.testing.assert_allclose(prior(z), posterior.log_prob(z), rtol=1e-5, atol=1e-5)
+
+
+def test_pseudo_inputs_outside_the_bounds_have_no_gradient():
+    initial = np.full((2, *SHAPE), 0.5, np.float32)
+    initial[0, 0, 0, 0], initial[1, 2, 3, 0] = -0.5, 1.5
+    bounded = VampPriorLayer(encoder(), 2, SHAPE, initial=initial)
+    free = VampPriorLayer(encoder(), 2, SHAPE, initial=initial, bounds=None)
+    for prior, zero in ((bounded, True), (free, False)):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(prior(tf.ones([1, D])))
+        gradient = tape.gradient(loss, prior.pseudo_inputs.value).numpy()
+        assert (gradient[0, 0, 0, 0] == 0) == zero and (gradient[1, 2, 3, 0] == 0) == zero
+        assert np.count_nonzero(gradient) >= gradient.size - 2
+
+
+def test_fixed_pseudo_inputs_leave_the_encoder_learning():
+    prior = CASES["VampPriorLayer, fixed"]()
+    paths = [v.path for v in prior.trainable_variables]
+    assert not any("pseudo_inputs" in path for path in paths)
+    assert len(paths) == len(prior.encoder.trainable_variables) > 0
+
+
+def test_encoder_is_shared_not_copied():
+    shared = encoder()
+    prior = VampPriorLayer(shared, K, SHAPE)
+    assert {id(v) for v in shared.variables} < {id(v) for v in prior.variables}
+
+
+def test_batch_norm_is_not_dragged_by_pseudo_inputs():
+    inputs = keras.Input(SHAPE)
+    h = keras.layers.BatchNormalization()(keras.layers.Flatten()(inputs))
+    net = keras.Model(inputs, [keras.layers.Dense(D)(h), keras.layers.Dense(D)(h)])
+    prior = VampPriorLayer(net, K)
+    before = [v.numpy() for v in net.non_trainable_variables]
+    prior(tf.zeros([1, D]), training=True)
+    for a, b in zip(before, net.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("output", ["pair", "tfd"])
+def test_a_users_encoder_in_a_subclassed_model_of_their_own(output):
+    class Encoder(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.loc, self.log_variance = (
+                keras.layers.Flatten(),
+                keras.layers.Dense(D),
+                keras.layers.Dense(D),
+            )
+
+        def call(self, x):
+            loc, log_variance = self.loc(self.flatten(x)), self.log_variance(self.flatten(x))
+            if output == "pair":
+                return loc, log_variance
+            return tfd.MultivariateNormalDiag(loc, tf.exp(0.5 * log_variance))
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.encoder = Encoder()
+            self.prior = VampPriorLayer(self.encoder, K, event_shape=SHAPE)
+            self.decoder = keras.Sequential([keras.layers.Dense(30), keras.layers.Reshape(SHAPE)])
+
+        def train_step(self, x):
+            with tf.GradientTape() as tape:
+                q = tfvamp.layers.as_diagonal_gaussian(self.encoder(x))
+                z = q.sample(seed=(1, 2))
+                nll = keras.ops.binary_crossentropy(x, self.decoder(z), from_logits=True)
+                loss = tf.reduce_mean(tf.reduce_sum(nll, [1, 2, 3]) + q.log_prob(z) - self.prior(z))
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            return {"negative_elbo": loss}
+
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).integers(0, 2, (64, *SHAPE)).astype(np.float32)
+    model = Model()
+    model.encoder(x[:1])
+    pseudo_inputs = model.prior.pseudo_inputs.numpy()
+    model.compile(optimizer=keras.optimizers.Adam(0.01))
+    history = model.fit(x, batch_size=32, epochs=30, verbose=0).history["negative_elbo"]
+    assert history[-1] < history[0] - 1.0
+    assert len(model.trainable_variables) == 4 + 2 + 1  # encoder once, decoder, pseudo-inputs
+    assert np.abs(model.prior.pseudo_inputs.numpy() - pseudo_inputs).max() > 0.01
+
+
+def test_an_unbuilt_encoder_needs_an_event_shape():
+    with pytest.raises(ValueError, match=r"the encoder does not tell the shape.*pass event_shape"):
+        VampPriorLayer(MLPEncoder(SHAPE, D, 8), K)
+
+
+def test_a_functional_encoder_tells_its_shape():
+    inputs = keras.Input(SHAPE)
+    h = keras.layers.Flatten()(inputs)
+    net = keras.Model(inputs, [keras.layers.Dense(D)(h), keras.layers.Dense(D)(h)])
+    prior = VampPriorLayer(net, K)
+    assert prior.pseudo_inputs.shape == (K, *SHAPE) and prior().event_shape == (D,)
+    with pytest.raises(
+        ValueError, match=r"event_shape must be the encoder's input shape \[6, 5, 1\]; got \[4, 4, 1\]"
+    ):
+        VampPriorLayer(net, K, (4, 4, 1))
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: VampPriorLayer(encoder(), 0, SHAPE), "num_components must be at least 1; got 0"),
+        (lambda: MixtureOfGaussiansPriorLayer(0, D), "num_components must be at least 1; got 0"),
+        (lambda: MixtureOfGaussiansPriorLayer(K, 0), "latent_dims must be at least 1; got 0"),
+        (lambda: StandardNormalPriorLayer(0), "latent_dims must be at least 1; got 0"),
+        (lambda: VampPriorLayer(encoder(), K, SHAPE, bounds=(1, 0)), r"bounds must be \(low, high\)"),
+        (
+            lambda: VampPriorLayer(encoder(), K, SHAPE, initial=np.zeros((K, 30))),
+            r"initial pseudo-inputs must have shape \[K, \*event\] = \[5, 6, 5, 1\]; got \[5, 30\]",
+        ),
+    ],
+)
+def test_bad_arguments(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+def test_mixed_precision_keeps_densities_in_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        prior = VampPriorLayer(encoder(), K, SHAPE)
+        log_prob = prior(tf.zeros([2, D], tf.float16))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert log_prob.dtype == tf.float32 and np.isfinite(log_prob).all()

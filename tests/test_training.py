@@ -1,0 +1,344 @@
+"""Training runs: the stopping rule, resuming, what is written, what goes wrong."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import rich.console
+import tensorflow as tf
+
+import tfvamp
+from tfvamp import training
+from tfvamp.errors import RunError, TrainingError, UsageError
+from tfvamp.graph import compiled
+from tfvamp.training import loop
+from tfvamp.training.early_stopping import EarlyStopping
+from tfvamp.training.run_folder import HISTORY_COLUMNS, RunFolder
+
+
+def without_seconds(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def weights(outcome):
+    return [v.numpy() for v in outcome.model.variables]
+
+
+def test_stopping_rule_by_hand():
+    rule = EarlyStopping(patience=2, warmup=4)
+    #            best  -    -   best  -    -     -  (epochs 2 and 3 are warm-up: the count stays 0)
+    values = [-5.0, -6.0, -6.0, -4.0, -4.0, -9.0, -4.5]
+    seen = [
+        (rule.update(epoch, value), rule.waited, rule.stop) for epoch, value in enumerate(values, start=1)
+    ]
+    assert seen == [
+        (True, 0, False),
+        (False, 0, False),
+        (False, 0, False),
+        (True, 0, False),
+        (False, 1, False),
+        (False, 2, False),
+        (False, 3, True),  # exceeds 2
+    ]
+    assert (rule.best, rule.best_epoch) == (-4.0, 4)
+
+
+def test_bests_during_the_warmup_count():
+    rule = EarlyStopping(patience=1, warmup=10)
+    assert rule.update(1, -1.0)
+    assert not any(rule.update(epoch, -2.0) for epoch in range(2, 12))
+    assert rule.best_epoch == 1 and rule.stop
+
+
+def test_without_warmup():
+    rule = EarlyStopping(patience=0, warmup=0)
+    assert rule.update(1, -1.0) and not rule.stop
+    assert not rule.update(2, -1.0) and rule.stop  # equal is not better
+
+
+def test_a_run_writes_its_folder(small_config, tmp_path):
+    outcome = training.train(small_config, tmp_path / "run")
+    folder = tmp_path / "run"
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json",
+        "history.csv",
+        "best",
+        "checkpoints",
+        "tensorboard",
+    }
+    document = json.loads((folder / "config.json").read_text())
+    assert document["settings"]["learning_rate"] == 5e-4 and document["data"]["verified"] is True
+    assert {"tensorflow", "keras", "numpy", "python"} <= document["versions"].keys()
+    rows = RunFolder(folder).read_history()
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["beta"] for row in rows] == [0.5, 1.0, 1.0]
+    for row in rows:
+        assert tuple(row) == HISTORY_COLUMNS
+        assert row["train_elbo"] == pytest.approx(row["train_reconstruction"] - row["train_kl"], rel=1e-5)
+        assert row["train_loss"] == pytest.approx(
+            row["beta"] * row["train_kl"] - row["train_reconstruction"], rel=1e-5
+        )
+        assert row["val_elbo"] == pytest.approx(row["val_reconstruction"] - row["val_kl"], rel=1e-5)
+    assert outcome.best_elbo == max(row["val_elbo"] for row in rows)
+    assert list((folder / "tensorboard").glob("events*"))
+    assert not outcome.interrupted and outcome.epochs == 3
+
+
+@pytest.mark.parametrize("prior", ["vamp", "mog", "vamp-data"])
+def test_the_same_seed_gives_the_same_run_and_resuming_is_not_seen(small_config, tmp_path, prior):
+    config = dataclasses.replace(small_config, prior=prior, epochs=4)
+    whole = training.train(config, tmp_path / "whole")
+    again = training.train(dataclasses.replace(config, epochs=2), tmp_path / "parts")
+    assert without_seconds(tmp_path / "parts") == without_seconds(tmp_path / "whole")[:2]
+    again = training.resume(tmp_path / "parts", epochs=4)
+    assert without_seconds(tmp_path / "parts") == without_seconds(tmp_path / "whole")
+    for a, b in zip(weights(whole), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = training.train(dataclasses.replace(config, seed=1), tmp_path / "other")
+    assert other.best_elbo != whole.best_elbo
+
+
+def test_resuming_after_a_crash_between_history_and_checkpoint(small_config, tmp_path):
+    training.train(small_config, tmp_path / "whole")
+    training.train(dataclasses.replace(small_config, epochs=2), tmp_path / "crashed")
+    folder = RunFolder(tmp_path / "crashed")
+    with folder.history_file.open("a") as file:
+        file.write("3,1.0,1,1,1,1,1,1,1,1\r\n4,1.0,12")  # a row without checkpoint, and one cut off
+    training.resume(tmp_path / "crashed", epochs=3)
+    assert without_seconds(tmp_path / "crashed") == without_seconds(tmp_path / "whole")
+
+
+def test_resuming_a_finished_run_changes_nothing(small_config, tmp_path):
+    training.train(small_config, tmp_path / "run")
+    before = (tmp_path / "run" / "history.csv").read_bytes()
+    outcome = training.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "history.csv").read_bytes() == before and outcome.epochs == 3
+
+
+def test_early_stopping_ends_training_with_the_best_weights(small_config, tmp_path, monkeypatch):
+    values = iter([-10.0, -5.0, -6.0, -7.0, -8.0])
+    kept = []
+    real = loop._epoch
+
+    def epoch(*args):
+        row = {**real(*args), "val_elbo": next(values)}
+        kept.append([v.numpy() for v in args[3].trainable_variables])
+        return row
+
+    monkeypatch.setattr(loop, "_epoch", epoch)
+    config = dataclasses.replace(small_config, epochs=50, warmup=0, patience=1)
+    outcome = training.train(config, tmp_path / "run")
+    assert (outcome.epochs, outcome.best_epoch, outcome.best_elbo) == (4, 2, -5.0)
+    for a, b in zip(outcome.model.trainable_variables, kept[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_keeps_whole_epochs_and_resumes(small_config, tmp_path, monkeypatch):
+    training.train(small_config, tmp_path / "whole")
+    progress_step = loop.Progress.step
+
+    def shown(self, epoch):
+        progress_step(self, epoch)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Progress, "step", shown)
+    console = rich.console.Console(file=io.StringIO(), width=300)
+    outcome = training.train(small_config, tmp_path / "stopped", console=console)
+    monkeypatch.undo()
+    assert outcome.interrupted and outcome.epochs == 1
+    assert "stopped: 1 whole epochs are saved. Go on with: tfvamp train --resume" in console.file.getvalue()
+    training.resume(tmp_path / "stopped")
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
+
+
+def test_nan_stops_and_keeps_the_last_good_weights(small_config, tmp_path, monkeypatch):
+    real = loop._epoch
+
+    def epoch(number, config, dataset, model, *rest):
+        if number == 3:
+            model.decoder.pixels.bias.assign(np.full(784, np.nan, np.float32))
+        return real(number, config, dataset, model, *rest)
+
+    monkeypatch.setattr(loop, "_epoch", epoch)
+    with pytest.raises(
+        TrainingError,
+        match=r"the loss became NaN or infinite in epoch 3 \(the weights of epoch 2 are kept in .*run\): try a smaller --learning-rate",
+    ):
+        training.train(small_config, tmp_path / "run")
+    model = tfvamp.load(tmp_path / "run")
+    assert all(np.isfinite(v.numpy()).all() for v in model.variables)
+    assert len(RunFolder(tmp_path / "run").read_history()) == 2
+
+
+def test_load_gives_the_best_model_back(small_config, tmp_path):
+    outcome = training.train(small_config, tmp_path / "run")
+    model = tfvamp.load(tmp_path / "run")
+    for a, b in zip(model.variables, outcome.model.variables, strict=True):
+        if not a.path.endswith("beta"):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(model.sample(3, 1), outcome.model.sample(3, 1))
+    assert model.train_config.prior == "vamp" and model.dataset_spec.name == "mnist5k"
+
+
+def test_what_a_person_sees(small_config, tmp_path):
+    console = rich.console.Console(file=io.StringIO(), width=300)
+    training.train(dataclasses.replace(small_config, warmup=9), tmp_path / "run", console=console)
+    text = console.file.getvalue()
+    assert "mnist5k (100/100/100 images), model vae, prior vamp, K = 7, likelihood bernoulli" in text
+    assert "warning: the warm-up (9 epochs) is longer than the training (3): beta never reaches 1" in text
+    assert "epoch 1/3  val ELBO -" in text
+
+
+def test_the_bar_on_a_terminal(small_config, tmp_path):
+    console = rich.console.Console(file=io.StringIO(), width=160, force_terminal=True)
+    training.train(small_config, tmp_path / "run", console=console)
+    assert "epoch 3/3" in console.file.getvalue() and "val ELBO -" in console.file.getvalue()
+
+
+def test_a_folder_that_exists_is_refused_and_replaced_on_demand(small_config, tmp_path):
+    config = dataclasses.replace(small_config, epochs=1)
+    training.train(config, tmp_path / "run")
+    (tmp_path / "run" / "evaluation.json").write_text("{}")
+    with pytest.raises(RunError, match=r"the run folder .*run exists: resume it with --resume .*--overwrite"):
+        training.train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "evaluation.json").exists()
+    training.train(config, tmp_path / "run", overwrite=True)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_what_is_not_a_run_is_never_replaced(small_config, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("keep")
+    with pytest.raises(RunError, match="exists and is not a run folder"):
+        training.train(small_config, tmp_path / "precious", overwrite=True)
+    assert (tmp_path / "precious" / "file").read_text() == "keep"
+
+
+def test_missing_and_wrong_run_folders(tmp_path):
+    with pytest.raises(RunError, match="there is no run folder"):
+        tfvamp.load(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=r"is not a run folder \(it has no config.json\)"):
+        tfvamp.load(tmp_path / "empty")
+    for text, error in (
+        ("{", "cannot read .*config.json"),
+        ("[]", "must hold a JSON object"),
+        ("{}", "must have the keys 'settings' and 'data'"),
+        ('{"settings": {"prior": "x"}, "data": {}}', "config.json: unknown prior 'x'"),
+        ('{"settings": {}, "data": {"shape": "big"}}', r"data.shape must be \[H, W, C\]; got big"),
+    ):
+        (tmp_path / "empty" / "config.json").write_text(text)
+        with pytest.raises(RunError, match=error):
+            tfvamp.load(tmp_path / "empty")
+
+
+def test_damaged_weights_and_checkpoints(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    for path in folder.checkpoints.glob("ckpt-1.data*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RunError, match="is damaged or belongs to another model"):
+        training.resume(tmp_path / "run", epochs=2)
+    folder.best_weights.write_bytes(folder.best_weights.read_bytes()[:1000])
+    with pytest.raises(RunError, match="model.weights.h5 is damaged or belongs to another model"):
+        tfvamp.load(tmp_path / "run")
+    folder.best_weights.unlink()
+    with pytest.raises(RunError, match="model.weights.h5 is missing: the run has not finished an epoch yet"):
+        tfvamp.load(tmp_path / "run")
+
+
+def test_weights_of_another_model_are_refused(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"hidden_units": 12', '"hidden_units": 13'))
+    with pytest.raises(RunError, match="belongs to another model"):
+        tfvamp.load(tmp_path / "run")
+
+
+def test_resuming_on_other_data_is_refused(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    document = json.loads(path.read_text())
+    document["data"]["sources"] = {"mnist_5k.csv.gz": "0" * 64}
+    path.write_text(json.dumps(document))
+    with pytest.raises(RunError, match="was trained on other source files"):
+        training.resume(tmp_path / "run")
+
+
+def test_too_many_pseudo_inputs_for_the_images(small_config, tmp_path):
+    for settings in ({"prior": "vamp-data"}, {"pseudo_input_init": "images"}):
+        with pytest.raises(
+            UsageError, match="K = 101 pseudo-inputs cannot be taken from 100 training images"
+        ):
+            training.train(dataclasses.replace(small_config, components=101, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_vamp_data_takes_training_images(small_config, data_dir):
+    data = tfvamp.datasets.load("mnist5k", data_dir, limit=100)
+    config = dataclasses.replace(small_config, prior="vamp-data").resolve(data.spec)
+    chosen = training.build_model(config, data).prior.pseudo_inputs.numpy()
+    images = {image.tobytes() for image in data.train.array()[0]}
+    assert len({c.tobytes() for c in chosen} & images) == 7
+    near = training.build_model(dataclasses.replace(config, prior="vamp", pseudo_input_init="images"), data)
+    noise = near.prior.pseudo_inputs.numpy() - chosen
+    assert 0.005 < noise.std() < 0.02
+
+
+def test_initial_pseudo_inputs_follow_the_data_set(small_config, data_dir):
+    data = tfvamp.datasets.load("mnist5k", data_dir, limit=100)
+    pseudo_inputs = training.build_model(small_config.resolve(data.spec), data).prior.pseudo_inputs.numpy()
+    assert pseudo_inputs.mean() == pytest.approx(0.05, abs=0.001) and pseudo_inputs.std() == pytest.approx(
+        0.01, rel=0.1
+    )
+
+
+def test_without_xla_after_a_failure():
+    said = []
+    calls = []
+
+    def step(x):
+        calls.append(1)
+        return tf.strings.length(tf.strings.as_string(x))  # XLA knows no strings
+
+    run = compiled(step, True, said.append)
+    assert int(run(tf.constant(12.0))) > 0 and int(run(tf.constant(1.0))) > 0
+    assert len(said) == 1 and said[0].startswith("XLA cannot compile the step (")
+    assert "--no-jit" in said[0]
+
+
+def test_errors_of_the_step_itself_are_not_hidden():
+    def step(x):
+        tf.debugging.assert_positive(x)
+        return x
+
+    run = compiled(step, False, lambda text: None)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run(tf.constant(-1.0))
+
+
+def test_evaluate_writes_its_files(small_config, tmp_path):
+    training.train(small_config, tmp_path / "run")
+    document = tfvamp.evaluate(tmp_path / "run", num_samples=20, limit=10)
+    assert document == json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert set(document) == {
+        "log_likelihood", "standard_error", "bits_per_dim", "elbo", "reconstruction", "kl", "num_examples",
+        "num_samples", "monte_carlo_error", "effective_sample_size", "seed", "split", "dataset",
+        "dataset_verified", "active_units",
+    }  # fmt: skip
+    assert document["num_examples"] == 10 and document["dataset_verified"] is True
+    assert document["elbo"] <= document["log_likelihood"] < 0
+    with np.load(tmp_path / "run" / "log_likelihood.npz", allow_pickle=False) as stored:
+        assert stored["log_likelihood"].mean() == pytest.approx(document["log_likelihood"])
+        assert len(stored["label"]) == 10
+    other = tfvamp.evaluate(tmp_path / "run", 20, split="validation", limit=10)
+    assert (tmp_path / "run" / "evaluation-validation.json").is_file() and other["split"] == "validation"
+    assert document == json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert tfvamp.evaluate(tmp_path / "run", 20, split="train", limit=10)["num_examples"] == 10
+    assert math.isfinite(other["log_likelihood"])
