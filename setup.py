@@ -43,6 +43,6 @@ setup(
             "pre-commit>=4",  # runs both before a commit
             "dill",  # TFDS's test case imports it
         ],
-        "docs": ["mkdocs>=1.6"],  # the pages of docs/
+        "docs": ["sphinx>=8", "myst-parser>=4"],  # the pages of docs/, from Markdown and docstrings
     },
 )

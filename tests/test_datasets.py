@@ -44,7 +44,9 @@ def test_caltech_polarity_orientation_and_labels(raw, tmp_path):
         (int(label) - 1, (1 - pixels.reshape(28, 28).T).astype(np.float32).tobytes())
         for pixels, label in zip(stored["test_data"], stored["test_labels"][:, 0], strict=True)
     }
-    assert {(int(l), i[..., 0].tobytes()) for i, l in zip(images, labels, strict=True)} == expected
+    assert {
+        (int(label), image[..., 0].tobytes()) for image, label in zip(images, labels, strict=True)
+    } == expected
 
 
 def test_other_source_files_are_unverified_and_recorded(raw, tmp_path):

@@ -38,7 +38,7 @@ def test_sample_shapes(shape, batch):
 
 
 def test_samples_are_reparameterised():
-    q, loc, log_variance = gaussian()
+    _, loc, log_variance = gaussian()
     with tf.GradientTape() as tape:
         loc, log_variance = tf.constant(loc), tf.constant(log_variance)
         tape.watch([loc, log_variance])

@@ -79,11 +79,11 @@ def test_gradients_equal_those_of_tfps_density():
         return tape.gradient(total, variables)
 
     ours = gradients(
-        lambda l, m, v: DiagonalGaussianMixture(tfd.Categorical(logits=l), DiagonalGaussian(m, v))
+        lambda logits, m, v: DiagonalGaussianMixture(tfd.Categorical(logits=logits), DiagonalGaussian(m, v))
     )
     plain = gradients(
-        lambda l, m, v: tfd.MixtureSameFamily(
-            tfd.Categorical(logits=l), tfd.MultivariateNormalDiag(m, tf.exp(0.5 * v))
+        lambda logits, m, v: tfd.MixtureSameFamily(
+            tfd.Categorical(logits=logits), tfd.MultivariateNormalDiag(m, tf.exp(0.5 * v))
         )
     )
     for a, b in zip(ours, plain, strict=True):

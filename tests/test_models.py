@@ -53,7 +53,7 @@ def test_the_prior_alone_teaches_the_encoder(images):
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_eager_graph_and_xla_take_the_same_steps(prior, images):
-    results = []
+    results, reference = [], None
     for jit in (None, False, True):
         model = small_vae(prior)
         model.compile(optimizer=NormalizedAdam(1e-2))

@@ -6,7 +6,7 @@ Shapes: S samples, B batch, K components, D latent dimensions, H W C an image; a
 order [S, B, K, D]. Log-probabilities, ELBO and log-likelihood are in nats.
 """
 
-from tfvamp import datasets, evaluation, layers, models, training
+from tfvamp import datasets, evaluation, layers, models, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.runs import evaluate, load
@@ -22,6 +22,7 @@ __all__ = [
     "load",
     "models",
     "resume",
+    "seeds",
     "train",
     "training",
 ]

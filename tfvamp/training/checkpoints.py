@@ -65,7 +65,11 @@ def save_weights(model: keras.Model, path: pathlib.Path) -> None:
     """Writes a model's weights as a Keras `.weights.h5` file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"tmp-{path.name}")
-    model.save_weights(scratch, overwrite=True)
+    optimizer, model.optimizer = model.optimizer, None  # Keras 3.15 would write its state, too
+    try:
+        model.save_weights(scratch, overwrite=True)
+    finally:
+        model.optimizer = optimizer
     os.replace(scratch, path)
 
 

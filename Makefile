@@ -1,0 +1,57 @@
+# The commands of the project. `make demo` and `make test` need nothing but Python 3.11-3.13.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check bench docs results clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/.demo: setup.py .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: setup.py .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/.docs: setup.py .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+.venv-peer/.ready:
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet 'torch==2.13.0' pythae==0.1.2
+	@touch $@
+
+demo: .venv/.demo  ## Train on 5,000 real digits, evaluate, draw pictures (some minutes)
+	$(BIN)/tfvamp train --dataset mnist5k --prior vamp --components 200 --epochs 100 --warmup 30 --run-dir runs/demo --overwrite
+	$(BIN)/tfvamp evaluate runs/demo --samples 500
+	$(BIN)/tfvamp sample runs/demo -n 64 --seed 7 --output runs/demo/samples.png
+	$(BIN)/tfvamp plot runs/demo
+	@echo "Look at the pictures in runs/demo/figures"
+
+test: .venv/.dev  ## Run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/.dev  ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.dev .venv-peer/.ready  ## Time against pythae and bare matrix products (alone on the machine)
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/log_likelihood.py
+
+docs: .venv/.docs  ## Build the pages of docs/ into site/
+	$(BIN)/python -m sphinx --quiet -W docs site
+
+results: .venv/.dev  ## Train and evaluate all five priors on Caltech 101 (about an hour; see docs/results.md)
+	$(BIN)/python benchmarks/results.py
+
+clean:  ## Remove environments and caches
+	rm -rf .venv .venv-peer site build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,74 @@
+"""Times tfvamp, and the bare matrix products of the same shapes in TensorFlow."""
+
+from __future__ import annotations
+
+import time
+
+import keras
+import numpy as np
+import products
+import tensorflow as tf
+from harness import serve
+
+from tfvamp import evaluation
+from tfvamp.models import VAE
+from tfvamp.optimizers import NormalizedAdam
+
+keras.utils.set_random_seed(0)
+_built: dict = {}
+
+
+def model(sizes):
+    if "model" not in _built:
+        _built["model"] = VAE((28, 28, 1), sizes["D"], sizes["H"], "vamp", sizes["K"])
+    return _built["model"]
+
+
+def images(count):
+    return np.random.default_rng(0).integers(0, 2, (count, 28, 28, 1)).astype(np.float32)
+
+
+def train_step(sizes):
+    """One step: forward, backward, optimiser."""
+    if "step" not in _built:
+        model(sizes).compile(optimizer=NormalizedAdam(1e-4))
+        _built["step"] = tf.function(model(sizes).train_step, jit_compile=True, autograph=False)
+    x, step = tf.constant(images(sizes["B"])), _built["step"]
+    float(step(x)["loss"])
+    start = time.perf_counter()
+    for _ in range(sizes["repeat"]):
+        logs = step(x)
+    float(logs["loss"])
+    return (time.perf_counter() - start) / sizes["repeat"]
+
+
+def log_likelihood(sizes):
+    """One image; the first one, which compiles, does not count."""
+    ends: list[float] = []
+    data = tf.data.Dataset.from_tensor_slices(images(1 + sizes["repeat"]))
+    evaluation.evaluate(model(sizes), data, sizes["S"], advance=lambda *_: ends.append(time.perf_counter()))
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def bare(sizes):
+    """The matrix products alone, in one XLA program."""
+    shapes = products.TASKS[sizes["shapes"]](sizes)
+    key = f"bare {sizes['shapes']}"
+    if key not in _built:
+        pairs = [(tf.random.normal([m, k]), tf.random.normal([k, n])) for m, k, n in shapes]
+
+        def run(pairs):
+            return [tf.matmul(a, b) for a, b in pairs]
+
+        _built[key] = pairs, tf.function(run, jit_compile=True, autograph=False)
+    pairs, run = _built[key]
+    run(pairs)[-1].numpy()
+    start = time.perf_counter()
+    for _ in range(sizes["repeat"]):
+        results = run(pairs)
+    results[-1].numpy()
+    return (time.perf_counter() - start) / sizes["repeat"]
+
+
+if __name__ == "__main__":
+    serve({"train_step": train_step, "log_likelihood": log_likelihood, "bare": bare})
