@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import Any, Literal
 
@@ -77,9 +78,11 @@ class Dataset:
     def training_batches(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
         """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed."""
         dynamic = self.spec.binarization == "dynamic"
-        return pipeline.training_batches(
-            self.train.images, self.train.num_examples, batch_size, seed, epoch, dynamic
-        )
+        return pipeline.training_batches(self._training_images, batch_size, seed, epoch, dynamic)
+
+    @functools.cached_property
+    def _training_images(self) -> tf.Tensor:
+        return tf.constant(self.train.array()[0])
 
 
 def load(

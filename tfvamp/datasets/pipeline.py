@@ -13,32 +13,33 @@ def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def training_batches(
-    images: tf.data.Dataset, num_examples: int, batch_size: int, seed: int, epoch: int, dynamic: bool
+    images: tf.Tensor, batch_size: int, seed: int, epoch: int, dynamic: bool
 ) -> tf.data.Dataset:
     """One epoch of training batches [B, H, W, C], the last one short.
 
     Order and pixels depend on (seed, epoch, step) alone, so that a resumed run sees what
-    an unbroken one would have seen.
+    an unbroken one would have seen. (`tf.data`'s own shuffle would depend on TensorFlow's
+    global seed, too.)
 
     Args:
-      images: cached images [H, W, C] in [0, 1].
-      num_examples: how many there are.
+      images: [N, H, W, C] in [0, 1].
       batch_size: B.
       seed: the run's seed.
       epoch: counted from 1.
       dynamic: binarise each batch anew.
     """
-    order = seeds.fold_in(seeds.stateless(seed, "data order"), epoch)
-    pixels = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
-    order_seed = int(order[0]) ^ int(order[1])
-    batches = images.shuffle(num_examples, seed=order_seed, reshuffle_each_iteration=False).batch(batch_size)
-    if dynamic:
-        batches = batches.enumerate().map(
-            lambda step, batch: binarize(batch, seeds.fold_in(pixels, step)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    order_seed = seeds.fold_in(seeds.stateless(seed, "data order"), epoch)
+    pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), order_seed, alg=seeds.ALGORITHM)
+
+    def batch(step, indices):
+        chosen = tf.gather(images, indices)
+        return binarize(chosen, seeds.fold_in(pixel_seed, step)) if dynamic else chosen
+
+    batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
+    return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
+        tf.data.AUTOTUNE
+    )
 
 
 def binarize_once(examples: tf.data.Dataset, dataset: str, split: str) -> tf.data.Dataset:
