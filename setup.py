@@ -41,7 +41,6 @@ setup(
             "ruff>=0.9",  # format and lint
             "mypy>=1.15",  # types
             "pre-commit>=4",  # runs both before a commit
-            "dill",  # TFDS's test case imports it
         ],
         "docs": ["sphinx>=8", "myst-parser>=4"],  # the pages of docs/, from Markdown and docstrings
     },

@@ -75,8 +75,12 @@ def interleave(entries: list[tuple[str, Worker, dict]], rounds: int) -> dict[str
     return {label: statistics.median(values) for label, values in seen.items()}
 
 
-def report(name: str, medians: dict[str, float], reference: str, rounds: int, unit: str) -> None:
-    """Prints times and ratios to the reference; keeps them in docs/performance.json and performance.md."""
+def report(name: str, medians: dict[str, float], reference: str, rounds: int, unit: str, keep: bool) -> None:
+    """Prints times and ratios to the reference; keeps them, if asked, in docs/performance.json and .md."""
+    for label, seconds in medians.items():
+        print(f"{label:<46} {1e3 * seconds:9.2f} ms  {seconds / medians[reference]:6.2f} x {reference}")
+    if not keep:
+        return
     document = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     document[name] = {
         "unit": unit,
@@ -92,8 +96,6 @@ def report(name: str, medians: dict[str, float], reference: str, rounds: int, un
     page = RESULTS.with_suffix(".md")
     before, mark, _ = page.read_text().partition("<!-- measured -->\n")
     page.write_text(before + mark + "\n".join(_tables(document)) + "\n")
-    for label, seconds in medians.items():
-        print(f"{label:<46} {1e3 * seconds:9.2f} ms  {seconds / medians[reference]:6.2f} x {reference}")
 
 
 def _tables(document: dict):

@@ -7,9 +7,9 @@ from harness import PEER_PYTHON, Worker, interleave, report
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Two rounds of few images, for a look.")
+@click.option("--quick", is_flag=True, help="Two rounds of few images, for a look; keeps nothing.")
 def main(quick):
-    """Prints times and ratios; writes docs/performance.json and docs/performance.md."""
+    """Prints times and ratios; keeps them in docs/performance.json and docs/performance.md."""
     rounds, repeat = (2, 2) if quick else (5, 10)
     ours, numpy = Worker("tfvamp", "worker_tfvamp.py"), Worker("numpy", "worker_numpy.py")
     peer = Worker("pythae", "worker_pythae.py", PEER_PYTHON)
@@ -32,7 +32,14 @@ def main(quick):
         ("bare matrix products, TensorFlow with XLA", ours, bare),
         ("bare matrix products, NumPy", numpy, bare),
     ]
-    report("Log-likelihood", interleave(entries, rounds), "tfvamp", rounds, "one image, S = 5000, K = 500")
+    report(
+        "Log-likelihood",
+        interleave(entries, rounds),
+        "tfvamp",
+        rounds,
+        "one image, S = 5000, K = 500",
+        keep=not quick,
+    )
 
 
 if __name__ == "__main__":

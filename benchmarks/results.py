@@ -66,8 +66,8 @@ def paired(run: pathlib.Path, reference: pathlib.Path) -> dict[str, float]:
 
 def table(entries: list[dict]):
     """The lines of the Markdown table."""
-    yield "| prior | test log-likelihood | standard error | Monte Carlo error | vamp minus this, paired | paper | test ELBO | KL | active units | epochs (best) | validation ELBO |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield "| prior | test log-likelihood | standard error | Monte Carlo error | vamp minus this, paired | paper | test ELBO | KL | active units | epochs (best) | minutes | validation ELBO |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     for e in entries:
         v = e["evaluation"]
         p = e["vamp_minus_this"]
@@ -76,7 +76,7 @@ def table(entries: list[dict]):
         yield (
             f"| {e['prior']} | {v['log_likelihood']:.2f} | {v['standard_error']:.2f} | {v['monte_carlo_error']:.3f} "
             f"| {difference} | {paper} | {v['elbo']:.2f} | {v['kl']:.2f} | {v['active_units']} "
-            f"| {e['epochs']} ({e['best_epoch']}) | {e['validation_elbo']:.2f} |"
+            f"| {e['epochs']} ({e['best_epoch']}) | {e['minutes']:.1f} | {e['validation_elbo']:.2f} |"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import pathlib
@@ -26,20 +27,24 @@ def held_back(debug: bool):
     sys.stderr.flush()
     terminal = os.dup(2)
     stderr = sys.stderr
-    with tempfile.NamedTemporaryFile(prefix="tfvamp-", suffix=".log") as log:
+    # A fatal error in TensorFlow's C++ code shows the Python stack to the person, and leaves this file.
+    faulthandler.enable(terminal)
+    with tempfile.NamedTemporaryFile(prefix="tfvamp-", suffix=".log", delete=False) as log:
         os.dup2(log.fileno(), 2)
+    if stderr is sys.__stderr__:
+        sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
+    _held = pathlib.Path(log.name)
+    try:
+        yield
+    finally:
         if stderr is sys.__stderr__:
-            sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
-        _held = pathlib.Path(log.name)
-        try:
-            yield
-        finally:
-            if stderr is sys.__stderr__:
-                sys.stderr.close()
-            sys.stderr = stderr
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            _held = None
+            sys.stderr.close()
+        sys.stderr = stderr
+        faulthandler.disable()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        _held.unlink(missing_ok=True)
+        _held = None
 
 
 def keep(path: pathlib.Path) -> None:

@@ -42,3 +42,4 @@ def command():
         "mnist5k": mnist5k,
     }
     output.table("tfvamp doctor", rows)
+    click.echo("Next: tfvamp train --help")

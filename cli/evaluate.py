@@ -41,11 +41,13 @@ def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
     with output.counter(ctx, "evaluating") as (say, advance):
         result = runs.evaluate(run, samples, split, limit, seed, data_dir, raw_dir, say, advance)
     ess = result["effective_sample_size"]
+    monte_carlo = result["monte_carlo_error"]
+    unknown = "" if monte_carlo is None else f", +- {monte_carlo:.3f} Monte Carlo"
     error = "" if result["standard_error"] is None else f" +- {result['standard_error']:.2f} over images"
     output.table(
         f"{run}: {result['dataset']}, {split}, {result['num_examples']} images, {samples} samples each",
         {
-            "log-likelihood": f"{result['log_likelihood']:.3f} nats{error}, +- {result['monte_carlo_error']:.3f} Monte Carlo",
+            "log-likelihood": f"{result['log_likelihood']:.3f} nats{error}{unknown}",
             "bits per dimension": f"{result['bits_per_dim']:.4f}",
             "ELBO": f"{result['elbo']:.3f} nats = {result['reconstruction']:.3f} - {result['kl']:.3f}",
             "effective sample size": f"{ess['mean']:.1f} on average, {ess['min']:.1f} at least, of {samples}",

@@ -17,16 +17,16 @@ def command(run):
       tfvamp info runs/first
     """
     from tfvamp.training import RunFolder
-    from tfvamp.training.run_folder import read_json
     from tfvamp_cli import output
 
     folder = RunFolder.open(run)
     document = folder.read_document()
     config = folder.read_config()
     history = folder.read_history()
+    mixture = "" if config.prior == "standard" else f", K = {config.components}"
     rows = {
         "data": f"{config.dataset}, {'verified' if document['data'].get('verified') else 'not the published files'}",
-        "model": f"{config.model}, prior {config.prior}, K = {config.components}, likelihood {config.likelihood}",
+        "model": f"{config.model}, prior {config.prior}{mixture}, likelihood {config.likelihood}",
         "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}, seed {config.seed}",
         "command": document.get("command", "?"),
         "versions": ", ".join(f"{name} {version}" for name, version in document.get("versions", {}).items()),
@@ -38,8 +38,8 @@ def command(run):
         rows["best epoch"] = f"{best['epoch']}, validation ELBO {best['val_elbo']:.2f}"
     else:
         rows["epochs"] = f"none. Next: tfvamp train --resume {run}"
-    if folder.evaluation_file().is_file():
-        result = read_json(folder.evaluation_file())
+    result = folder.read_evaluation()
+    if result is not None:
         rows["test log-likelihood"] = (
             f"{result['log_likelihood']:.3f} nats ({result['num_samples']} samples, {result['num_examples']} images)"
         )

@@ -9,7 +9,7 @@ from tfvamp_cli import choices
 run = click.argument("run", metavar="RUN")
 seed = click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 2**31 - 1),
     default=0,
     show_default=True,
     help="The same seed gives the same result.",

@@ -6,8 +6,11 @@ import datetime
 import os
 
 import click
+from click.core import ParameterSource
 
 from tfvamp_cli import chatter, choices
+
+RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
 
 
 @click.command("train")
@@ -102,7 +105,9 @@ from tfvamp_cli import chatter, choices
 )
 @click.option("--overwrite", is_flag=True, help="Replace a run folder that exists.")
 @click.option(
-    "--resume", metavar="RUN", help="Go on with a stopped run; of the other options only --epochs counts."
+    "--resume",
+    metavar="RUN",
+    help="Go on with a stopped run; with it go only --epochs, --data-dir and --raw-dir.",
 )
 @click.pass_context
 def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
@@ -118,10 +123,8 @@ def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
       tfvamp train --epochs 60 --warmup 20 --components 100 --run-dir runs/quick
       tfvamp train --resume runs/quick --epochs 120
     """
-    given = {
-        name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    }
-    if resume and (extra := (given - {"epochs"}) | ({"preset"} if preset else set())):
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if resume and (extra := given - RESUMABLE - {"resume"}):
         raise click.UsageError(
             f"--resume takes the run's own settings; leave out --{sorted(extra)[0].replace('_', '-')}"
         )
@@ -129,19 +132,26 @@ def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
     from tfvamp.config import TrainConfig
     from tfvamp_cli.output import console
 
-    if resume:
-        run_dir = resume
-        outcome = training.resume(resume, settings["epochs"], console(ctx))
-    else:
-        # A preset overrides this command's defaults, what is typed overrides the preset.
-        chosen = {name: value for name, value in settings.items() if name in given}
-        config = TrainConfig.from_preset(preset, **chosen, jit=not no_jit)
-        if run_dir is None:
-            time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-            run_dir = os.path.join("runs", f"{config.dataset}-{config.model}-{config.prior}-{time}")
-        outcome = training.train(config, run_dir, overwrite, console(ctx))
-    chatter.keep(training.RunFolder(run_dir).log_file)
+    # A preset overrides this command's defaults, what is typed overrides the preset.
+    chosen = {name: value for name, value in settings.items() if name in given}
+    try:
+        if resume:
+            run_dir = resume
+            outcome = training.resume(resume, **chosen, console=console(ctx))
+        else:
+            config = TrainConfig.from_preset(preset, **chosen, jit=not no_jit)
+            if run_dir is None:
+                time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+                run_dir = os.path.join("runs", f"{config.dataset}-{config.model}-{config.prior}-{time}")
+            outcome = training.train(config, run_dir, overwrite, console(ctx))
+    finally:
+        if run_dir is not None and os.path.isfile(os.path.join(run_dir, "config.json")):
+            chatter.keep(training.RunFolder(run_dir).log_file)
     if outcome.interrupted:
+        click.echo(
+            f"stopped: {outcome.epochs} whole epochs are saved. Go on with: tfvamp train --resume {run_dir}",
+            err=True,
+        )
         ctx.exit(1)
     click.echo(
         f"{outcome.epochs} epochs, best {outcome.best_epoch} (validation ELBO {outcome.best_elbo:.2f}), "

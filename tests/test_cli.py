@@ -8,11 +8,13 @@ import time
 import matplotlib.image
 import numpy as np
 import pytest
+import scipy.io
 from click.testing import CliRunner
 
 import tfvamp.config
 import tfvamp.datasets
 import tfvamp.models
+from tests.test_datasets import NAME, contents
 from tfvamp_cli import choices
 from tfvamp_cli.main import COMMANDS, main
 
@@ -167,6 +169,48 @@ def test_resume(run, tmp_path, data_dir):
     assert (
         result.exit_code == 2 and "--resume takes the run's own settings; leave out --prior" in result.stderr
     )
+
+
+def test_what_resume_refuses_and_takes(run, tmp_path, data_dir):
+    path = tmp_path / "r"
+    assert tfvamp_command("train", *SMALL, "--data-dir", data_dir, "--run-dir", path).exit_code == 0
+    for more in (["--run-dir", "x"], ["--overwrite"], ["--no-jit"], ["--preset", "paper"], ["--seed", "1"]):
+        assert tfvamp_command("train", "--resume", path, *more).exit_code == 2, more
+    assert tfvamp_command("train", "--resume", path, "--data-dir", data_dir).exit_code == 0
+
+
+def test_unverified_data_are_reported_and_recorded(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    scipy.io.savemat(raw / NAME, contents())
+    folders = ["--data-dir", tmp_path / "data", "--raw-dir", raw]
+    small = ["--dataset", "caltech101", "--prior", "standard", "--epochs", 1, "--no-jit"]
+    result = tfvamp_command("train", *small, *folders, "--run-dir", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert "warning: the source files of caltech101 are not the published ones" in result.stderr
+    result = tfvamp_command("evaluate", tmp_path / "r", "--samples", 2)
+    assert "data verified          no: the source files are not the published ones" in result.stdout
+    assert json.loads((tmp_path / "r" / "evaluation.json").read_text())["dataset_verified"] is False
+    (raw / NAME).write_bytes(b"cut")
+    result = tfvamp_command("train", *small, *folders, "--run-dir", tmp_path / "s")
+    assert result.exit_code == 1 and "cannot be read as a Matlab 5 file" in result.stderr
+
+
+def test_nan_and_too_many_components(data_dir, tmp_path, monkeypatch):
+    where = ["--data-dir", data_dir, "--run-dir", tmp_path / "r"]
+    result = tfvamp_command("train", *SMALL, "--prior", "vamp-data", "--components", 61, *where)
+    assert result.exit_code == 2 and "K = 61 pseudo-inputs cannot be taken from 60" in result.stderr
+    assert not (tmp_path / "r").exists()
+    result = tfvamp_command("train", *SMALL, "--learning-rate", "1e38", *where)
+    assert result.exit_code == 1
+    assert "the loss became NaN or infinite in epoch 1 (no epoch was good" in result.stderr
+    assert "try a smaller --learning-rate" in result.stderr
+    assert (tmp_path / "r" / "tensorflow.log").is_file()
+
+
+def test_help_of_commands_and_of_the_group_agree():
+    for name, text in COMMANDS.items():
+        assert main.get_command(None, name).help.splitlines()[0] == text
 
 
 def test_quiet_shows_only_the_result(data_dir, tmp_path):

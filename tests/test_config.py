@@ -55,6 +55,7 @@ def test_the_papers_preset():
         ({"learning_rate": 0.0}, "learning_rate must be a positive number; got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a positive number; got nan"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"seed": 2**31}, "seed must be at most 2147483647; got 2147483648"),
         ({"learning_rat": 1.0}, r"unknown setting 'learning_rat'. Did you mean 'learning_rate'\?"),
         ({"epochs": "many"}, "setting 'epochs' must be of type int; got 'many'"),
         ({"epochs": True}, "setting 'epochs' must be of type int; got True"),
@@ -64,6 +65,11 @@ def test_the_papers_preset():
 def test_errors(settings, text):
     with pytest.raises(UsageError, match=text):
         TrainConfig.from_dict(settings)
+
+
+def test_the_constructor_checks_types_too():
+    with pytest.raises(UsageError, match="setting 'epochs' must be of type int; got '3'"):
+        TrainConfig(epochs="3")
 
 
 def test_unknown_preset():

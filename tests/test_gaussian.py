@@ -92,6 +92,9 @@ def test_unreadable_encoder_outputs(output, found):
 def test_half_precision_becomes_float32():
     q = as_diagonal_gaussian((tf.zeros([2, 3], tf.float16), tf.zeros([2, 3], tf.float16)))
     assert q.dtype == tf.float32
+    half = tfd.MultivariateNormalDiag(tf.zeros([2, 3], tf.float16), tf.ones([2, 3], tf.float16))
+    assert as_diagonal_gaussian(half).dtype == tf.float32
+    assert as_diagonal_gaussian(DiagonalGaussian(*[tf.zeros([2, 3], tf.float16)] * 2)).dtype == tf.float32
 
 
 def test_posterior_clips_the_log_variance_without_gradient_outside():

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reas
 
 @pytest.mark.parametrize("prior", ["standard", "mog", "vamp", "vamp-data", "vamp-weighted"])
 def test_a_step_agrees_with_the_cpu(prior, images):
-    logs = {}
+    logs, weights = {}, {}
     for device in ("CPU:0", "GPU:0"):
         with tf.device(device):
             model = small_vae(prior)
@@ -22,5 +22,8 @@ def test_a_step_agrees_with_the_cpu(prior, images):
                 result = step(tf.constant(images))
             logs[device] = {name: float(value) for name, value in result.items()}
             assert device in model.trainable_variables[0].value.device
+            weights[device] = [variable.numpy() for variable in model.trainable_variables]
+    for cpu, gpu in zip(weights["CPU:0"], weights["GPU:0"], strict=True):
+        np.testing.assert_allclose(gpu, cpu, atol=1e-3)
     for name, value in logs["CPU:0"].items():
         np.testing.assert_allclose(logs["GPU:0"][name], value, rtol=1e-3)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tests import twins
 from tests.conftest import small_vae
@@ -95,6 +96,7 @@ def test_one_sample_is_the_elbo():
     result = run(model, model.draw(9), 1)
     np.testing.assert_allclose(result.log_likelihood, result.elbo)
     np.testing.assert_allclose(result.effective_sample_size, 1.0)
+    assert result.monte_carlo_error is None  # one sample says nothing of its spread
 
 
 def test_chunks_batches_and_xla_change_nothing():
@@ -139,6 +141,18 @@ def test_summary_has_the_numbers_of_the_design():
     assert summary["bits_per_dim"] == pytest.approx(-summary["log_likelihood"] / (5 * np.log(2)))
     assert summary["elbo"] == pytest.approx(summary["reconstruction"] - summary["kl"])
     assert run(model, x[:1], 10).summary()["standard_error"] is None
+
+
+def test_any_readable_encoder_will_do():
+    class Plain(LinearGaussian):
+        def encoder(self, x, training=False):
+            q = super().encoder(x)
+            return tfd.MultivariateNormalDiag(q.loc, tf.exp(0.5 * q.log_variance))
+
+    x = LinearGaussian().draw(3)
+    np.testing.assert_allclose(
+        run(Plain(), x, 5).log_likelihood, run(LinearGaussian(), x, 5).log_likelihood, rtol=1e-5
+    )
 
 
 def test_bad_arguments():

@@ -234,6 +234,12 @@ def test_an_unbuilt_encoder_needs_an_event_shape():
         VampPriorLayer(MLPEncoder(SHAPE, D, 8), K)
 
 
+def test_an_encoder_that_was_called_tells_its_shape():
+    called = MLPEncoder(SHAPE, D, 8)
+    called(tf.zeros([1, *SHAPE]))
+    assert VampPriorLayer(called, K).event_shape == SHAPE
+
+
 def test_a_functional_encoder_tells_its_shape():
     inputs = keras.Input(SHAPE)
     h = keras.layers.Flatten()(inputs)

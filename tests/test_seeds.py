@@ -6,6 +6,7 @@ import scipy.stats
 import tensorflow as tf
 
 from tfvamp import seeds
+from tfvamp.errors import UsageError
 
 
 @pytest.mark.parametrize("draw", [seeds.uniform, seeds.normal])
@@ -55,6 +56,8 @@ def test_streams_differ():
 
 def test_integers_become_seeds():
     assert seeds.as_seed(7).shape == (2,)
+    with pytest.raises(UsageError, match="seed must lie between 0 and 2147483647; got -1"):
+        seeds.as_seed(-1)
     assert seeds.as_seed(tf.constant([1, 2])).numpy().tolist() == [1, 2]
     with pytest.raises(ValueError, match=r"seed must be an integer or have shape \[2\]; got shape \(3,\)"):
         seeds.as_seed(tf.constant([1, 2, 3]))

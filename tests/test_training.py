@@ -152,7 +152,6 @@ def test_ctrl_c_keeps_whole_epochs_and_resumes(small_config, tmp_path, monkeypat
     outcome = training.train(small_config, tmp_path / "stopped", console=console)
     monkeypatch.undo()
     assert outcome.interrupted and outcome.epochs == 1
-    assert "stopped: 1 whole epochs are saved. Go on with: tfvamp train --resume" in console.file.getvalue()
     training.resume(tmp_path / "stopped")
     assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
 
@@ -217,10 +216,14 @@ def test_what_is_not_a_run_is_never_replaced(small_config, tmp_path):
     (tmp_path / "precious" / "file").write_text("keep")
     with pytest.raises(RunError, match="exists and is not a run folder"):
         training.train(small_config, tmp_path / "precious", overwrite=True)
+    (tmp_path / "precious" / "config.json").write_text('{"model_type": "another program\'s"}')
+    with pytest.raises(RunError, match="exists and is not a run folder"):
+        training.train(small_config, tmp_path / "precious", overwrite=True)
     assert (tmp_path / "precious" / "file").read_text() == "keep"
 
 
 def test_missing_and_wrong_run_folders(tmp_path):
+    resolved = '{"settings": {"components": 3, "learning_rate": 0.1, "likelihood": "bernoulli"}, "data": {"shape": %s}}'
     with pytest.raises(RunError, match="there is no run folder"):
         tfvamp.load(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
@@ -229,9 +232,12 @@ def test_missing_and_wrong_run_folders(tmp_path):
     for text, error in (
         ("{", "cannot read .*config.json"),
         ("[]", "must hold a JSON object"),
-        ("{}", "must have the keys 'settings' and 'data'"),
+        ("{}", "must have the objects 'settings' and 'data'"),
+        ('{"settings": [], "data": []}', "must have the objects 'settings' and 'data'"),
         ('{"settings": {"prior": "x"}, "data": {}}', "config.json: unknown prior 'x'"),
-        ('{"settings": {}, "data": {"shape": "big"}}', r"data.shape must be \[H, W, C\]; got big"),
+        ('{"settings": {}, "data": {}}', "the setting 'components' is missing"),
+        (resolved % '"big"', r"data.shape must be \[H, W, C\]; got big"),
+        (resolved % "[28, 28]", r"data.shape must be \[H, W, C\]; got \[28, 28\]"),
     ):
         (tmp_path / "empty" / "config.json").write_text(text)
         with pytest.raises(RunError, match=error):
@@ -309,18 +315,63 @@ def test_without_xla_after_a_failure():
 
     run = compiled(step, True, said.append)
     assert int(run(tf.constant(12.0))) > 0 and int(run(tf.constant(1.0))) > 0
-    assert len(said) == 1 and said[0].startswith("XLA cannot compile the step (")
+    assert len(said) == 1 and said[0].startswith("XLA cannot compile a step (")
     assert "--no-jit" in said[0]
 
 
-def test_errors_of_the_step_itself_are_not_hidden():
+@pytest.mark.parametrize("jit", [False, True])
+def test_errors_of_the_step_itself_are_not_hidden(jit):
     def step(x):
-        tf.debugging.assert_positive(x)
-        return x
+        return tf.ensure_shape(tf.strings.as_string(x), [3])
 
-    run = compiled(step, False, lambda text: None)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        run(tf.constant(-1.0))
+    said = []
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        compiled(step, jit, said.append)(tf.constant(-1.0))
+    assert said == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["standard", "vamp-weighted"])
+def test_resuming_is_not_seen_under_xla_either(small_config, tmp_path, prior):
+    config = dataclasses.replace(small_config, prior=prior, jit=True)
+    training.train(config, tmp_path / "whole")
+    training.train(dataclasses.replace(config, epochs=1), tmp_path / "parts")
+    training.resume(tmp_path / "parts", epochs=3)
+    assert without_seconds(tmp_path / "parts") == without_seconds(tmp_path / "whole")
+
+
+def test_a_resumed_run_remembers_its_new_end_and_its_past(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    training.resume(tmp_path / "run", epochs=2)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read_config().epochs == 2 and len(folder.read_document()["resumed_from"]) == 1
+
+
+def test_a_run_outlives_its_raw_folder(small_config, tmp_path):
+    (tmp_path / "raw").mkdir()
+    config = dataclasses.replace(small_config, epochs=1, raw_dir=str(tmp_path / "raw"))
+    training.train(config, tmp_path / "run")
+    (tmp_path / "raw").rmdir()
+    assert tfvamp.evaluate(tmp_path / "run", 2, limit=2)["num_examples"] == 2
+    assert training.resume(tmp_path / "run", epochs=2).epochs == 2
+
+
+def test_a_quick_look_keeps_the_larger_evaluation(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    said = []
+    large = tfvamp.evaluate(tmp_path / "run", 20, limit=10, say=said.append)
+    assert said == []
+    small = tfvamp.evaluate(tmp_path / "run", 2, limit=2, say=said.append)
+    assert said == ["keeping the larger evaluation that was there as evaluation-previous.json"]
+    assert json.loads((tmp_path / "run" / "evaluation-previous.json").read_text()) == large
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == small
+    assert (tmp_path / "run" / "log_likelihood-previous.npz").is_file()
+
+
+def test_a_limit_of_zero_is_refused(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    with pytest.raises(UsageError, match="--limit must be at least 1; got 0"):
+        tfvamp.evaluate(tmp_path / "run", 2, limit=0)
 
 
 def test_evaluate_writes_its_files(small_config, tmp_path):

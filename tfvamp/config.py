@@ -8,6 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from tfvamp import seeds
 from tfvamp.datasets.catalog import CATALOG, DatasetSpec
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.models import LIKELIHOODS, PRIORS
@@ -65,6 +66,11 @@ class TrainConfig:
     raw_dir: str | None = None
 
     def __post_init__(self):
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if not _has_type(getattr(self, name), hint):
+                raise UsageError(
+                    f"setting {name!r} must be of type {_type_name(hint)}; got {getattr(self, name)!r}"
+                )
         check_choice("data set", self.dataset, CATALOG)
         check_choice("model", self.model, MODELS)
         check_choice("prior", self.prior, PRIORS)
@@ -75,6 +81,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}; got {value}")
+        if self.seed > seeds.LARGEST:
+            raise UsageError(f"seed must be at most {seeds.LARGEST}; got {self.seed}")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
             raise UsageError(f"learning_rate must be a positive number; got {self.learning_rate}")
 
@@ -99,11 +107,9 @@ class TrainConfig:
         Raises:
           UsageError: an unknown key (names the nearest) or a value of the wrong type.
         """
-        hints = typing.get_type_hints(cls)
-        for name, value in settings.items():
-            check_choice("setting", name, hints)
-            if not _has_type(value, hints[name]):
-                raise UsageError(f"setting {name!r} must be of type {_type_name(hints[name])}; got {value!r}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            check_choice("setting", name, names)
         return cls(**settings)
 
     @classmethod

@@ -23,18 +23,14 @@ def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
         nonlocal untried
         try:
             result = functions[0](*args)
-        except (
-            tf.errors.InvalidArgumentError,
-            tf.errors.UnimplementedError,
-            tf.errors.InternalError,
-        ) as error:
+        except (tf.errors.CancelledError, tf.errors.ResourceExhaustedError):
+            raise
+        except tf.errors.OpError as error:
             if not untried:
                 raise
-            say(
-                f"XLA cannot compile the step ({type(error).__name__}): going on without it, as with --no-jit"
-            )
             del functions[0]
-            result = functions[0](*args)
+            result = functions[0](*args)  # raises what is the step's own fault
+            say(f"XLA cannot compile a step ({type(error).__name__}): going on without it, as with --no-jit")
         untried = False
         return result
 

@@ -54,7 +54,7 @@ def curves(history: list[dict[str, float]]) -> bytes:
         validation = [row[f"val_{name}"] for row in history]
         axes.plot(epochs, validation, label="validation", linewidth=1)
         axes.set(title=title, xlabel="epoch")
-        if name != "kl":  # the first epochs are far below everything that follows
+        if history and name != "kl":  # the first epochs are far below everything that follows
             axes.set_ylim(bottom=np.percentile(validation, 10), top=None)
         axes.grid(alpha=0.3)
     best = max(history, key=lambda row: row["val_elbo"], default=None)

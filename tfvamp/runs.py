@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tfvamp.errors import RunError
 from tfvamp.layers.priors import VampPriorLayer
 from tfvamp.models import VAE
 from tfvamp.training.checkpoints import load_weights
-from tfvamp.training.loop import model_for
+from tfvamp.training.loop import dataset_of, model_for
 from tfvamp.training.run_folder import RunFolder, replace_file, write_json
 
 NUM_SHOWN = 64  # images in a picture
@@ -32,11 +33,8 @@ def load(run_dir: str | os.PathLike) -> VAE:
     """
     folder = RunFolder.open(run_dir)
     config = folder.read_config()
-    shape = folder.read_document()["data"].get("shape")
-    if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise RunError(f"{folder.config_file} is damaged: data.shape must be [H, W, C]; got {shape}")
     # Fixed pseudo-inputs come with the weights; the zeros are overwritten.
-    model = model_for(config, tuple(shape), keras.initializers.Zeros())
+    model = model_for(config, folder.read_shape(), keras.initializers.Zeros())
     load_weights(model, folder.best_weights)
     model.train_config = config
     model.dataset_spec = CATALOG[config.dataset]
@@ -51,9 +49,7 @@ def load_dataset(
 ) -> Dataset:
     """The data set of a run, from the folders it was trained with unless others are given."""
     config = RunFolder.open(run_dir).read_config()
-    return datasets.load(
-        config.dataset, data_dir or config.data_dir, raw_dir or config.raw_dir, limit or config.limit
-    )
+    return dataset_of(config, data_dir, raw_dir, config.limit if limit is None else limit)
 
 
 def evaluate(
@@ -94,6 +90,12 @@ def evaluate(
         "dataset": dataset.spec.name,
         "dataset_verified": dataset.verified,
     }
+    if not math.isfinite(document["log_likelihood"]):
+        raise RunError(f"the log-likelihood of {run_dir} is not finite: nothing was written")
+    before = folder.read_evaluation(split)
+    size = document["num_examples"] * document["num_samples"]
+    if before is not None and before["num_examples"] * before["num_samples"] > size:
+        say(f"keeping the larger evaluation that was there as {folder.set_evaluation_aside(split)}")
     _, labels = part.array()
     save_npz(
         folder.log_likelihood_file(split),

@@ -12,16 +12,24 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from tfvamp.errors import UsageError
+
 ALGORITHM = "philox"
+LARGEST = 2**31 - 1
 
 
 def stateless(seed: int, *names: str) -> tf.Tensor:
     """The stateless seed [2] of an integer `seed`, one stream for each path of names.
 
+    Raises:
+      UsageError: the integer lies outside 0 to 2^31 - 1.
+
     >>> stateless(7, "train", "noise").shape
     TensorShape([2])
     """
-    pair = np.array([seed & 0x7FFFFFFF, zlib.crc32("/".join(names).encode()) & 0x7FFFFFFF], np.int32)
+    if not 0 <= seed <= LARGEST:
+        raise UsageError(f"seed must lie between 0 and {LARGEST}; got {seed}")
+    pair = np.array([seed, zlib.crc32("/".join(names).encode()) & 0x7FFFFFFF], np.int32)
     return tf.constant(pair)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -90,6 +91,7 @@ def load(
     data_dir: str | os.PathLike | None = None,
     raw_dir: str | os.PathLike | None = None,
     limit: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
     """Prepares (once) and loads a data set.
 
@@ -99,6 +101,7 @@ def load(
       raw_dir: a folder with source files fetched by hand, used instead of a download; None
         takes the environment variable TFVAMP_RAW_DIR.
       limit: at most this many examples of each split, for a quick look.
+      say: told in one line when data are prepared.
 
     Raises:
       UsageError: the name is unknown, or the limit below 1.
@@ -109,7 +112,7 @@ def load(
         raise UsageError(f"--limit must be at least 1; got {limit}")
     spec = CATALOG[name]
     builder_class = _BUILDERS[spec.tfds_name]
-    builder = sources.prepare(builder_class, _as_text(data_dir), sources.raw_dir(raw_dir))
+    builder = sources.prepare(builder_class, _as_text(data_dir), sources.raw_dir(raw_dir), say)
     checksums = sources.recorded(builder.info)
     verified = all(checksums.get(s.filename) == s.sha256 for s in builder_class.SOURCES)
     splits = {split: _read(builder, spec, split, limit) for split in SPLITS}

@@ -10,9 +10,11 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tfvamp.errors import DataError
 
@@ -51,21 +53,26 @@ def sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path | None:
+    """The path of a source file in TFDS's manual folder or in TFVAMP_RAW_DIR; None if it is in neither."""
+    folders = [raw_dir(None)]
+    with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
+        folders.insert(0, pathlib.Path(dl_manager.manual_dir))
+    for folder in folders:
+        if folder is not None and (folder / source.filename).is_file():
+            return folder / source.filename
+    return None
+
+
 def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path:
     """The path of a source file: from the manual folder if it is there, else downloaded.
 
     Raises:
-      DataError: it is not there and cannot be downloaded.
+      DataError: it is not there and cannot be downloaded, or the download is not the published file.
     """
-    try:
-        path = pathlib.Path(dl_manager.manual_dir) / source.filename
-        if path.is_file():
-            return path
-    except AssertionError:  # no such folder, or an empty one
-        pass
-    folder = raw_dir(None)
-    if folder is not None and (folder / source.filename).is_file():
-        return folder / source.filename
+    path = fetched_by_hand(dl_manager, source)
+    if path is not None:
+        return path
     by_hand = (
         f"fetch {source.url} by hand, put it in a folder as {source.filename}, and pass that folder "
         f"with --raw-dir (or set {RAW_DIR_VARIABLE})"
@@ -74,7 +81,7 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
         return pathlib.Path(dl_manager.download(source.url))
     except (OSError, requests.RequestException, tfds.download.DownloadError) as error:
         raise DataError(f"cannot download {source.filename} ({type(error).__name__}): {by_hand}") from error
-    except tfds.core.download.checksums.ChecksumError as error:
+    except NonMatchingChecksumError as error:
         raise DataError(
             f"the download of {source.filename} differs from the published file: {by_hand}"
         ) from error
@@ -93,7 +100,9 @@ def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
         return {}
 
 
-def prepare(builder_class, data_dir: str | None, folder: pathlib.Path | None) -> tfds.core.DatasetBuilder:
+def prepare(
+    builder_class, data_dir: str | None, folder: pathlib.Path | None, say: Callable[[str], None]
+) -> tfds.core.DatasetBuilder:
     """The prepared builder: as it is on disk, or made now.
 
     Data prepared from other files than those in `folder` are made anew, beside the old
@@ -101,6 +110,7 @@ def prepare(builder_class, data_dir: str | None, folder: pathlib.Path | None) ->
     """
     builder = builder_class(data_dir=data_dir)
     if not builder.data_path.exists():
+        say(f"preparing {builder.name} in {builder.data_dir}")
         _download_and_prepare(builder, folder)
         return builder
     offered = {
@@ -111,6 +121,7 @@ def prepare(builder_class, data_dir: str | None, folder: pathlib.Path | None) ->
     before = recorded(builder.info)
     if all(before.get(name) == checksum for name, checksum in offered.items()):
         return builder
+    say(f"preparing {builder.name} anew: {', '.join(offered)} in {folder} differs from what it was made of")
     root = pathlib.Path(builder.data_dir).parent
     with tempfile.TemporaryDirectory(prefix="tfvamp-", dir=root) as scratch:
         anew = builder_class(data_dir=scratch)
@@ -126,7 +137,8 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Pat
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
             builder.download_and_prepare(download_config=config)
-    except PermissionError as error:
+    except OSError as error:
         raise DataError(
-            f"cannot write to {error.filename or builder.data_dir}: choose another --data-dir"
+            f"cannot prepare {builder.name} in {builder.data_dir} ({error.strerror or error}): "
+            "choose another --data-dir"
         ) from error

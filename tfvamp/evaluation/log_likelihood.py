@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -14,7 +15,7 @@ from tfvamp import objectives, seeds
 from tfvamp.errors import UsageError
 from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.graph import compiled
-from tfvamp.layers.gaussian import DiagonalGaussian
+from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.models import VAE
 
 ROWS = 5000  # latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]
@@ -44,7 +45,7 @@ class Evaluation:
     dimensions: int
     active_units: int
 
-    def summary(self) -> dict[str, float | int | dict[str, float] | None]:
+    def summary(self) -> dict[str, Any]:
         """The numbers of evaluation.json that these samples give."""
         count = len(self.log_likelihood)
         mean = float(self.log_likelihood.mean())
@@ -68,11 +69,13 @@ class Evaluation:
         }
 
     @property
-    def monte_carlo_error(self) -> float:
-        """Standard error of the mean log-likelihood over other draws of the samples.
+    def monte_carlo_error(self) -> float | None:
+        """Standard error of the mean log-likelihood over other draws of the samples; None for S = 1.
 
         By the delta method Var(log mean w) = Var(w) / (S E[w]^2), estimated as 1/ESS - 1/S.
         """
+        if self.num_samples == 1:
+            return None
         variance = 1.0 / self.effective_sample_size - 1.0 / self.num_samples
         return float(np.sqrt(np.maximum(variance, 0.0).sum()) / len(variance))
 
@@ -163,7 +166,11 @@ def evaluate(
 
 def encode(model: VAE, batches) -> DiagonalGaussian:
     """The posteriors of all images of some batches, batch shape [N]."""
-    encoder = tf.function(lambda x: model.encoder(x, training=False), autograph=False, reduce_retracing=True)
+    encoder = tf.function(
+        lambda x: as_diagonal_gaussian(model.encoder(x, training=False)),
+        autograph=False,
+        reduce_retracing=True,
+    )
     posteriors = [encoder(images) for images in batches]
     return DiagonalGaussian(
         tf.concat([posterior.loc for posterior in posteriors], axis=0),

@@ -77,11 +77,12 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     Raises:
       TypeError: the output is none of these.
     """
-    if isinstance(output, DiagonalGaussian):
+    if isinstance(output, DiagonalGaussian) and output.dtype in (tf.float32, tf.float64):
         return output
     independent = isinstance(output, tfd.Independent) and isinstance(output.distribution, tfd.Normal)
     if isinstance(output, tfd.MultivariateNormalDiag) or (independent and output.event_shape.rank == 1):
-        return DiagonalGaussian(output.mean(), 2.0 * tf.math.log(output.stddev()))
+        loc, scale = _at_least_float32(output.mean()), _at_least_float32(output.stddev())
+        return DiagonalGaussian(loc, 2.0 * tf.math.log(scale))
     if isinstance(output, (list, tuple)) and len(output) in (2, 3):
         loc, log_variance = (_at_least_float32(part) for part in output[:2])
         if loc.shape.rank and loc.shape.is_compatible_with(log_variance.shape):

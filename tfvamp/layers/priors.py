@@ -223,7 +223,8 @@ def _bounds(bounds: tuple[float, float]) -> tuple[float, float]:
 
 def _event_shape(encoder: keras.layers.Layer, event_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """The shape of one input, given or read off a built encoder."""
-    known = getattr(encoder, "input_shape", None) if getattr(encoder, "built", False) else None
+    known = (encoder.get_build_config() or {}).get("input_shape") if encoder.built else None
+    known = getattr(encoder, "input_shape", known)
     if event_shape is None:
         if not isinstance(known, tuple) or None in known[1:]:
             raise ValueError(

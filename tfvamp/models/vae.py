@@ -167,6 +167,12 @@ class VAE(keras.Model):
             )
         return {**super().get_config(), "event_shape": self.event_shape, "seed": self.seed, **self.settings}
 
+    @classmethod
+    def from_config(cls, config):
+        if config["prior"] == "vamp-data":  # its images come with the weights
+            config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
+        return cls(**config)
+
 
 def build_prior(
     name: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 
@@ -65,12 +66,12 @@ def save_weights(model: keras.Model, path: pathlib.Path) -> None:
     """Writes a model's weights as a Keras `.weights.h5` file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"tmp-{path.name}")
-    optimizer, model.optimizer = model.optimizer, None  # Keras 3.15 would write its state, too
     try:
-        model.save_weights(scratch, overwrite=True)
+        with _without_optimizer(model):
+            model.save_weights(scratch, overwrite=True)
+        os.replace(scratch, path)
     finally:
-        model.optimizer = optimizer
-    os.replace(scratch, path)
+        scratch.unlink(missing_ok=True)
 
 
 def load_weights(model: keras.Model, path: pathlib.Path) -> None:
@@ -82,6 +83,21 @@ def load_weights(model: keras.Model, path: pathlib.Path) -> None:
     if not path.is_file():
         raise RunError(f"{path} is missing: the run has not finished an epoch yet")
     try:
-        model.load_weights(path)
+        with _without_optimizer(model):
+            model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path} is damaged or belongs to another model ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def _without_optimizer(model: keras.Model):
+    """Keras 3.15 takes a compiled model's optimiser for weights, too; these files are without it."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:  # not compiled
+        yield
+        return
+    model.optimizer = None
+    try:
+        yield
+    finally:
+        model.optimizer = optimizer

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -34,7 +36,7 @@ class Outcome:
 
     Attributes:
       model: with the best epoch's weights.
-      epochs: how many were run in all.
+      epochs: how many whole ones were run in all.
       best_epoch: the one whose weights were kept.
       best_elbo: its one-sample validation ELBO, in nats.
       interrupted: whether Ctrl-C ended it.
@@ -65,22 +67,29 @@ def train(
       RunError, DataError, UsageError: the folder, the data or the settings do not allow it.
       TrainingError: the loss became NaN; the run folder keeps the weights before that.
     """
-    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit)
+    say = Progress(config.epochs, console).say
+    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit, say)
     config = config.resolve(dataset.spec)
+    if config.raw_dir is not None:
+        config = dataclasses.replace(config, raw_dir=os.path.abspath(config.raw_dir))
     model = build_model(config, dataset)
-    folder = RunFolder.create(run_dir, overwrite)
-    folder.write_config(config, dataset)
+    folder = RunFolder.create(run_dir, config, dataset, overwrite)
     return _run(config, folder, dataset, model, console, resume=False)
 
 
 def resume(
-    run_dir: str | os.PathLike, epochs: int | None = None, console: rich.console.Console | None = None
+    run_dir: str | os.PathLike,
+    epochs: int | None = None,
+    data_dir: str | None = None,
+    raw_dir: str | None = None,
+    console: rich.console.Console | None = None,
 ) -> Outcome:
     """Goes on with a run after its last whole epoch, as if it had not stopped.
 
     Args:
       run_dir: the run folder.
       epochs: a new number of most epochs; None keeps the run's.
+      data_dir, raw_dir: where the data are, if not where they were.
       console: where progress is shown; None shows nothing.
 
     Raises:
@@ -91,14 +100,35 @@ def resume(
     config = folder.read_config()
     if epochs is not None:
         config = dataclasses.replace(config, epochs=epochs)
-    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit)
-    if dataset.checksums != folder.read_document()["data"].get("sources"):
+    document = folder.read_document()
+    dataset = dataset_of(config, data_dir, raw_dir, config.limit, Progress(config.epochs, console).say)
+    if dataset.checksums != document["data"].get("sources"):
         raise RunError(f"{run_dir} was trained on other source files than {config.dataset} is made from now")
+    before = {key: document.get(key) for key in ("command", "started", "versions")}
+    folder.write_config(config, dataset, [*document.get("resumed_from", []), before])
     return _run(config, folder, dataset, build_model(config, dataset), console, resume=True)
 
 
+def dataset_of(
+    config: TrainConfig,
+    data_dir: str | None = None,
+    raw_dir: str | None = None,
+    limit: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Dataset:
+    """The data set of a run, from where it was then unless other folders are given.
+
+    A folder of source files that is gone since does not matter while the prepared data are there.
+    """
+    remembered = config.raw_dir if config.raw_dir and os.path.isdir(config.raw_dir) else None
+    return datasets.load(config.dataset, data_dir or config.data_dir, raw_dir or remembered, limit, say)
+
+
 def build_model(config: TrainConfig, dataset: Dataset) -> VAE:
-    """The untrained model of a run, with the initial weights that its seed gives."""
+    """The untrained model of a run, with the initial weights that its seed gives.
+
+    Sets the global seeds of Python, NumPy and TensorFlow, from which Keras draws initial weights.
+    """
     keras.utils.set_random_seed(config.seed)
     return model_for(config, dataset.spec.shape, _initial_pseudo_inputs(config, dataset))
 
@@ -148,7 +178,7 @@ def _run(
     resume: bool,
 ) -> Outcome:
     progress = Progress(config.epochs, console)
-    model.compile(optimizer=NormalizedAdam(config.learning_rate), jit_compile=config.jit)
+    model.compile(optimizer=NormalizedAdam(config.learning_rate))
     model.optimizer.build(model.trainable_variables)
     stopping = EarlyStopping(config.patience, config.warmup)
     checkpoints = Checkpoints(folder.checkpoints, model, stopping)
@@ -156,8 +186,9 @@ def _run(
     folder.truncate_history(epoch)
     _announce(config, dataset, progress)
     steps = math.ceil(dataset.train.num_examples / config.batch_size)
-    train_step = compiled(model.train_step, config.jit, progress.say)
-    test_step = compiled(model.test_step, config.jit, progress.say)
+    say_once = functools.cache(progress.say)
+    train_step = compiled(model.train_step, config.jit, say_once)
+    test_step = compiled(model.test_step, config.jit, say_once)
     validation = dataset.validation.images.batch(VALIDATION_BATCH).prefetch(1)
     writer = tf.summary.create_file_writer(str(folder.tensorboard))
     interrupted = False
@@ -165,23 +196,18 @@ def _run(
         progress.start(epoch, steps)
         try:
             while epoch < config.epochs and not stopping.stop:
-                epoch += 1
-                row = _epoch(epoch, config, dataset, model, train_step, test_step, validation, progress)
+                row = _epoch(epoch + 1, config, dataset, model, train_step, test_step, validation, progress)
                 _check_finite(row, stopping, folder)
-                best = stopping.update(epoch, row["val_elbo"])
+                best = stopping.update(epoch + 1, row["val_elbo"])
                 if best:
                     save_weights(model, folder.best_weights)
                 folder.append_history(row)
-                checkpoints.save(epoch)
+                checkpoints.save(epoch + 1)
+                epoch += 1
                 _write_summary(writer, row)
                 progress.epoch(row, best)
         except KeyboardInterrupt:
             interrupted = True
-    if interrupted:
-        epoch = len(folder.read_history())
-        progress.say(
-            f"stopped: {epoch} whole epochs are saved. Go on with: tfvamp train --resume {folder.path}"
-        )
     if folder.best_weights.is_file():
         load_weights(model, folder.best_weights)
     return Outcome(model, epoch, stopping.best_epoch, stopping.best, interrupted)

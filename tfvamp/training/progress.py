@@ -29,7 +29,7 @@ class Progress:
                 rich.progress.BarColumn(bar_width=24),
                 rich.progress.TextColumn("{task.fields[text]}"),
                 rich.progress.TimeElapsedColumn(),
-                rich.progress.TextColumn("<"),
+                rich.progress.TextColumn("< at most"),
                 rich.progress.TimeRemainingColumn(),
                 console=console,
             )

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import sys
 from typing import Any
@@ -43,29 +44,43 @@ class RunFolder:
         self.path = pathlib.Path(path)
 
     @classmethod
-    def create(cls, path: str | os.PathLike, overwrite: bool = False) -> RunFolder:
-        """An empty run folder.
+    def create(
+        cls, path: str | os.PathLike, config: TrainConfig, dataset: Dataset, overwrite: bool = False
+    ) -> RunFolder:
+        """A new run folder with its config.json; it appears whole, in place of an old one.
 
         Raises:
           RunError: the folder is there and `overwrite` is not set, or it is there and is no run.
         """
         folder = cls(path)
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            if not folder.config_file.is_file():
-                raise RunError(f"{path} exists and is not a run folder: choose another --run-dir")
-            if not overwrite:
-                raise RunError(
-                    f"the run folder {path} exists: resume it with --resume {path}, "
-                    "choose another --run-dir, or replace it with --overwrite"
-                )
-            shutil.rmtree(folder.path)
+        folder._check_free(overwrite)
+        scratch = cls(folder.path.with_name(f".{folder.path.name}.tmp"))
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(scratch.path, ignore_errors=True)
+            scratch.path.mkdir(parents=True)
+            scratch.write_config(config, dataset)
+            if folder.path.exists():
+                shutil.rmtree(folder.path)
+            os.replace(scratch.path, folder.path)
         except OSError as error:
             raise RunError(
                 f"cannot make the run folder {path} ({error.strerror}): choose another --run-dir"
             ) from error
         return folder
+
+    def _check_free(self, overwrite: bool) -> None:
+        """Raises RunError unless a new run may be put here."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        try:
+            self.read_document()
+        except RunError as error:
+            raise RunError(f"{self.path} exists and is not a run folder: choose another --run-dir") from error
+        if not overwrite:
+            raise RunError(
+                f"the run folder {self.path} exists: resume it with --resume {self.path}, "
+                "choose another --run-dir, or replace it with --overwrite"
+            )
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> RunFolder:
@@ -116,8 +131,8 @@ class RunFolder:
     def log_likelihood_file(self, split: str = "test") -> pathlib.Path:
         return self.path / ("log_likelihood.npz" if split == "test" else f"log_likelihood-{split}.npz")
 
-    def write_config(self, config: TrainConfig, dataset: Dataset) -> None:
-        """config.json: resolved settings, data, versions, command line."""
+    def write_config(self, config: TrainConfig, dataset: Dataset, resumed: list | None = None) -> None:
+        """config.json: resolved settings, data, versions, command line; for a resumed run, the earlier ones."""
         document = {
             "settings": config.to_dict(),
             "data": {
@@ -128,28 +143,57 @@ class RunFolder:
             },
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in PACKAGES},
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "resumed_from": resumed or [],
         }
         write_json(self.config_file, document)
 
     def read_document(self) -> dict[str, Any]:
         """config.json as it is."""
         document = read_json(self.config_file)
-        if not {"settings", "data"} <= document.keys():
-            raise RunError(f"{self.config_file} is damaged: it must have the keys 'settings' and 'data'")
+        if not all(isinstance(document.get(key), dict) for key in ("settings", "data")):
+            raise RunError(f"{self.config_file} is damaged: it must have the objects 'settings' and 'data'")
+        return document
+
+    def read_shape(self) -> tuple[int, ...]:
+        """The shape (H, W, C) of the run's images."""
+        shape = self.read_document()["data"].get("shape")
+        if not isinstance(shape, list) or [type(size) for size in shape] != [int] * 3 or min(shape) < 1:
+            raise RunError(f"{self.config_file} is damaged: data.shape must be [H, W, C]; got {shape}")
+        return tuple(shape)
+
+    def read_evaluation(self, split: str = "test") -> dict[str, Any] | None:
+        """evaluation.json of a split; None where there is none."""
+        if not self.evaluation_file(split).is_file():
+            return None
+        document = read_json(self.evaluation_file(split))
+        for key in ("log_likelihood", "num_samples", "num_examples"):
+            if not isinstance(document.get(key), (int, float)):
+                raise RunError(f"{self.evaluation_file(split)} is damaged: {key} must be a number")
         return document
 
     def read_config(self) -> TrainConfig:
         """The settings of the run."""
         try:
-            return TrainConfig.from_dict(self.read_document()["settings"])
+            config = TrainConfig.from_dict(self.read_document()["settings"])
         except UsageError as error:
             raise RunError(f"{self.config_file}: {error}") from error
+        for name in ("components", "learning_rate", "likelihood"):
+            if getattr(config, name) is None:
+                raise RunError(f"{self.config_file} is damaged: the setting {name!r} is missing")
+        return config
+
+    def set_evaluation_aside(self, split: str) -> str:
+        """Renames the files of an evaluation; the new name of its JSON file."""
+        for path in (self.evaluation_file(split), self.log_likelihood_file(split)):
+            if path.is_file():
+                os.replace(path, path.with_stem(f"{path.stem}-previous"))
+        return f"{self.evaluation_file(split).stem}-previous.json"
 
     def append_history(self, row: dict[str, float]) -> None:
         """Adds one epoch to history.csv."""
-        new = not self.history_file.exists()
+        new = not self.history_file.exists() or not self.history_file.stat().st_size
         with self.history_file.open("a", newline="") as file:
             writer = csv.DictWriter(file, HISTORY_COLUMNS)
             if new:
@@ -182,11 +226,15 @@ class RunFolder:
 
 
 def replace_file(path: pathlib.Path, contents: bytes) -> None:
-    """Writes a file so that a crash leaves either the old contents or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file so that a crash leaves either the old contents or the new; RunError if it cannot."""
     scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_bytes(contents)
-    os.replace(scratch, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(contents)
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path} ({error.strerror})") from error
 
 
 def write_json(path: pathlib.Path, document: dict[str, Any]) -> None:

@@ -100,8 +100,9 @@ def _labels(path: pathlib.Path, stored: dict, prefix: str) -> np.ndarray:
     count = len(stored[f"{prefix}_data"])
     if len(labels) != count:
         raise DataError(f"{path}: {prefix}_labels must have [N] = [{count}] entries; got [{len(labels)}]")
-    if labels.min() < 1 or labels.max() > NUM_CLASSES:
+    if not np.isin(labels, range(1, NUM_CLASSES + 1)).all():
         raise DataError(
-            f"{path}: {prefix}_labels must lie between 1 and {NUM_CLASSES}; got {labels.min()} to {labels.max()}"
+            f"{path}: {prefix}_labels must be whole numbers from 1 to {NUM_CLASSES}; "
+            f"got {labels.min()} to {labels.max()}"
         )
     return labels.astype(np.int64) - 1

