@@ -20,7 +20,7 @@ class DatasetSpec:
       likelihood: the default likelihood.
       num_components: the paper's K.
       pseudo_input_mean, pseudo_input_std: the initial pseudo-inputs, N(mean, std^2).
-      learning_rate: chosen by validation (docs/results.md).
+      learning_rate: what validation chose (docs/results.md) or, for mnist5k, the published code's.
     """
 
     name: str

@@ -70,8 +70,9 @@ def train(
     say = Progress(config.epochs, console).say
     dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit, say)
     config = config.resolve(dataset.spec)
-    if config.raw_dir is not None:
-        config = dataclasses.replace(config, raw_dir=os.path.abspath(config.raw_dir))
+    config = dataclasses.replace(
+        config, data_dir=_absolute(config.data_dir), raw_dir=_absolute(config.raw_dir)
+    )
     model = build_model(config, dataset)
     folder = RunFolder.create(run_dir, config, dataset, overwrite)
     return _run(config, folder, dataset, model, console, resume=False)
@@ -211,6 +212,11 @@ def _run(
     if folder.best_weights.is_file():
         load_weights(model, folder.best_weights)
     return Outcome(model, epoch, stopping.best_epoch, stopping.best, interrupted)
+
+
+def _absolute(folder: str | None) -> str | None:
+    """The folder as it is found from anywhere, for the run to remember."""
+    return None if folder is None else os.path.abspath(os.path.expanduser(folder))
 
 
 def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None:
