@@ -14,17 +14,33 @@ from tfvamp import seeds
 PROBABILITY_CLIP = 1e-5  # the paper's code clamps probabilities to [1e-5, 1 - 1e-5]
 
 
-class LogitsBernoulli(tfd.Bernoulli):
-    """`tfd.Bernoulli` with log p(x) = x logits - softplus(logits): one softplus a pixel, not two."""
-
-    def _log_prob(self, event):
-        return tf.cast(event, self.logits.dtype) * self.logits - tf.nn.softplus(self.logits)
+class PhiloxBernoulli(tfd.Bernoulli):
+    """`tfd.Bernoulli` that draws from Philox bits: the same eagerly, in a graph and under XLA."""
 
     def _sample_n(self, n, seed):
-        uniform = seeds.uniform(
-            tf.concat([[n], tf.shape(self.logits)], axis=0), tfp.random.sanitize_seed(seed)
-        )
+        shape = tf.concat([[n], tf.shape(self.logits)], axis=0)
+        uniform = seeds.uniform(shape, tfp.random.sanitize_seed(seed))
         return tf.cast(uniform < tf.sigmoid(self.logits), self.dtype)
+
+
+class BernoulliImages(tfd.Independent):
+    """Independent Bernoulli pixels, with log p(x) = sum of x logits - softplus(logits).
+
+    One softplus a pixel where TFP takes two, and one sum over the flattened image: XLA sums over
+    several axes [H, W, C] at a third of the speed.
+
+    Args:
+      distribution: `PhiloxBernoulli` with logits [..., H, W, C].
+      reinterpreted_batch_ndims: 3, as `tfd.Independent` has it.
+    """
+
+    def _log_prob(self, x):
+        logits = self.distribution.logits
+        pixels = math.prod(self.event_shape)
+        logits = tf.reshape(logits, tf.concat([tf.shape(logits)[:-3], [pixels]], axis=0))
+        x = tf.cast(x, logits.dtype)
+        x = tf.reshape(x, tf.concat([tf.shape(x)[:-3], [pixels]], axis=0))
+        return tf.reduce_sum(x * logits - tf.nn.softplus(logits), axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
@@ -44,6 +60,8 @@ class BernoulliLikelihood(keras.layers.Layer):
         if clip is not None and not 0.0 < clip < 0.5:
             raise ValueError(f"clip must lie between 0 and 0.5; got {clip}")
         self.event_shape = tuple(int(size) for size in event_shape)
+        if len(self.event_shape) != 3:
+            raise ValueError(f"event_shape must be (H, W, C); got {self.event_shape}")
         self.clip = clip
 
     def call(self, logits):
@@ -51,9 +69,7 @@ class BernoulliLikelihood(keras.layers.Layer):
         if self.clip is not None:
             bound = math.log1p(-self.clip) - math.log(self.clip)
             logits = tf.clip_by_value(logits, -bound, bound)
-        return tfd.Independent(
-            LogitsBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=len(self.event_shape)
-        )
+        return BernoulliImages(PhiloxBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=3)
 
     def get_config(self):
         return {**super().get_config(), "event_shape": self.event_shape, "clip": self.clip}
