@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
 from tfvamp.training import loop
 from tfvamp.training.early_stopping import EarlyStopping
+from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.run_folder import HISTORY_COLUMNS, RunFolder
 
 
@@ -154,6 +156,35 @@ def test_ctrl_c_keeps_whole_epochs_and_resumes(small_config, tmp_path, monkeypat
     assert outcome.interrupted and outcome.epochs == 1
     training.resume(tmp_path / "stopped")
     assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
+
+
+def test_an_interrupt_waits_for_the_step_and_the_second_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts() as interrupts:
+        interrupts.check()
+        signal.raise_signal(signal.SIGINT)  # remembered
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_while_a_file_is_written_leaves_it_whole(small_config, tmp_path, monkeypatch):
+    real = loop.save_weights
+
+    def save(model, path):
+        signal.raise_signal(signal.SIGINT)
+        real(model, path)
+
+    monkeypatch.setattr(loop, "save_weights", save)
+    outcome = training.train(small_config, tmp_path / "run")
+    assert outcome.interrupted and outcome.epochs == 1
+    assert tfvamp.load(tmp_path / "run").sample(1, 0).shape == (1, 28, 28, 1)
+    monkeypatch.undo()
+    training.train(small_config, tmp_path / "whole")
+    training.resume(tmp_path / "run")
+    assert without_seconds(tmp_path / "run") == without_seconds(tmp_path / "whole")
 
 
 def test_nan_stops_and_keeps_the_last_good_weights(small_config, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from tfvamp.models import VAE
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.training.checkpoints import Checkpoints, load_weights, save_weights
 from tfvamp.training.early_stopping import EarlyStopping
+from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
 from tfvamp.training.run_folder import RunFolder
 
@@ -193,11 +194,16 @@ def _run(
     validation = dataset.validation.images.batch(VALIDATION_BATCH).prefetch(1)
     writer = tf.summary.create_file_writer(str(folder.tensorboard))
     interrupted = False
-    with progress:
+    with progress, Interrupts() as interrupts:
+
+        def step_done(number: int) -> None:
+            progress.step(number)
+            interrupts.check()
+
         progress.start(epoch, steps)
         try:
             while epoch < config.epochs and not stopping.stop:
-                row = _epoch(epoch + 1, config, dataset, model, train_step, test_step, validation, progress)
+                row = _epoch(epoch + 1, config, dataset, model, train_step, test_step, validation, step_done)
                 _check_finite(row, stopping, folder)
                 best = stopping.update(epoch + 1, row["val_elbo"])
                 if best:
@@ -238,7 +244,7 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
         )
 
 
-def _epoch(epoch, config, dataset, model, train_step, test_step, validation, progress) -> dict[str, float]:
+def _epoch(epoch, config, dataset, model, train_step, test_step, validation, step_done) -> dict[str, float]:
     """Trains and validates once; the epoch's row of history.csv."""
     start = time.perf_counter()
     beta = min(1.0, epoch / config.warmup) if config.warmup else 1.0
@@ -246,7 +252,7 @@ def _epoch(epoch, config, dataset, model, train_step, test_step, validation, pro
     model.reset_metrics()
     for images in dataset.training_batches(config.batch_size, config.seed, epoch):
         training = train_step(images)
-        progress.step(epoch)
+        step_done(epoch)
     training = {name: float(value) for name, value in training.items()}
     model.reset_metrics()
     for images in validation:
