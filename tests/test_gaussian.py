@@ -77,7 +77,7 @@ def test_readable_encoder_outputs(output):
     "output, found",
     [
         (lambda: tfd.Normal(tf.zeros([2, 3]), 1.0), "Normal"),
-        (lambda: tf.zeros([2, 6]), r"EagerTensor \(2, 6\)"),
+        (lambda: tf.zeros([2, 5]), r"EagerTensor \(2, 5\)"),
         (lambda: (tf.zeros([2, 3]), tf.zeros([2, 4])), r"\(2, 3\).*\(2, 4\)"),
         (lambda: (tf.zeros([2, 3]),), "tuple of"),
         (lambda: tfd.MultivariateNormalTriL(tf.zeros([2]), tf.eye(2)), "MultivariateNormalTriL"),

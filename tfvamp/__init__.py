@@ -6,20 +6,24 @@ Shapes: S samples, B batch, K components, D latent dimensions, H W C an image; a
 order [S, B, K, D]. Log-probabilities, ELBO and log-likelihood are in nats.
 """
 
-from tfvamp import datasets, evaluation, layers, models, seeds, training
+from tfvamp import callbacks, datasets, evaluation, layers, losses, models, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
+from tfvamp.models import clone_model
 from tfvamp.runs import evaluate, load
 from tfvamp.training import resume, train
 
 __all__ = [
     "TfvampError",
     "TrainConfig",
+    "callbacks",
+    "clone_model",
     "datasets",
     "evaluate",
     "evaluation",
     "layers",
     "load",
+    "losses",
     "models",
     "resume",
     "seeds",

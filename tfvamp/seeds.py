@@ -59,6 +59,14 @@ def fold_in_name(seed: tf.Tensor, name: str) -> tf.Tensor:
     return fold_in(seed, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
+def of_replica(seed: tf.Tensor) -> tf.Tensor:
+    """The seed itself on one device; on several (`tf.distribute`), a seed of each replica's own."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return seed
+    return fold_in(seed, context.replica_id_in_sync_group)
+
+
 def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Uniform draws of the given shape from the lattice {(k + 1/2) / 2^23} in (0, 1) (2^52 for float64).
 

@@ -1,7 +1,9 @@
 """Keras layers whose outputs are TFP distributions."""
 
+from tfvamp.layers.distribution_layer import DistributionLayer
 from tfvamp.layers.gated import GatedDense
-from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior, as_diagonal_gaussian
+from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior, GaussianSample, as_diagonal_gaussian
+from tfvamp.layers.kl_divergence import KLDivergence
 from tfvamp.layers.likelihoods import BernoulliLikelihood
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import (
@@ -15,8 +17,11 @@ __all__ = [
     "BernoulliLikelihood",
     "DiagonalGaussian",
     "DiagonalGaussianMixture",
+    "DistributionLayer",
     "GatedDense",
     "GaussianPosterior",
+    "GaussianSample",
+    "KLDivergence",
     "MixtureOfGaussiansPriorLayer",
     "PriorLayer",
     "StandardNormalPriorLayer",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import random
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
 from tfvamp.layers import initializers
+from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
 
 LOG_VARIANCE_BOUNDS = (-6.0, 2.0)  # the hard tanh of the paper's code
 
 
-class DiagonalGaussian(tfd.MultivariateNormalDiag):
+@travels
+class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
     """N(loc, diag(exp(log_variance))): a `tfd.MultivariateNormalDiag` made for VAEs.
 
     It keeps the log-variance (no exp followed by log), evaluates the density in one
@@ -45,6 +49,13 @@ class DiagonalGaussian(tfd.MultivariateNormalDiag):
         """[..., D]."""
         return self._log_variance
 
+    def tensors(self):
+        return self.loc, self._log_variance
+
+    @classmethod
+    def from_tensors(cls, loc, log_variance):
+        return cls(loc, log_variance)
+
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {
@@ -69,7 +80,8 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     Args:
       output: a `tfd.MultivariateNormalDiag`, a `tfd.Independent` of a `tfd.Normal` over one
         dimension, a pair (mean, log-variance), or a triple (mean, log-variance, sample) as in
-        the VAE of the Keras documentation, each [..., D].
+        the VAE of the Keras documentation, each [..., D]; or one tensor [..., 2 D], the means
+        in the first D columns and the log-variances in the others.
 
     Returns:
       `DiagonalGaussian` with at least float32 (densities never in half precision).
@@ -85,12 +97,20 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
         return DiagonalGaussian(loc, 2.0 * tf.math.log(scale))
     if isinstance(output, (list, tuple)) and len(output) in (2, 3):
         loc, log_variance = (_at_least_float32(part) for part in output[:2])
-        if loc.shape.rank and loc.shape.is_compatible_with(log_variance.shape):
+        if loc.shape.rank and loc.shape[-1] != 0 and loc.shape.is_compatible_with(log_variance.shape):
             return DiagonalGaussian(loc, log_variance)
+    if (
+        isinstance(output, (tf.Tensor, np.ndarray))
+        and output.ndim > 1
+        and output.shape[-1]
+        and output.shape[-1] % 2 == 0
+    ):
+        return DiagonalGaussian(*tf.split(_at_least_float32(output), 2, axis=-1))
     raise TypeError(
         "the encoder must return a diagonal normal over one latent dimension: a "
-        "tfd.MultivariateNormalDiag, a tfd.Independent(tfd.Normal(...), 1), or a pair "
-        f"(mean, log_variance) of tensors of the same shape [..., D]; got {_describe(output)}"
+        "tfd.MultivariateNormalDiag, a tfd.Independent(tfd.Normal(...), 1), a pair (mean, log_variance) or a "
+        "triple (mean, log_variance, z) of tensors of the same shape [..., D], or one tensor [..., 2 D]; "
+        f"got {_describe(output)}"
     )
 
 
@@ -107,7 +127,7 @@ def _describe(output) -> str:
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class GaussianPosterior(keras.layers.Layer):
+class GaussianPosterior(DistributionLayer):
     """Two linear maps to N(loc, diag(exp(log_variance))), the head of an encoder.
 
     The log-variance is clipped to [-6, 2] (no gradient outside), as in the paper's code.
@@ -139,3 +159,40 @@ class GaussianPosterior(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "latent_dims": self.latent_dims}
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class GaussianSample(keras.layers.Layer):
+    """A reparameterised sample z = loc + exp(log_variance / 2) noise of an encoder's output.
+
+    Every call, in training or not, takes noise of its own from the seed and a counter. The counter is a
+    weight: it is in `.keras` and weight files, so that a model loaded goes on where it stopped.
+
+    Args:
+      seed: of the noise; None draws one from Python's generator, which
+        `keras.utils.set_random_seed` sets.
+
+    Call: what `as_diagonal_gaussian` reads, [..., D] -> z [..., D], float32.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs):
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        self.seed = random.randrange(seeds.LARGEST) if seed is None else int(seed)
+        seeds.stateless(self.seed)  # refuses what is no seed
+        self.calls = self.add_weight(
+            name="calls",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self.built = True
+
+    def call(self, inputs):
+        seed = seeds.fold_in(seeds.stateless(self.seed, "GaussianSample"), self.calls)
+        self.calls.assign_add(1)
+        return as_diagonal_gaussian(inputs).sample(seed=seeds.of_replica(seed))
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

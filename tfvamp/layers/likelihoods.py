@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
+from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
 
 PROBABILITY_CLIP = 1e-5  # the paper's code clamps probabilities to [1e-5, 1 - 1e-5]
 
@@ -23,7 +24,8 @@ class PhiloxBernoulli(tfd.Bernoulli):
         return tf.cast(uniform < tf.sigmoid(self.logits), self.dtype)
 
 
-class BernoulliImages(tfd.Independent):
+@travels
+class BernoulliImages(TravellingDistribution, tfd.Independent):
     """Independent Bernoulli pixels, with log p(x) = sum of x logits - softplus(logits).
 
     One softplus a pixel where TFP takes two, and one sum over the flattened image: XLA sums over
@@ -33,6 +35,13 @@ class BernoulliImages(tfd.Independent):
       distribution: `PhiloxBernoulli` with logits [..., H, W, C].
       reinterpreted_batch_ndims: 3, as `tfd.Independent` has it.
     """
+
+    def tensors(self):
+        return (self.distribution.logits,)
+
+    @classmethod
+    def from_tensors(cls, logits):
+        return cls(PhiloxBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=3)
 
     def _log_prob(self, x):
         logits = self.distribution.logits
@@ -44,7 +53,7 @@ class BernoulliImages(tfd.Independent):
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class BernoulliLikelihood(keras.layers.Layer):
+class BernoulliLikelihood(DistributionLayer):
     """Independent Bernoulli pixels from logits.
 
     Args:
@@ -69,7 +78,7 @@ class BernoulliLikelihood(keras.layers.Layer):
         if self.clip is not None:
             bound = math.log1p(-self.clip) - math.log(self.clip)
             logits = tf.clip_by_value(logits, -bound, bound)
-        return BernoulliImages(PhiloxBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=3)
+        return BernoulliImages.from_tensors(logits)
 
     def get_config(self):
         return {**super().get_config(), "event_shape": self.event_shape, "clip": self.clip}

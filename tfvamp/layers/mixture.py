@@ -9,9 +9,12 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
+from tfvamp.layers.distribution_layer import TravellingDistribution, travels
+from tfvamp.layers.gaussian import DiagonalGaussian
 
 
-class DiagonalGaussianMixture(tfd.MixtureSameFamily):
+@travels
+class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
     """sum_k w_k N(z; loc_k, diag(exp(log_variance_k))), a `tfd.MixtureSameFamily`.
 
     TFP's own `sample` draws from all K components and its own `log_prob` makes a
@@ -28,6 +31,14 @@ class DiagonalGaussianMixture(tfd.MixtureSameFamily):
       mixture_distribution: `tfd.Categorical` with logits [K].
       components_distribution: `DiagonalGaussian` with batch shape [K].
     """
+
+    def tensors(self):
+        logits = self.mixture_distribution.logits_parameter()
+        return logits, *self.components_distribution.tensors()
+
+    @classmethod
+    def from_tensors(cls, logits, loc, log_variance):
+        return cls(tfd.Categorical(logits=logits), DiagonalGaussian(loc, log_variance))
 
     def component_log_prob(self, value: tf.Tensor) -> tf.Tensor:
         """log w_k + log N(value; component k): [..., K] for a value [..., D], in nats."""

@@ -19,7 +19,13 @@ from tfvamp.layers.mixture import DiagonalGaussianMixture
 
 
 class PriorLayer(keras.layers.Layer, abc.ABC):
-    """A prior over latents of D dimensions; subclasses say what the distribution is."""
+    """A prior over latents of D dimensions; subclasses say what the distribution is.
+
+    Densities stay in float32 under mixed precision: z is not cast down.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})
 
     @abc.abstractmethod
     def distribution(self) -> tfd.Distribution:
@@ -199,9 +205,34 @@ class VampPriorLayer(PriorLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
-        encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
-        return cls(encoder=encoder, **config)
+    def from_config(cls, config, encoder: keras.layers.Layer | None = None):
+        """The layer of a config; its encoder is `encoder`, or the one that a `.keras` file shares.
+
+        Raises:
+          ValueError: there is neither, as in `keras.models.clone_model`: the prior would get an encoder of its
+            own, no longer tied to the model's.
+        """
+        config = dict(config)
+        serialized = config.pop("encoder")
+        if encoder is None and not _objects_are_shared():
+            raise ValueError(
+                "a VampPriorLayer shares its encoder with the model, and a config alone (clone_model, "
+                "from_config) would give it a copy: clone the whole model with tfvamp.clone_model(model), or "
+                "say which encoder it shares: VampPriorLayer.from_config(config, encoder=encoder)"
+            )
+        return cls(encoder=encoder or keras.saving.deserialize_keras_object(serialized), **config)
+
+
+def _objects_are_shared() -> bool:
+    """Whether Keras is reading a `.keras` file, in which objects that occur twice are one.
+
+    Keras 3.15 has no public way to ask; should its inside change, copies go unnoticed again.
+    """
+    try:
+        from keras.src.backend.common import global_state
+    except ImportError:
+        return True
+    return global_state.get_global_attribute("shared_objects/id_to_obj_map") is not None
 
 
 def _mixture(logits: tf.Tensor, components: DiagonalGaussian) -> DiagonalGaussianMixture:

@@ -105,11 +105,11 @@ class VAE(keras.Model):
 
     def train_step(self, data):
         """One step of the optimiser on images [B, H, W, C]; the running means of the epoch."""
-        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images = _images(data)
         seed = seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
         with tf.GradientTape() as tape:
-            bound = self.elbo(images, seed, self.beta)
-            loss = -tf.reduce_mean(bound.elbo)
+            bound = self.elbo(images, seeds.of_replica(seed), self.beta)
+            loss = -tf.reduce_mean(bound.elbo) / tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled_loss, variables)
@@ -118,10 +118,13 @@ class VAE(keras.Model):
 
     def test_step(self, data):
         """The one-sample bound at beta = 1; its noise depends on the iteration and the place in the pass."""
-        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
         seed = seeds.fold_in(seed, self.trackers[0].count)
-        return self._track(self.elbo(images, seed), 1.0)
+        return self._track(self.elbo(_images(data), seeds.of_replica(seed)), 1.0)
+
+    def warm_up(self, fraction: float) -> None:
+        """Sets beta, whose final value is 1."""
+        self.beta.assign(fraction)
 
     def _track(self, bound: objectives.Elbo, beta) -> dict[str, tf.Tensor]:
         """The means so far over examples: of the loss, and of the bound at beta = 1 and its parts."""
@@ -172,6 +175,20 @@ class VAE(keras.Model):
         if config["prior"] == "vamp-data":  # its images come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
         return cls(**config)
+
+
+def _images(data) -> tf.Tensor:
+    """The images of what `fit` hands to a step; targets are not needed, and weights not known.
+
+    Raises:
+      ValueError: there are sample weights.
+    """
+    images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError(
+            "the models of tfvamp take no sample_weight and no class_weight: repeat images instead"
+        )
+    return images
 
 
 def build_prior(

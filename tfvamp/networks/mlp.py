@@ -8,12 +8,13 @@ import keras
 import tensorflow as tf
 
 from tfvamp.layers import initializers
+from tfvamp.layers.distribution_layer import DistributionLayer
 from tfvamp.layers.gated import GatedDense
 from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class MLPEncoder(keras.layers.Layer):
+class MLPEncoder(DistributionLayer):
     """q(z | x): image - 300 - 300 - N(loc, diag), Tomczak and Welling (2018), section 5.
 
     Args:
@@ -51,7 +52,7 @@ class MLPEncoder(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class MLPDecoder(keras.layers.Layer):
+class MLPDecoder(DistributionLayer):
     """p(x | z): z - 300 - 300 - image, Tomczak and Welling (2018), section 5.
 
     Args:

@@ -1,0 +1,308 @@
+"""What every public layer and model does in Keras: one contract, a table of cases.
+
+A case is a functional model around the layer. A public layer without a case fails the first test.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfvamp
+from tfvamp import layers, models, networks
+from tfvamp.networks.mlp import MLPDecoder, MLPEncoder
+
+B, D, SHAPE = 6, 2, (3, 2, 1)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Moments(keras.layers.Layer):
+    """A user's own layer that takes a distribution from a functional model."""
+
+    def call(self, distribution):
+        return distribution.mean() + distribution.variance()
+
+
+def encoder_pair() -> keras.Model:
+    """A user's encoder: a functional model to (mean, log-variance)."""
+    images = keras.Input(SHAPE)
+    h = keras.layers.Dense(5, "tanh")(keras.layers.Flatten()(images))
+    return keras.Model(images, [keras.layers.Dense(D)(h), keras.layers.Dense(D)(h)], name="encoder")
+
+
+def around(layer, shape=(4,), before=None, after=None) -> keras.Model:
+    x = keras.Input(shape)
+    value = layer(before(x) if before else x)
+    return keras.Model(x, after(value) if after else value)
+
+
+def sample_model() -> keras.Model:
+    return around(layers.GaussianSample(seed=5), before=keras.layers.Dense(2 * D))
+
+
+def kl_model(prior=None) -> keras.Model:
+    encoder = encoder_pair()
+    prior = prior or layers.VampPriorLayer(
+        encoder, 4, initial=keras.initializers.RandomUniform(0.2, 0.8, seed=1)
+    )
+    x = keras.Input(SHAPE)
+    loc, log_variance = encoder(x)
+    z = layers.GaussianSample(seed=5)([loc, log_variance])
+    z = layers.KLDivergence(prior, beta=0.7)([loc, log_variance, z])
+    return keras.Model(x, keras.layers.Dense(3)(z))
+
+
+def vamp_model() -> keras.Model:
+    encoder = encoder_pair()
+    prior = layers.VampPriorLayer(
+        encoder, 4, weighted=True, initial=keras.initializers.RandomUniform(0.2, 0.8, seed=1), name="prior"
+    )
+    x = keras.Input(SHAPE)
+    return keras.Model(x, prior(encoder(x)[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    layer: type
+    make: Callable[[], keras.Model]
+    noisy: bool = False
+
+
+CASES = [
+    Case(layers.GatedDense, lambda: around(layers.GatedDense(3))),
+    Case(layers.GaussianPosterior, lambda: around(layers.GaussianPosterior(D), after=Moments())),
+    Case(layers.GaussianSample, sample_model, noisy=True),
+    Case(layers.KLDivergence, kl_model, noisy=True),
+    Case(
+        layers.BernoulliLikelihood,
+        lambda: around(layers.BernoulliLikelihood((2, 2, 1)), before=keras.layers.Dense(4), after=Moments()),
+    ),
+    Case(
+        layers.StandardNormalPriorLayer,
+        lambda: around(layers.StandardNormalPriorLayer(4), before=keras.layers.Dense(4)),
+    ),
+    Case(layers.MixtureOfGaussiansPriorLayer, lambda: around(layers.MixtureOfGaussiansPriorLayer(3, 4))),
+    Case(layers.VampPriorLayer, vamp_model),
+    Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
+    Case(
+        MLPDecoder,
+        lambda: around(MLPDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, 4, 5), after=Moments()),
+    ),
+]
+BASES = {layers.DistributionLayer, layers.PriorLayer}  # abstract: their subclasses have the cases
+
+
+def fresh(case) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """The same model each time, inputs in [0, 1], and targets."""
+    keras.utils.set_random_seed(2)
+    model = case.make()
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(B, *model.input_shape[1:])).astype(np.float32)
+    return model, x, rng.uniform(size=(B, *model.output_shape[1:])).astype(np.float32)
+
+
+def settings(model, case) -> dict:
+    """The config of the layer but for what it owns."""
+    layer = next(layer for layer in model.layers if isinstance(layer, case.layer))
+    return {name: value for name, value in layer.get_config().items() if not isinstance(value, dict)}
+
+
+def rewind(model) -> None:
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.GaussianSample):
+            layer.calls.assign(0)
+
+
+def outputs(model, x) -> np.ndarray:
+    rewind(model)
+    return np.asarray(model(x))
+
+
+def identical(model, other, x, **tolerance) -> None:
+    np.testing.assert_allclose(
+        outputs(other, x), outputs(model, x), **({"rtol": 1e-6, "atol": 1e-6} | tolerance)
+    )
+
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.layer.__name__)
+
+
+def test_every_public_layer_has_a_case():
+    public = {
+        value
+        for module in (layers, networks.mlp)
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, keras.layers.Layer)
+    }
+    assert public - BASES == {case.layer for case in CASES}
+
+
+@each_case
+def test_registered_under_tfvamp(case):
+    assert keras.saving.get_registered_name(case.layer) == f"tfvamp>{case.layer.__name__}"
+
+
+@each_case
+def test_functional_with_a_free_batch(case):
+    model, x, _ = fresh(case)
+    assert model.output_shape[0] is None
+    whole = outputs(model, x)
+    assert whole.shape == (B, *model.output_shape[1:]) and np.isfinite(whole).all()
+    graph = tf.function(model, input_signature=[tf.TensorSpec([None, *x.shape[1:]])], autograph=False)
+    rewind(model)
+    np.testing.assert_allclose(graph(x), whole, rtol=1e-5, atol=1e-6)
+    if not case.noisy:
+        np.testing.assert_allclose(graph(x[2:3]), whole[2:3], rtol=1e-5, atol=1e-6)  # images do not mix
+        np.testing.assert_allclose(model.predict(x, batch_size=4, verbose=0), whole, rtol=1e-5, atol=1e-6)
+
+
+@each_case
+def test_every_variable_gets_a_gradient_in_a_train_step_of_ones_own(case):
+    inner, x, y = fresh(case)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = tf.add_n([tf.reduce_mean((self.inner(x, training=True) - y) ** 2), *self.losses])
+            gradients = tape.gradient(loss, self.trainable_variables)
+            for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
+                tf.debugging.assert_greater(tf.reduce_max(tf.abs(gradient)), 0.0, variable.path)
+                tf.debugging.assert_all_finite(gradient, variable.path)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            return {"loss": loss}
+
+    model = Own()
+    model.compile("sgd", run_eagerly=True)
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+
+
+@each_case
+def test_fit_takes_the_same_steps_with_xla(case):
+    weights = []
+    for jit in (False, True):
+        model, x, y = fresh(case)
+        before = model.get_weights()
+        model.compile(keras.optimizers.SGD(0.1), loss="mse", jit_compile=jit)
+        history = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        weights.append(model.get_weights())
+        if before:
+            assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(before, weights[-1], strict=True))
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@each_case
+def test_mixed_precision(case):
+    policy = keras.config.dtype_policy()
+    exact, x, y = fresh(case)
+    exact = outputs(exact, x)
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        model, x, y = fresh(case)
+        assert {variable.dtype for variable in model.trainable_variables} <= {"float32"}
+        half = outputs(model, x)
+        np.testing.assert_allclose(half.astype(np.float32), exact, rtol=2e-2, atol=2e-2)
+        if issubclass(case.layer, layers.PriorLayer):
+            assert half.dtype == np.float32
+        model.compile("sgd", loss="mse")
+        assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+@each_case
+def test_keras_file_and_clone_keep_the_encoder_shared(case, tmp_path):
+    model, x, y = fresh(case)
+    model.compile("sgd", loss="mse")
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for other in (keras.saving.load_model(tmp_path / "model.keras"), tfvamp.clone_model(model)):
+        assert [v.shape for v in other.trainable_variables] == [v.shape for v in model.trainable_variables]
+        assert len(other.variables) == len(model.variables)
+        identical(model, other, x)
+        assert settings(other, case) == settings(model, case)
+        other.fit(x, y, verbose=0)  # the copy trains, and its prior follows its encoder
+
+
+@each_case
+def test_weight_files(case, tmp_path):
+    model, x, _ = fresh(case)
+    for weight in model.trainable_weights:
+        weight.assign(weight + 0.1)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = fresh(case)[0]
+    other.load_weights(tmp_path / "model.weights.h5")
+    identical(model, other, x)
+
+
+@each_case
+def test_clone_by_keras_is_whole_or_refused(case):
+    model, _, _ = fresh(case)
+    if case.layer in (layers.VampPriorLayer, layers.KLDivergence):
+        for copy in (keras.models.clone_model, lambda model: type(model).from_config(model.get_config())):
+            with pytest.raises(ValueError, match=r"shares its encoder.*tfvamp\.clone_model"):
+                copy(model)
+    else:
+        assert len(keras.models.clone_model(model).weights) == len(model.weights)
+
+
+@each_case
+def test_export_by_keras(case, tmp_path):
+    model, x, _ = fresh(case)
+    expected = outputs(model, x)
+    rewind(model)
+    model.export(str(tmp_path / "export"), format="tf_saved_model", verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "export"))
+    np.testing.assert_allclose(loaded.serve(x), expected, rtol=1e-5, atol=1e-6)
+
+
+MIRRORED = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import numpy as np
+from tests.test_contract import CASES, fresh
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for case in CASES:
+    with strategy.scope():
+        model, x, y = fresh(case)
+        model.compile("sgd", loss="mse")
+    history = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all(), case
+    for variable in model.trainable_variables:
+        first, second = (v.numpy() for v in variable.value.values)
+        np.testing.assert_array_equal(first, second)
+    print(case.layer.__name__)
+"""
+
+
+@pytest.mark.slow
+def test_two_replicas():
+    result = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.split() == [case.layer.__name__ for case in CASES]
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (5, 2)])
+def test_decoders_take_any_leading_dimensions(leading):
+    decoder = MLPDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, D, 8)
+    z = np.random.default_rng(0).normal(size=(*leading, D)).astype(np.float32)
+    likelihood = decoder(z)
+    assert likelihood.batch_shape == leading and likelihood.event_shape == SHAPE
+    assert likelihood.log_prob(np.zeros(SHAPE, np.float32)).shape == leading
+    assert likelihood.sample(3, seed=(1, 2)).shape == (3, *leading, *SHAPE)
+
+
+def test_models_are_in_the_registry():
+    assert keras.saving.get_registered_name(models.VAE) == "tfvamp>VAE"
