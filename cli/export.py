@@ -1,0 +1,35 @@
+"""tfvamp export."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from tfvamp_cli import options
+
+
+@click.command("export")
+@options.run
+@click.option("--output", required=True, metavar="DIR", help="The folder of the SavedModel, made here.")
+@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
+@click.option("--onnx", is_flag=True, help="Also write encode.onnx and decode.onnx into DIR/assets.extra.")
+def command(run, output, overwrite, onnx):
+    """Write a run as a SavedModel, which needs TensorFlow alone.
+
+    Its functions: sample, sample_component, encode, decode, reconstruct, log_likelihood, and
+    pseudo_inputs for a VampPrior. DIR/assets.extra/tfvamp.json says what they take and give.
+
+    \b
+    Examples:
+      tfvamp export runs/first --output export/tfvamp/1
+      tfvamp export runs/first --output export/tfvamp/1 --overwrite --onnx
+    """
+    from tfvamp import export
+
+    document = export.export_run(run, output, overwrite, onnx)
+    more = ", encode.onnx, decode.onnx" if onnx else ""
+    click.echo(
+        f"wrote {output} ({', '.join(document['signatures'])}{more}). "
+        f"Next: saved_model_cli show --dir {shlex.quote(output)} --all"
+    )

@@ -1,0 +1,475 @@
+"""The SavedModel: the same numbers as the model's, in a process with TensorFlow alone; bad input; the folder."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+from click.testing import CliRunner
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tests import twins
+from tests.conftest import small_vae
+from tests.test_docs import ROOT, blocks
+from tfvamp import evaluation, export, runs, seeds, training
+from tfvamp.config import TrainConfig
+from tfvamp.errors import RunError, UsageError
+from tfvamp.models import PRIORS
+from tfvamp_cli.main import main
+
+PAGE = ROOT / "docs" / "export.md"
+ALONE = """
+import sys
+for name in ("keras", "tf_keras", "tensorflow_probability", "tfvamp"):
+    sys.modules[name] = None
+"""
+
+
+def moved_vae(prior: str):
+    """A model whose weights are far from their initial values, so that K components and B images differ."""
+    model = small_vae(prior)
+    rng = np.random.default_rng(5)
+    for variable in model.trainable_variables:
+        variable.assign_add(rng.normal(0.0, 0.4, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The exports of all five priors."""
+    path = tmp_path_factory.mktemp("exports")
+    for prior in PRIORS:
+        export.export(moved_vae(prior), path / prior)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    """An evaluated run, in a folder runs/first."""
+    path = tmp_path_factory.mktemp("work") / "runs" / "first"
+    config = TrainConfig(
+        dataset="mnist5k", components=7, hidden_units=12, latent_dims=4, epochs=1, warmup=1, limit=60,
+        batch_size=30, jit=False, data_dir=data_dir,
+    )  # fmt: skip
+    training.train(config, path)
+    runs.evaluate(path, num_samples=3, limit=4)
+    return path
+
+
+def tfvamp_command(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def expected(model, prior: str, images) -> dict[str, np.ndarray]:
+    """What the functions must give, from the Python model."""
+    posterior = model.encoder(images)
+    loc, log_variance = posterior.loc.numpy(), posterior.log_variance.numpy()
+    noise = seeds.normal(loc.shape, seeds.fold_in_name(seeds.stateless(7), "latents")).numpy()
+    k = 0 if prior == "standard" else 4
+    dataset = tf.data.Dataset.from_tensor_slices(images)
+    arrays = {
+        "sample": model.sample(16, 7),
+        "sample_component": model.sample(6, 7, component=k),
+        "loc": loc,
+        "log_variance": log_variance,
+        "decode": model.decoder(loc).mean(),
+        "reconstruct": model.decoder(loc + np.exp(0.5 * log_variance) * noise).mean(),
+        "log_likelihood": evaluation.evaluate(model, dataset, 50, seed=7, jit=False).log_likelihood,
+    }
+    if prior.startswith("vamp"):
+        arrays["pseudo_inputs"] = model.prior.clipped_pseudo_inputs()
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+CALLS = """
+def results(m, prior, images):
+    posterior = m.encode(images)
+    arrays = {
+        "sample": m.sample(16, [7, 0])["images"],
+        "sample_component": m.sample_component(0 if prior == "standard" else 4, 6, [7, 0])["images"],
+        "loc": posterior["loc"],
+        "log_variance": posterior["log_variance"],
+        "decode": m.decode(posterior["loc"])["images"],
+        "reconstruct": m.reconstruct(images, [7, 0])["images"],
+        "log_likelihood": m.log_likelihood(images, 50, [7, 0])["log_likelihood"],
+    }
+    if prior.startswith("vamp"):
+        arrays["pseudo_inputs"] = m.pseudo_inputs()["images"]
+    return {name: array.numpy() for name, array in arrays.items()}
+"""
+results = {}
+exec(CALLS, results)
+results = results["results"]
+
+
+def assert_equal(ours: dict, theirs: dict):
+    assert set(ours) == set(theirs)
+    for name in ours:
+        # float32; log-likelihoods of some -25 nats are sums over 30 pixels and 50 samples
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-6, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_functions_give_the_models_numbers(folders, prior, images):
+    model, m = moved_vae(prior), tf.saved_model.load(folders / prior)
+    ours = results(m, prior, images)
+    assert_equal(ours, expected(model, prior, images))
+    assert hasattr(m, "pseudo_inputs") == prior.startswith("vamp")
+    for name in ("sample", "reconstruct", "log_likelihood"):  # else the comparison would show little
+        assert np.ptp(ours[name].reshape(len(ours[name]), -1), axis=0).max() > 0.1, name
+    reloaded = tf.saved_model.load(folders / prior)
+    again = results(reloaded, prior, images)
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], again[name])
+    for other in ([8, 0], [7, 1]):
+        assert np.abs(ours["sample"] - m.sample(16, other)["images"]).max() > 0.1
+        assert (
+            np.abs(ours["log_likelihood"] - m.log_likelihood(images, 50, other)["log_likelihood"]).max() > 0.1
+        )
+    np.testing.assert_array_equal(m.sample(seed=[7, 0], n=16)["images"], ours["sample"])
+
+
+def test_with_tensorflow_alone(folders, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    code = f"""{ALONE}
+import numpy as np, tensorflow as tf
+{CALLS}
+images = np.load({str(tmp_path / "images.npy")!r})
+for prior in {PRIORS!r}:
+    m = tf.saved_model.load({str(folders)!r} + "/" + prior)
+    np.savez({str(tmp_path)!r} + "/" + prior + ".npz", **results(m, prior, images))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for prior in PRIORS:
+        with np.load(tmp_path / f"{prior}.npz") as theirs:
+            assert_equal(expected(moved_vae(prior), prior, images), dict(theirs))
+
+
+@pytest.mark.parametrize("prior", ["vamp", "vamp-weighted"])
+def test_log_likelihood_equals_its_numpy_twin(folders, prior, images):
+    num_samples, twin = 9, twins.VAETwin(moved_vae(prior))
+    loc, log_variance = twin.encoder(images)
+    log_weights = np.empty((num_samples, len(images)))
+    noise = [
+        seeds.normal([num_samples, 3], seeds.fold_in(seeds.stateless(2, "evaluate"), i)).numpy()
+        for i in range(len(images))
+    ]
+    for s in range(num_samples):
+        z = loc + np.exp(0.5 * log_variance) * np.stack([draws[s] for draws in noise])
+        reconstruction, kl = twin.parts(images, z)
+        log_weights[s] = reconstruction - kl
+    twin_estimate = scipy.special.logsumexp(log_weights, axis=0) - np.log(num_samples)
+    m = tf.saved_model.load(folders / prior)
+    ours = m.log_likelihood(images, num_samples, [2, 0])["log_likelihood"]
+    np.testing.assert_allclose(ours, twin_estimate, rtol=1e-6)  # float32 against float64
+
+
+@pytest.mark.parametrize("num_samples, calls", [(3, 3 + 4), (50, 3 + 8 * 8)])
+def test_blocks_change_nothing_and_bound_what_is_decoded(num_samples, calls, images, monkeypatch):
+    model, decoded = moved_vae("vamp"), []
+
+    def decoder(z):
+        rows = tf.numpy_function(lambda rows: decoded.append(int(rows)) or rows, [tf.size(z) // 3], tf.int32)
+        with tf.control_dependencies([rows]):
+            return model.decoder(tf.identity(z))
+
+    functions = export.Functions(
+        SimpleNamespace(encoder=model.encoder, decoder=decoder, prior=model.prior, event_shape=(6, 5, 1))
+    )
+    answers = []
+    for rows, expected_calls in ((7, calls), (10**6, 2)):
+        monkeypatch.setattr(export, "ROWS", rows)
+        decoded.clear()
+        both = tf.function(
+            lambda n, num_samples, seed: (
+                functions.sample(n, seed)["images"],
+                functions.log_likelihood(tf.constant(images), num_samples, seed)["log_likelihood"],
+            ),
+            autograph=False,
+        )
+        answers.append(both(tf.constant(20), tf.constant(num_samples), tf.constant([7, 0])))
+        assert sum(decoded) == 20 + num_samples * len(images)
+        assert len(decoded) == expected_calls and max(decoded) <= rows
+    for small, whole in zip(*answers, strict=True):
+        np.testing.assert_allclose(small, whole, rtol=2e-6, atol=2e-6)
+
+
+def test_no_images_and_one_image(folders, images):
+    m = tf.saved_model.load(folders / "vamp")
+    assert m.log_likelihood(images[:0], 5, [0, 0])["log_likelihood"].shape == (0,)
+    assert m.encode(images[:0])["loc"].shape == (0, 3)
+    all_images = m.log_likelihood(images, 5, [0, 0])["log_likelihood"]
+    np.testing.assert_allclose(
+        m.log_likelihood(images[:1], 5, [0, 0])["log_likelihood"], all_images[:1], rtol=2e-6
+    )
+
+
+def test_the_prior_is_computed_once(monkeypatch):
+    functions = export.Functions(moved_vae("vamp"))
+    for name in ("components", "distribution", "clipped_pseudo_inputs"):
+        monkeypatch.setattr(
+            type(functions.model.prior), name, lambda *_: pytest.fail("the prior was computed again")
+        )
+    for name, arguments in functions.signatures.items():
+        tf.function(getattr(functions, name), autograph=False).get_concrete_function(*arguments)
+
+
+IMAGES = np.zeros([2, 6, 5, 1], np.float32)
+BAD = [
+    ("sample", {"n": 0, "seed": [0, 0]}, r"n must lie between 1 and 1118481; got\] \[0\]"),
+    ("sample", {"n": -3, "seed": [0, 0]}, r"n must lie between 1 and 1118481; got\] \[-3\]"),
+    ("sample", {"n": 1118482, "seed": [0, 0]}, "n must lie between 1 and 1118481"),
+    ("sample_component", {"k": 5, "n": 1, "seed": [0, 0]}, r"k must lie between 0 and 4; got\] \[5\]"),
+    ("sample_component", {"k": -1, "n": 1, "seed": [0, 0]}, r"k must lie between 0 and 4; got\] \[-1\]"),
+    ("sample_component", {"k": 1, "n": 0, "seed": [0, 0]}, "n must lie between 1 and"),
+    ("encode", {"images": IMAGES + 1.01}, "images must lie between 0 and 1, without NaN"),
+    ("encode", {"images": IMAGES - 0.01}, "images must lie between 0 and 1, without NaN"),
+    ("encode", {"images": IMAGES * np.nan}, "images must lie between 0 and 1, without NaN"),
+    ("reconstruct", {"images": IMAGES * np.nan, "seed": [0, 0]}, "images must lie between 0 and 1"),
+    ("decode", {"latents": np.array([[0, np.inf, 0]], np.float32)}, "latents must be finite"),
+    ("log_likelihood", {"images": IMAGES - 1, "num_samples": 2, "seed": [0, 0]}, "images must lie between"),
+    (
+        "log_likelihood",
+        {"images": IMAGES, "num_samples": 0, "seed": [0, 0]},
+        r"num_samples must lie between 1 and 11184810; got\] \[0\]",
+    ),
+    ("log_likelihood", {"images": IMAGES, "num_samples": 11184811, "seed": [0, 0]}, "num_samples must lie"),
+]
+
+
+@pytest.mark.parametrize("name, arguments, text", BAD)
+def test_bad_input_is_an_error_with_a_name(folders, name, arguments, text):
+    m = tf.saved_model.load(folders / "vamp")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+        getattr(m, name)(**arguments)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+        m.signatures[name](**{key: tf.constant(value) for key, value in arguments.items()})
+
+
+@pytest.mark.parametrize(
+    "name, arguments, text",
+    [
+        ("sample", {"n": 2, "seed": [1, 2, 3]}, "seed"),
+        ("sample", {"n": 2, "seed": 7}, "seed"),
+        ("sample", {"n": [2], "seed": [0, 0]}, "n"),
+        ("encode", {"images": np.zeros([2, 3, 10, 1], np.float32)}, "images"),  # as many pixels
+        ("decode", {"latents": np.zeros([2, 6], np.float32)}, "latents"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_an_error_with_a_name(folders, name, arguments, text):
+    m = tf.saved_model.load(folders / "vamp")
+    with pytest.raises(TypeError, match=f"name='{text}'"):
+        getattr(m, name)(**arguments)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"Shape of tensor {text} .*not compatible"):
+        m.signatures[name](**{key: tf.constant(value) for key, value in arguments.items()})
+
+
+def letters(spec: dict, event_shape, num_components) -> str:
+    """A dtype and shape as docs/export.md writes them."""
+    shape, event = list(spec["shape"]), list(event_shape)
+    sizes = {None: "B", 3: "D", 2: "2"}
+    if shape[1:] == event:
+        words = ["K" if shape[0] == num_components else sizes[shape[0]], "H", "W", "C"]
+    else:
+        words = [sizes[size] for size in shape]
+    return f"{spec['dtype']} [{', '.join(words)}]"
+
+
+def test_the_page_the_metadata_and_the_signatures_agree(folders):
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
+    documented = {name: (arguments, gives) for name, arguments, gives in rows}
+    for prior in PRIORS:
+        document = json.loads((folders / prior / "assets.extra" / "tfvamp.json").read_text())
+        described = document["signatures"]
+        page = dict(documented)
+        if not prior.startswith("vamp"):
+            del page["pseudo_inputs"]
+        told = {
+            name: tuple(
+                ", ".join(
+                    f"`{key}` {letters(spec, (6, 5, 1), 5)}" for key, spec in signature[direction].items()
+                )
+                for direction in ("inputs", "outputs")
+            )
+            for name, signature in described.items()
+        }
+        assert told == page
+        proto = saved_model_pb2.SavedModel.FromString((folders / prior / "saved_model.pb").read_bytes())
+        (graph,) = proto.meta_graphs
+        signatures = dict(graph.signature_def)
+        assert set(signatures) == {*described, "serving_default", "__saved_model_init_op"}
+        for name, signature in [*described.items(), ("serving_default", described["sample"])]:
+            for direction in ("inputs", "outputs"):
+                assert {
+                    key: {
+                        "dtype": types_pb2.DataType.Name(info.dtype)
+                        .replace("DT_", "")
+                        .lower()
+                        .replace("float", "float32"),
+                        "shape": [None if size.size < 0 else size.size for size in info.tensor_shape.dim],
+                    }
+                    for key, info in getattr(signatures[name], direction).items()
+                } == signature[direction]
+        operations = {node.op for function in graph.graph_def.library.function for node in function.node_def}
+        random = {name for name in operations if "Random" in name}
+        assert random == {"StatelessRandomUniformFullIntV2"}
+        kinds = {node.user_object.identifier for node in graph.object_graph_def.nodes} - {""}
+        assert kinds <= {"_generic_user_object", "trackable_list_wrapper", "signature_map"}
+        assert all(key in export.DESCRIPTIONS for key in described)
+
+
+def test_what_the_metadata_say_of_a_run(run, tmp_path):
+    document = export.export_run(run, tmp_path / "m")
+    stored = json.loads((tmp_path / "m" / "assets.extra" / "tfvamp.json").read_text())
+    assert document == stored
+    assert stored["settings"]["components"] == 7 and not {"data_dir", "raw_dir"} & set(stored["settings"])
+    assert stored["data"]["shape"] == [28, 28, 1] and stored["data"]["verified"] is True
+    assert stored["evaluation"] == json.loads((run / "evaluation.json").read_text())
+    assert stored["trained_with"]["tensorflow"] == stored["exported_with"]["tensorflow"] == tf.__version__
+    assert stored["limits"] == {"n": 2**25 // 784, "num_samples": 2**25 // 4}
+    assert "model.sample(n, s)" in stored["seeds"]
+    assert str(run.parent) not in json.dumps(stored)
+    m = tf.saved_model.load(tmp_path / "m")
+    np.testing.assert_allclose(m.sample(3, [7, 0])["images"], runs.load(run).sample(3, 7), atol=2e-6)
+
+
+def test_a_run_without_an_evaluation(run, tmp_path):
+    shutil.copytree(run, tmp_path / "r")
+    (tmp_path / "r" / "evaluation.json").unlink()
+    assert export.export_run(tmp_path / "r", tmp_path / "m")["evaluation"] is None
+
+
+def test_the_folder_is_replaced_whole_or_not_at_all(folders, tmp_path, monkeypatch):
+    model, output = moved_vae("mog"), tmp_path / "m"
+    output.mkdir()  # an empty folder is free
+    export.export(model, output)
+    (output / "mark").touch()
+    with pytest.raises(RunError, match=r"m exists: choose another --output, or replace it with --overwrite"):
+        export.export(model, output)
+    with monkeypatch.context() as patched:
+
+        def no_space(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(tf.saved_model, "save", no_space)
+        with pytest.raises(RunError, match=r"cannot write .*m \(No space left on device\): choose another"):
+            export.export(model, output, overwrite=True)
+    assert (output / "mark").exists() and [path.name for path in tmp_path.iterdir()] == ["m"]
+    export.export(moved_vae("vamp"), output, overwrite=True)
+    assert not (output / "mark").exists() and [path.name for path in tmp_path.iterdir()] == ["m"]
+    m = tf.saved_model.load(output)
+    assert m.pseudo_inputs()["images"].shape == (5, 6, 5, 1)
+
+
+def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    output = tmp_path / "m"
+    export.export(moved_vae("mog"), output)
+    replace = export.os.replace
+
+    def refuse(source, target):
+        if str(source).endswith(".tmp") and str(target) == str(output):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(export.os, "replace", refuse)
+    with pytest.raises(RunError, match="Input/output error"):
+        export.export(moved_vae("mog"), output, overwrite=True)
+    m = tf.saved_model.load(output)
+    assert m.sample(1, [0, 0])["images"].shape == (1, 6, 5, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_saved_model_stays(tmp_path, overwrite):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    for name in ("m", "file"):
+        with pytest.raises(RunError, match=f"{name} exists and is not a SavedModel: choose another --output"):
+            export.export(moved_vae("mog"), tmp_path / name, overwrite=overwrite)
+    assert (tmp_path / "m" / "thesis.tex").exists()
+    with pytest.raises(RunError, match=r"cannot write .* \(Not a directory\)"):
+        export.export(moved_vae("mog"), tmp_path / "file" / "m")
+
+
+def test_onnx_equals_the_model_for_any_batch(tmp_path, images):
+    import onnxruntime
+
+    model = moved_vae("vamp")
+    export.export(model, tmp_path / "m", onnx=True)
+    sessions = {
+        name: onnxruntime.InferenceSession(tmp_path / "m" / "assets.extra" / f"{name}.onnx")
+        for name in ("encode", "decode")
+    }
+    latents = np.random.default_rng(2).normal(size=(11, 3)).astype(np.float32)
+    for count in (1, 8):
+        loc, log_variance = sessions["encode"].run(["loc", "log_variance"], {"images": images[:count]})
+        posterior = model.encoder(images[:count])
+        np.testing.assert_allclose(loc, posterior.loc, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(log_variance, posterior.log_variance, rtol=1e-5, atol=1e-5)
+        (means,) = sessions["decode"].run(["images"], {"latents": latents[: count + 3]})
+        np.testing.assert_allclose(means, model.decoder(latents[: count + 3]).mean(), rtol=1e-5, atol=1e-5)
+    for session in sessions.values():
+        assert [len(session.get_inputs()), session.get_inputs()[0].type] == [1, "tensor(float)"]
+
+
+def test_onnx_without_tf2onnx(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    result = tfvamp_command("export", run, "--output", tmp_path / "m", "--onnx")
+    assert result.exit_code == 2
+    assert result.stderr == "tfvamp: --onnx needs tf2onnx: pip install 'tfvamp[onnx]'\n"
+    with pytest.raises(UsageError, match="--onnx needs tf2onnx"):
+        export.export(moved_vae("mog"), tmp_path / "m", onnx=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_command(run, folders, tmp_path):
+    for arguments, code, text in [
+        (["nowhere", "--output", tmp_path / "m"], 1, "there is no run folder nowhere"),
+        ([run], 2, "Missing option '--output'"),
+        ([run, "--output", folders / "vamp"], 1, "exists: choose another --output, or replace it with --ov"),
+        ([run, "--output", run, "--overwrite"], 1, "exists and is not a SavedModel: choose another"),
+    ]:
+        result = tfvamp_command("export", *arguments)
+        assert result.exit_code == code and text in result.stderr and result.stdout == ""
+        assert "Traceback" not in result.output
+    shutil.copytree(run, tmp_path / "r")
+    (tmp_path / "r" / "best" / "model.weights.h5").unlink()
+    result = tfvamp_command("export", tmp_path / "r", "--output", tmp_path / "m")
+    assert result.exit_code == 1 and "the run has not finished an epoch yet" in result.stderr
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.slow
+def test_the_page_works_in_a_process_of_its_own(run):
+    """Its command, its Python with TensorFlow alone, its way to TensorFlow Lite; no chatter on the way."""
+    work = run.parent.parent
+    command = [sys.executable, "-m", "tfvamp_cli.main", "export", "runs/first", "--output", "export/tfvamp/1"]
+    done = subprocess.run([*command, "--onnx"], cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout == (
+        "wrote export/tfvamp/1 (sample, sample_component, encode, decode, reconstruct, log_likelihood, "
+        "pseudo_inputs, encode.onnx, decode.onnx). Next: saved_model_cli show --dir export/tfvamp/1 --all\n"
+    )
+    use, lite = blocks(PAGE, "python")
+    lite += """
+import numpy as np
+m = tf.saved_model.load("export/tfvamp/1")
+interpreter = tf.lite.Interpreter(model_path="encode.tflite")
+images = np.random.default_rng(0).uniform(size=(3, 28, 28, 1)).astype(np.float32)
+for key, value in interpreter.get_signature_runner("encode")(images=images).items():
+    np.testing.assert_allclose(value, m.encode(images)[key], atol=1e-5)
+"""
+    for code in (use, lite):
+        done = subprocess.run([sys.executable, "-c", ALONE + code], cwd=work, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        if code is use:
+            assert done.stdout.startswith("(16, 28, 28, 1) (16, 4) (16, 28, 28, 1) -")

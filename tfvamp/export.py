@@ -1,0 +1,386 @@
+"""A trained model as a TensorFlow SavedModel: functions that need TensorFlow alone.
+
+The prior is computed once, at the export, and stored; seeds are arguments, so that the same seed
+gives the same result in every process that loads the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import math
+import os
+import pathlib
+import platform
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfvamp import objectives, runs, seeds
+from tfvamp.errors import RunError, UsageError
+from tfvamp.evaluation.log_likelihood import ROWS
+from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
+from tfvamp.layers.priors import VampPriorLayer
+from tfvamp.models import VAE
+from tfvamp.training.run_folder import PACKAGES, RunFolder, write_json
+
+LARGEST_ARRAY = 2**25  # values: 128 MiB of float32 for images asked for, or for the noise of one image
+METADATA_FILE = pathlib.PurePath("assets.extra", "tfvamp.json")  # the folder that TensorFlow Serving ignores
+ONNX_OPSET = 17
+DEFAULT = "sample"  # what `serving_default` is
+DESCRIPTIONS = {
+    "sample": "n images generated from the prior: the means of p(x | z), z ~ p(z)",
+    "sample_component": "n images generated from component k of the prior alone, k from 0",
+    "encode": "the posterior q(z | x) = N(loc, diag(exp(log_variance))) of each image",
+    "decode": "the mean of p(x | z) at each latent",
+    "reconstruct": "the mean of p(x | z) at one draw z ~ q(z | x) for each image",
+    "log_likelihood": "log 1/S sum_s p(x, z_s) / q(z_s | x) of each image, in nats, S = num_samples",
+    "pseudo_inputs": "the K images whose posteriors are the components of the prior",
+}
+SEEDS = (
+    "Two int32. [s, 0] is what the integer s is in tfvamp: sample(n, [s, 0]) gives the images of model.sample(n, s), "
+    "and log_likelihood(images, S, [s, 0]) the estimates of tfvamp evaluate --samples S --seed s when the "
+    "images are those of the split, from the first on. The second number makes further streams."
+)
+
+
+def export_run(
+    run_dir: str | os.PathLike, output_dir: str | os.PathLike, overwrite: bool = False, onnx: bool = False
+) -> dict[str, Any]:
+    """Writes the best epoch of a run as a SavedModel; what the run was goes into the metadata.
+
+    Args:
+      run_dir: the run folder.
+      output_dir, overwrite, onnx: as in `export`.
+
+    Raises:
+      RunError, UsageError: as `runs.load` and `export`.
+    """
+    folder = RunFolder.open(run_dir)
+    _check_free(_absolute(output_dir), overwrite)
+    model = runs.load(run_dir)
+    document = folder.read_document()
+    here = ("data_dir", "raw_dir")  # folders of this machine mean nothing elsewhere
+    metadata = {
+        "settings": {name: value for name, value in document["settings"].items() if name not in here},
+        "data": document["data"],
+        "evaluation": folder.read_evaluation(),
+        "trained_with": document.get("versions"),
+    }
+    return export(model, output_dir, metadata, overwrite, onnx)
+
+
+def export(
+    model: VAE,
+    output_dir: str | os.PathLike,
+    metadata: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    onnx: bool = False,
+) -> dict[str, Any]:
+    """Writes a model as a SavedModel, whole or not at all.
+
+    Args:
+      model: any model with a `tfd` for encoder, decoder and prior.
+      output_dir: the folder, made here.
+      metadata: more objects for assets.extra/tfvamp.json.
+      overwrite: replace a SavedModel that exists.
+      onnx: also write assets.extra/encode.onnx and assets.extra/decode.onnx.
+
+    Returns:
+      the contents of assets.extra/tfvamp.json.
+
+    Raises:
+      RunError: the folder exists, and `overwrite` is not set or it is no SavedModel; or it cannot
+        be written.
+      UsageError: `onnx` without tf2onnx.
+    """
+    output = _absolute(output_dir)
+    _check_free(output, overwrite)
+    if onnx:
+        _import_tf2onnx()
+    functions = Functions(model)
+    module = _module(functions)
+    document = {
+        **(metadata or {}),
+        "signatures": _describe(functions, module),
+        "limits": functions.limits,
+        "seeds": SEEDS,
+        "exported_with": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    scratch = output.with_name(f".{output.name}.tmp")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        signatures = {name: getattr(module, name) for name in functions.signatures}
+        tf.saved_model.save(module, str(scratch), {**signatures, "serving_default": signatures[DEFAULT]})
+        write_json(scratch / METADATA_FILE, document)
+        if onnx:
+            _write_onnx(functions, scratch / METADATA_FILE.parent)
+        _replace(output, scratch)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+        raise RunError(f"cannot write {output_dir} ({reason}): choose another --output") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return document
+
+
+def saved_model(model: VAE) -> tf.Module:
+    """What `export` writes: a module with the functions, and the weights of encoder and decoder.
+
+    >>> tf.saved_model.save(saved_model(model), "folder")  # doctest: +SKIP
+    """
+    return _module(Functions(model))
+
+
+class Functions:
+    """The functions of a SavedModel, from tensors to named tensors; bad input raises InvalidArgumentError.
+
+    It is no `tf.Module`, so that neither Keras objects nor distributions become part of the SavedModel.
+
+    Args:
+      model: any model with a `tfd` for encoder, decoder and prior.
+
+    Attributes:
+      signatures: for each function the arguments, as `tf.TensorSpec`.
+      limits: the largest `n` and `num_samples`.
+    """
+
+    def __init__(self, model: VAE):
+        self.model = model
+        self.event_shape = tuple(model.event_shape)
+        self.prior, self.components = model.prior(), model.prior.components()  # tensors from here on
+        latent_dims, self.num_components = self.prior.event_shape[0], self.components.batch_shape[0]
+        self.limits = {
+            "n": LARGEST_ARRAY // math.prod(self.event_shape),
+            "num_samples": LARGEST_ARRAY // latent_dims,
+        }
+        n, k, num_samples = (tf.TensorSpec([], tf.int32, name) for name in ("n", "k", "num_samples"))
+        seed = tf.TensorSpec([2], tf.int32, "seed")
+        images = tf.TensorSpec([None, *self.event_shape], tf.float32, "images")
+        latents = tf.TensorSpec([None, latent_dims], tf.float32, "latents")
+        self.signatures = {
+            "sample": [n, seed],
+            "sample_component": [k, n, seed],
+            "encode": [images],
+            "decode": [latents],
+            "reconstruct": [images, seed],
+            "log_likelihood": [images, num_samples, seed],
+        }
+        if isinstance(model.prior, VampPriorLayer):
+            self.signatures["pseudo_inputs"] = []
+            self.clipped_pseudo_inputs = model.prior.clipped_pseudo_inputs()
+
+    def sample(self, n, seed):
+        n = self._checked_n(n)
+        return self._images(self.prior.sample(n, seed=seeds.fold_in_name(seed, "latents")))
+
+    def sample_component(self, k, n, seed):
+        k = _checked(
+            k, (k >= 0) & (k < self.num_components), f"k must lie between 0 and {self.num_components - 1}"
+        )
+        component = DiagonalGaussian(self.components.loc[k], self.components.log_variance[k])
+        n = self._checked_n(n)
+        return self._images(component.sample(n, seed=seeds.fold_in_name(seed, "latents")))
+
+    def encode(self, images):
+        return self.unchecked_encode(_checked_images(images))
+
+    def unchecked_encode(self, images):
+        posterior = self._posterior(images)
+        return {"loc": posterior.loc, "log_variance": posterior.log_variance}
+
+    def decode(self, latents):
+        finite = tf.reduce_all(tf.math.is_finite(latents))
+        return self.unchecked_decode(_checked(latents, finite, "latents must be finite", show=False))
+
+    def unchecked_decode(self, latents):
+        return {"images": self.model.decoder(latents).mean()}
+
+    def reconstruct(self, images, seed):
+        posterior = self._posterior(_checked_images(images))
+        return self.unchecked_decode(posterior.sample(seed=seeds.fold_in_name(seed, "latents")))
+
+    def log_likelihood(self, images, num_samples, seed):
+        """As `evaluation.evaluate`, in float64 where it adds; ROWS latents at a time, never [S, K, D]."""
+        limit = self.limits["num_samples"]
+        fits = (num_samples >= 1) & (num_samples <= limit)
+        num_samples = _checked(num_samples, fits, f"num_samples must lie between 1 and {limit}")
+        images = _checked_images(images)
+        base = tf.bitwise.bitwise_xor(
+            seed, seeds.stateless(0, "evaluate")
+        )  # [s, 0] -> stateless(s, "evaluate")
+
+        def of_block(start, stop):
+            noise = tf.map_fn(
+                lambda index: seeds.normal(
+                    [num_samples, *self.prior.event_shape], seeds.fold_in(base, index)
+                ),
+                tf.range(start, stop),
+                fn_output_signature=tf.TensorSpec([None, *self.prior.event_shape], tf.float32),
+            )
+            return self._log_likelihood(images[start:stop], tf.transpose(noise, [1, 0, 2]))
+
+        block = tf.maximum(1, ROWS // num_samples)
+        return {"log_likelihood": _in_blocks(of_block, tf.shape(images)[0], block, [None])}
+
+    def _log_likelihood(self, images, noise):
+        """Estimates [B] from noise [S, B, D], by a running logsumexp over blocks of samples."""
+        posterior = self._posterior(images)
+        scale = tf.exp(0.5 * posterior.log_variance)
+        num_samples, block = tf.shape(noise)[0], tf.maximum(1, ROWS // tf.shape(images)[0])
+
+        def body(start, total):
+            z = posterior.loc + scale * noise[start : start + block]  # [S, B, D]
+            reconstruction, kl = objectives.parts(z, posterior, self.model.decoder, self.prior, images)
+            log_weights = tf.cast(reconstruction, tf.float64) - tf.cast(kl, tf.float64)
+            return start + block, tf.reduce_logsumexp(tf.concat([total[None], log_weights], axis=0), axis=0)
+
+        start = (tf.constant(0), tf.fill([tf.shape(images)[0]], tf.constant(-math.inf, tf.float64)))
+        _, total = tf.while_loop(lambda first, _: first < num_samples, body, start, parallel_iterations=1)
+        return tf.cast(total - tf.math.log(tf.cast(num_samples, tf.float64)), tf.float32)
+
+    def pseudo_inputs(self):
+        return {"images": tf.identity(self.clipped_pseudo_inputs)}
+
+    def _posterior(self, images) -> DiagonalGaussian:
+        return as_diagonal_gaussian(self.model.encoder(images, training=False))
+
+    def _images(self, latents):
+        """The means of p(x | z) at latents [n, D], ROWS of them at a time."""
+        means = _in_blocks(
+            lambda start, stop: self.model.decoder(latents[start:stop]).mean(),
+            tf.shape(latents)[0],
+            ROWS,
+            [None, *self.event_shape],
+        )
+        return {"images": means}
+
+    def _checked_n(self, n):
+        limit = self.limits["n"]
+        return _checked(n, (n >= 1) & (n <= limit), f"n must lie between 1 and {limit}")
+
+
+def _checked(value: tf.Tensor, condition: tf.Tensor, text: str, show: bool = True) -> tf.Tensor:
+    """The value, once the condition was seen to hold; otherwise the text, and what came if `show`."""
+    with tf.control_dependencies(
+        [tf.debugging.Assert(condition, [f"{text}; got", value] if show else [text])]
+    ):
+        return tf.identity(value)
+
+
+def _checked_images(images: tf.Tensor) -> tf.Tensor:
+    inside = tf.reduce_all((images >= 0.0) & (images <= 1.0))  # false for NaN
+    return _checked(images, inside, "images must lie between 0 and 1, without NaN", show=False)
+
+
+def _in_blocks(function: Callable, count: tf.Tensor, size: int | tf.Tensor, shape: list) -> tf.Tensor:
+    """function(start, stop) for one block of 0, ..., count - 1 after the other, joined along the first axis."""
+    num_blocks = -(-count // size)
+    results = tf.TensorArray(tf.float32, num_blocks, infer_shape=False, element_shape=shape)
+
+    def body(block, results):
+        start = block * size
+        return block + 1, results.write(block, function(start, tf.minimum(start + size, count)))
+
+    _, results = tf.while_loop(
+        lambda block, _: block < num_blocks, body, (tf.constant(0), results), parallel_iterations=1
+    )
+    return results.concat()
+
+
+def _module(functions: Functions) -> tf.Module:
+    module = tf.Module()
+    layers = (functions.model.encoder, functions.model.decoder)
+    module.weights = [variable.value for layer in layers for variable in layer.variables]
+    for name, arguments in functions.signatures.items():
+        function = _with_shapes(getattr(functions, name), arguments)
+        setattr(module, name, tf.function(function, input_signature=arguments, autograph=False))
+    return module
+
+
+def _with_shapes(function: Callable, arguments: list[tf.TensorSpec]) -> Callable:
+    """The function, with its arguments' shapes seen to: nothing else does when it is called as a signature."""
+
+    @functools.wraps(function)
+    def checked(*args):
+        shaped = [
+            tf.ensure_shape(value, spec.shape, name=spec.name)
+            for value, spec in zip(args, arguments, strict=True)
+        ]
+        return function(*shaped)
+
+    return checked
+
+
+def _describe(functions: Functions, module: tf.Module) -> dict[str, Any]:
+    """What each function is, takes and gives, with dtypes and shapes (None: any size)."""
+    return {
+        name: {
+            "description": DESCRIPTIONS[name],
+            "inputs": {spec.name: _shape(spec) for spec in arguments},
+            "outputs": {
+                key: _shape(spec)
+                for key, spec in getattr(module, name).get_concrete_function().structured_outputs.items()
+            },
+        }
+        for name, arguments in functions.signatures.items()
+    }
+
+
+def _shape(spec: tf.TensorSpec) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+
+
+def _import_tf2onnx():
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise UsageError("--onnx needs tf2onnx: pip install 'tfvamp[onnx]'") from error
+    return tf2onnx
+
+
+def _write_onnx(functions: Functions, folder: pathlib.Path) -> None:
+    """encode.onnx and decode.onnx, without the checks, which ONNX cannot express."""
+    tf2onnx = _import_tf2onnx()
+    for name in ("encode", "decode"):
+        arguments = functions.signatures[name]
+        function = tf.function(
+            getattr(functions, f"unchecked_{name}"), input_signature=arguments, autograph=False
+        )
+        tf2onnx.convert.from_function(
+            function, arguments, opset=ONNX_OPSET, output_path=str(folder / f"{name}.onnx")
+        )
+
+
+def _absolute(path: str | os.PathLike) -> pathlib.Path:
+    return pathlib.Path(os.path.abspath(path))
+
+
+def _check_free(output: pathlib.Path, overwrite: bool) -> None:
+    """Raises RunError unless an export may be put here."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / "saved_model.pb").is_file():
+        raise RunError(f"{output} exists and is not a SavedModel: choose another --output")
+    if not overwrite:
+        raise RunError(f"{output} exists: choose another --output, or replace it with --overwrite")
+
+
+def _replace(output: pathlib.Path, scratch: pathlib.Path) -> None:
+    """Puts the scratch folder in the place of the output folder, and the old one back if that fails."""
+    aside = output.with_name(f".{output.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if output.exists():
+        os.replace(output, aside)
+    try:
+        os.replace(scratch, output)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.replace(aside, output)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
