@@ -50,7 +50,7 @@ bench: .venv/.dev .venv-peer/.ready  ## Time against pythae and bare matrix prod
 docs: .venv/.docs  ## Build the pages of docs/ into site/
 	$(BIN)/python -m sphinx --quiet -W docs site
 
-results: .venv/.dev  ## Train and evaluate all five priors on Caltech 101 (about an hour; see docs/results.md)
+results: .venv/.dev  ## Train and evaluate the runs of docs/results.md on Caltech 101 (about two hours; see docs/results.md)
 	$(BIN)/python benchmarks/results.py
 
 clean:  ## Remove environments and caches

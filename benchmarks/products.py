@@ -22,18 +22,43 @@ def decoder(sizes: dict) -> list[tuple[int, int]]:
     return [(sizes["D"], 2 * sizes["H"]), (sizes["H"], 2 * sizes["H"]), (sizes["H"], sizes["X"])]
 
 
+def lower_layer(sizes: dict) -> list[tuple[int, int]]:
+    """Widths of what an HVAE has besides: q(z1 | x, z2) but for its first product, on the images, and p(z1 | z2)."""
+    to_gaussian = [(sizes["H"], sizes["D"]), (sizes["H"], sizes["D"])]
+    joint = [(sizes["D"], 2 * sizes["H"]), (2 * sizes["H"], 2 * sizes["H"])]
+    conditional = [(sizes["D"], 2 * sizes["H"]), (sizes["H"], 2 * sizes["H"])]
+    return joint + to_gaussian + conditional + to_gaussian
+
+
+def joint_decoder(sizes: dict) -> list[tuple[int, int]]:
+    """Widths of the products of a decoder of z1 and z2."""
+    of_latents = [(sizes["D"], 2 * sizes["H"])] * 2
+    return [*of_latents, (2 * sizes["H"], 2 * sizes["H"]), (sizes["H"], sizes["X"])]
+
+
 def train_step(sizes: dict) -> list[tuple[int, int, int]]:
-    """Forward products, and for each the gradients of its weights and of its input.
+    """A step of the VAE."""
+    of_images, *encoder_rest = _network(sizes["B"], encoder(sizes))
+    rest = encoder_rest + _network(sizes["K"], encoder(sizes)) + _network(sizes["B"], decoder(sizes))
+    return _trained([of_images], rest, sizes)
+
+
+def hvae_train_step(sizes: dict) -> list[tuple[int, int, int]]:
+    """A step of the HVAE: the images go into both encoders."""
+    of_images, *encoder_rest = _network(sizes["B"], encoder(sizes))
+    rest = encoder_rest + _network(sizes["K"], encoder(sizes))
+    rest += _network(sizes["B"], lower_layer(sizes) + joint_decoder(sizes))
+    return _trained([of_images] * 2, rest, sizes)
+
+
+def _trained(of_images: list[tuple[int, int, int]], rest: list[tuple[int, int, int]], sizes: dict):
+    """Forward products, and for each the gradients of its weights and of its input; and the prior's density.
 
     The batch's images need no gradient; the pseudo-inputs do.
     """
-    forward = (
-        _network(sizes["B"], encoder(sizes))
-        + _network(sizes["K"], encoder(sizes))
-        + _network(sizes["B"], decoder(sizes))
-    )
+    forward = of_images + rest
     weights = [(k, m, n) for m, k, n in forward]
-    inputs = [(m, n, k) for m, k, n in forward[1:]]
+    inputs = [(m, n, k) for m, k, n in rest]
     return forward + weights + inputs + [(sizes["B"], 2 * sizes["D"], sizes["K"])] * 3
 
 
@@ -42,4 +67,4 @@ def log_likelihood(sizes: dict) -> list[tuple[int, int, int]]:
     return [*_network(sizes["S"], decoder(sizes)), (sizes["S"], 2 * sizes["D"], sizes["K"])]
 
 
-TASKS = {"train_step": train_step, "log_likelihood": log_likelihood}
+TASKS = {"train_step": train_step, "hvae_train_step": hvae_train_step, "log_likelihood": log_likelihood}

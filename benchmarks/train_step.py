@@ -1,4 +1,4 @@
-"""A train step of VAE + VampPrior (K = 500, batch 100): tfvamp, pythae, the bare matrix products."""
+"""A train step of VAE and HVAE + VampPrior (K = 500, batch 100): tfvamp, pythae, the bare matrix products."""
 
 from __future__ import annotations
 
@@ -27,6 +27,20 @@ def main(quick):
         "Train step",
         interleave(entries, rounds),
         "tfvamp",
+        rounds,
+        "a step of 100 images, K = 500",
+        keep=not quick,
+    )
+    step, bare = {**step, "model": "hvae"}, {**bare, "shapes": "hvae_train_step"}
+    entries = [
+        ("tfvamp, HVAE", ours, step),
+        ("bare matrix products, TensorFlow with XLA", ours, bare),
+        ("bare matrix products, NumPy", numpy, bare),
+    ]
+    report(
+        "Train step of the HVAE",
+        interleave(entries, rounds),
+        "tfvamp, HVAE",
         rounds,
         "a step of 100 images, K = 500",
         keep=not quick,

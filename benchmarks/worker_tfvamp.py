@@ -11,7 +11,7 @@ import tensorflow as tf
 from harness import serve
 
 from tfvamp import evaluation
-from tfvamp.models import VAE
+from tfvamp.models import MODELS
 from tfvamp.optimizers import NormalizedAdam
 
 keras.utils.set_random_seed(0)
@@ -19,9 +19,10 @@ _built: dict = {}
 
 
 def model(sizes):
-    if "model" not in _built:
-        _built["model"] = VAE((28, 28, 1), sizes["D"], sizes["H"], "vamp", sizes["K"])
-    return _built["model"]
+    kind = sizes.get("model", "vae")
+    if kind not in _built:
+        _built[kind] = MODELS[kind]((28, 28, 1), sizes["D"], sizes["H"], "vamp", sizes["K"])
+    return _built[kind]
 
 
 def images(count):
@@ -30,10 +31,12 @@ def images(count):
 
 def train_step(sizes):
     """One step: forward, backward, optimiser."""
-    if "step" not in _built:
-        model(sizes).compile(optimizer=NormalizedAdam(1e-4))
-        _built["step"] = tf.function(model(sizes).train_step, jit_compile=True, autograph=False)
-    x, step = tf.constant(images(sizes["B"])), _built["step"]
+    chosen = model(sizes)
+    key = f"step of {chosen.name}"
+    if key not in _built:
+        chosen.compile(optimizer=NormalizedAdam(1e-4))
+        _built[key] = tf.function(chosen.train_step, jit_compile=sizes.get("jit", True), autograph=False)
+    x, step = tf.constant(images(sizes["B"])), _built[key]
     float(step(x)["loss"])
     start = time.perf_counter()
     for _ in range(sizes["repeat"]):

@@ -1,9 +1,10 @@
 """Names and defaults that `--help` shows; a test asserts that they equal the library's."""
 
 DATASETS = ("mnist5k", "caltech101")
-MODELS = ("vae",)
+MODELS = ("vae", "hvae")
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped")
+OBJECTIVES = ("elbo", "iwae")
 PRESETS = ("paper",)
 PSEUDO_INPUT_INITS = ("normal", "images")
 SPLITS = ("train", "validation", "test")
@@ -16,6 +17,7 @@ BATCH_SIZE = 100
 WARMUP = 100
 PATIENCE = 50
 SEED = 0
+OBJECTIVE = "elbo"
 PSEUDO_INPUT_INIT = "normal"
 EVALUATION_SAMPLES = 5000
 

@@ -51,7 +51,7 @@ def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
             "bits per dimension": f"{result['bits_per_dim']:.4f}",
             "ELBO": f"{result['elbo']:.3f} nats = {result['reconstruction']:.3f} - {result['kl']:.3f}",
             "effective sample size": f"{ess['mean']:.1f} on average, {ess['min']:.1f} at least, of {samples}",
-            "active units": str(result["active_units"]),
+            **_by_layer(result),
             "data verified": "yes"
             if result["dataset_verified"]
             else "no: the source files are not the published ones",
@@ -59,3 +59,14 @@ def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
     )
     folder = RunFolder(run)
     click.echo(f"wrote {folder.evaluation_file(split)} and {folder.log_likelihood_file(split)}")
+
+
+def _by_layer(result) -> dict[str, str]:
+    """Active units, and the KL where there are several stochastic layers."""
+    active = result["active_units"]
+    if not isinstance(active, dict):
+        return {"active units": str(active)}
+    return {
+        "KL by layer": ", ".join(f"{name} {result[f'kl_{name}']:.3f}" for name in active) + " nats",
+        "active units": ", ".join(f"{name} {count}" for name, count in active.items()),
+    }

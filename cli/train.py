@@ -83,6 +83,21 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
     help=f"Likelihood: {choices.listed(choices.LIKELIHOODS)}.  [default: the data set's]",
 )
 @click.option(
+    "--objective",
+    metavar="NAME",
+    default=choices.OBJECTIVE,
+    show_default=True,
+    help=f"Bound that is trained: {choices.listed(choices.OBJECTIVES)}.",
+)
+@click.option(
+    "--importance-samples",
+    type=int,
+    metavar="S",
+    help="Samples inside the logarithm, for iwae.  [default: 1]",
+)
+@click.option("--num-samples", type=int, metavar="L", help="Samples outside the logarithm.  [default: 1]")
+@click.option("--dreg", is_flag=True, help="The doubly reparameterised gradient, for iwae.")
+@click.option(
     "--pseudo-input-init",
     metavar="NAME",
     default=choices.PSEUDO_INPUT_INIT,

@@ -56,11 +56,11 @@ def small_config(data_dir) -> TrainConfig:
     )
 
 
-def small_vae(prior: str = "vamp", event_shape=(6, 5, 1), **kwargs) -> tfvamp.models.VAE:
-    """An untrained VAE with D = 3, K = 5, 8 hidden units."""
+def small_model(kind: type, prior: str = "vamp", event_shape=(6, 5, 1), **kwargs):
+    """An untrained model with D = 3, K = 5, 8 hidden units."""
     tf.keras.utils.set_random_seed(3)
     pseudo_inputs = np.random.default_rng(1).uniform(0.2, 0.8, (5, *event_shape)).astype(np.float32)
-    return tfvamp.models.VAE(
+    return kind(
         event_shape=event_shape,
         latent_dims=3,
         hidden_units=8,
@@ -69,3 +69,11 @@ def small_vae(prior: str = "vamp", event_shape=(6, 5, 1), **kwargs) -> tfvamp.mo
         pseudo_inputs=pseudo_inputs,
         **kwargs,
     )
+
+
+def small_vae(prior: str = "vamp", **kwargs) -> tfvamp.models.VAE:
+    return small_model(tfvamp.models.VAE, prior, **kwargs)
+
+
+def small_hvae(prior: str = "vamp", **kwargs) -> tfvamp.models.HVAE:
+    return small_model(tfvamp.models.HVAE, prior, **kwargs)

@@ -42,9 +42,10 @@ def test_names_and_defaults_of_help_are_the_librarys():
     defaults = tfvamp.config.TrainConfig()
     assert tuple(tfvamp.datasets.CATALOG) == choices.DATASETS
     assert tfvamp.datasets.SPLITS == choices.SPLITS
-    assert tfvamp.config.MODELS == choices.MODELS
+    assert tuple(tfvamp.models.MODELS) == choices.MODELS
     assert tfvamp.models.PRIORS == choices.PRIORS
     assert tfvamp.models.LIKELIHOODS == choices.LIKELIHOODS
+    assert tfvamp.models.OBJECTIVES == choices.OBJECTIVES
     assert tuple(tfvamp.config.PRESETS) == choices.PRESETS
     assert tfvamp.config.PSEUDO_INPUT_INITS == choices.PSEUDO_INPUT_INITS
     for name in (
@@ -57,6 +58,7 @@ def test_names_and_defaults_of_help_are_the_librarys():
         "patience",
         "seed",
         "pseudo_input_init",
+        "objective",
     ):
         assert getattr(choices, name.upper()) == getattr(defaults, name), name
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import tfvamp
 from tfvamp import layers, models, networks
-from tfvamp.networks.mlp import MLPDecoder, MLPEncoder
+from tfvamp.networks.mlp import MLPDecoder, MLPEncoder, MLPJointDecoder, MLPJointEncoder
 
 B, D, SHAPE = 6, 2, (3, 2, 1)
 
@@ -66,6 +66,18 @@ def vamp_model() -> keras.Model:
     return keras.Model(x, prior(encoder(x)[0]))
 
 
+def joint_encoder_model() -> keras.Model:
+    x = keras.Input(SHAPE)
+    z2 = keras.layers.Dense(D)(keras.layers.Flatten()(x))
+    return keras.Model(x, Moments()(MLPJointEncoder(SHAPE, D, 5)(x, z2)))
+
+
+def joint_decoder_model() -> keras.Model:
+    z = keras.Input((4,))
+    decoder = MLPJointDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, 4, 5)
+    return keras.Model(z, Moments()(decoder(keras.layers.Dense(4)(z), z)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     layer: type
@@ -93,6 +105,8 @@ CASES = [
         MLPDecoder,
         lambda: around(MLPDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, 4, 5), after=Moments()),
     ),
+    Case(MLPJointEncoder, joint_encoder_model),
+    Case(MLPJointDecoder, joint_decoder_model),
 ]
 BASES = {layers.DistributionLayer, layers.PriorLayer}  # abstract: their subclasses have the cases
 
@@ -137,7 +151,9 @@ def test_every_public_layer_has_a_case():
         value
         for module in (layers, networks.mlp)
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, keras.layers.Layer)
+        if isinstance(value, type)
+        and issubclass(value, keras.layers.Layer)
+        and not value.__name__.startswith("_")
     }
     assert public - BASES == {case.layer for case in CASES}
 
@@ -305,4 +321,5 @@ def test_decoders_take_any_leading_dimensions(leading):
 
 
 def test_models_are_in_the_registry():
-    assert keras.saving.get_registered_name(models.VAE) == "tfvamp>VAE"
+    for kind in models.MODELS.values():
+        assert keras.saving.get_registered_name(kind) == f"tfvamp>{kind.__name__}"

@@ -7,29 +7,36 @@ import scipy.stats
 import tensorflow as tf
 
 from tests import twins
-from tests.conftest import small_vae
+from tests.conftest import small_hvae, small_vae
 from tfvamp import seeds
 from tfvamp.errors import UsageError
 from tfvamp.layers import BernoulliLikelihood
-from tfvamp.models import PRIORS, VAE
+from tfvamp.models import HVAE, PRIORS, VAE
 from tfvamp.optimizers import NormalizedAdam
 
+both_models = pytest.mark.parametrize("small", [small_vae, small_hvae])
+every_pair = pytest.mark.parametrize(
+    "small, prior",
+    [*((small_vae, prior) for prior in PRIORS), (small_hvae, "standard"), (small_hvae, "vamp")],
+)
 
+
+@pytest.mark.parametrize("kind, size", [(VAE, 1_116_864), (HVAE, 2_431_024)])
 @pytest.mark.parametrize(
     "prior, extra",
     [("standard", 0), ("mog", 2 * 500 * 40), ("vamp", 500 * 784), ("vamp-weighted", 500 * 784 + 500)],
 )
-def test_parameter_counts(prior, extra):
-    model = VAE(prior=prior)
+def test_parameter_counts(kind, size, prior, extra):
+    model = kind(prior=prior)
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    assert trainable == 1_116_864 + extra
+    assert trainable == size + extra
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-def test_every_trainable_variable_gets_a_gradient(prior, images):
-    model = small_vae(prior)
+@every_pair
+def test_every_trainable_variable_gets_a_gradient(small, prior, images):
+    model = small(prior)
     with tf.GradientTape() as tape:
-        loss = -tf.reduce_mean(model.elbo(images, seeds.stateless(0)).elbo)
+        loss = -tf.reduce_mean(model.elbo(images, seeds.stateless(0)).bound)
     gradients = tape.gradient(loss, model.trainable_variables)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         assert gradient is not None and np.isfinite(gradient).all() and np.abs(gradient).max() > 0, (
@@ -38,7 +45,7 @@ def test_every_trainable_variable_gets_a_gradient(prior, images):
     names = {v.path.split("/")[0] for v in model.trainable_variables}
     assert names == {"encoder", "decoder"} | (
         {"prior"} if prior in ("mog", "vamp", "vamp-weighted") else set()
-    )
+    ) | ({"encoder_z1", "prior_z1"} if small is small_hvae else set())
 
 
 def test_the_prior_alone_teaches_the_encoder(images):
@@ -51,11 +58,11 @@ def test_the_prior_alone_teaches_the_encoder(images):
         assert gradient is not None and np.abs(gradient).max() > 0, variable.path
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-def test_eager_graph_and_xla_take_the_same_steps(prior, images):
+@every_pair
+def test_eager_graph_and_xla_take_the_same_steps(small, prior, images):
     results, reference = [], None
     for jit in (None, False, True):
-        model = small_vae(prior)
+        model = small(prior)
         model.compile(optimizer=NormalizedAdam(1e-2))
         step = (
             model.train_step
@@ -74,8 +81,9 @@ def test_eager_graph_and_xla_take_the_same_steps(prior, images):
     np.testing.assert_allclose(results[2], results[0], rtol=1e-4)
 
 
-def test_train_step_reports_means_over_examples(images):
-    model = small_vae("standard")
+@both_models
+def test_train_step_reports_means_over_examples(small, images):
+    model = small("standard")
     model.compile(optimizer=NormalizedAdam(1e-12))
     model.beta.assign(0.5)
     model.train_step(tf.constant(images[:5]))
@@ -91,9 +99,10 @@ def test_train_step_reports_means_over_examples(images):
     assert float(logs["loss"]) == pytest.approx((0.5 * kl - reconstruction).mean(), rel=1e-5)
 
 
-def test_noise_depends_on_the_iteration_and_the_seed(images):
+@both_models
+def test_noise_depends_on_the_iteration_and_the_seed(small, images):
     def first_losses(seed):
-        model = small_vae("standard", seed=seed)
+        model = small("standard", seed=seed)
         model.compile(optimizer=NormalizedAdam(1e-12))
         losses = []
         for _ in range(2):
@@ -106,8 +115,9 @@ def test_noise_depends_on_the_iteration_and_the_seed(images):
     assert len({*a, *b}) == 4
 
 
-def test_validation_noise_differs_from_batch_to_batch(images):
-    model = small_vae("standard")
+@both_models
+def test_validation_noise_differs_from_batch_to_batch(small, images):
+    model = small("standard")
     model.compile(optimizer=NormalizedAdam(1e-3))
     first = float(model.test_step(tf.constant(images))["elbo"])
     both = float(model.test_step(tf.constant(images))["elbo"])
@@ -116,11 +126,13 @@ def test_validation_noise_differs_from_batch_to_batch(images):
     assert first == float(model.test_step(tf.constant(images))["elbo"])
 
 
-def test_fit_evaluate_predict(images):
-    model = small_vae("vamp")
+@both_models
+def test_fit_evaluate_predict(small, images):
+    model = small("vamp")
     model.compile(optimizer=NormalizedAdam(1e-2))
     history = model.fit(images, batch_size=4, epochs=30, verbose=0).history
-    assert set(history) == {"loss", "elbo", "reconstruction", "kl"}
+    by_layer = {"kl_z1", "kl_z2"} if small is small_hvae else set()
+    assert set(history) == {"loss", "elbo", "reconstruction", "kl"} | by_layer
     assert history["elbo"][-1] > history["elbo"][0] + 1
     assert model.evaluate(images, verbose=0, return_dict=True)["elbo"] < 0
     assert model.predict(images, verbose=0).shape == images.shape
@@ -171,9 +183,9 @@ def test_pixels_are_drawn_with_their_probabilities():
     assert (np.abs(draws.mean(0) - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-def test_sampling(prior):
-    model = small_vae(prior)
+@every_pair
+def test_sampling(small, prior):
+    model = small(prior)
     images = model.sample(9, seed=7).numpy()
     assert images.shape == (9, 6, 5, 1) and images.min() > 0 and images.max() < 1
     np.testing.assert_array_equal(images, model.sample(9, seed=7))
@@ -186,6 +198,28 @@ def test_a_component_generates_from_its_own_posterior():
     components = model.prior.components()
     z = components[3].sample(5, seed=seeds.fold_in_name(seeds.as_seed(1), "latents"))
     np.testing.assert_allclose(model.sample(5, 1, component=3), model.decoder(z).mean(), rtol=1e-5)
+
+
+def test_two_layers_generate_by_ancestral_sampling():
+    """z2 from the prior, z1 from p(z1 | z2), x from both; without noise the means."""
+    model = small_hvae("vamp")
+    seed = seeds.as_seed(1)
+    z2 = model.prior.sample(5, seeds.fold_in_name(seed, "latents"))
+    z1 = model.prior_z1(z2)
+    noise = seeds.normal([5, 3], seeds.fold_in_name(seed, "z1"))
+    drawn = z1.loc + tf.exp(0.5 * z1.log_variance) * noise
+    np.testing.assert_allclose(model.sample(5, 1), model.decoder(z2, drawn).mean(), rtol=1e-5)
+    np.testing.assert_allclose(model.generate(z2).mean(), model.decoder(z2, z1.loc).mean(), rtol=1e-5)
+
+
+def test_two_layers_reconstruct_through_both(images):
+    model = small_hvae("vamp")
+    z2 = model.encoder(images).loc
+    z1 = model.encoder_z1(images, z2).loc
+    np.testing.assert_allclose(model(images), model.decoder(z2, z1).mean(), rtol=1e-5)
+    drawn = model.reconstruct(images, 3).mean().numpy()
+    np.testing.assert_array_equal(drawn, model.reconstruct(images, 3).mean())
+    assert np.abs(drawn - model(images)).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -219,7 +253,7 @@ def test_a_prior_of_ones_own(images):
 
     model = VAE((6, 5, 1), 3, 8, prior=lambda encoder: VampPriorLayer(encoder, 2, (6, 5, 1), weighted=True))
     assert model.prior.num_components == 2
-    assert model.elbo(images, seeds.stateless(0)).elbo.shape == (8,)
+    assert model.elbo(images, seeds.stateless(0)).bound.shape == (8,)
     with pytest.raises(TypeError, match="a VAE with a prior of your own has no config"):
         model.get_config()
 
@@ -251,9 +285,9 @@ def test_normalisation_is_per_variable():
     np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-def test_keras_files_give_the_model_back(prior, tmp_path, images):
-    model = small_vae(prior)
+@every_pair
+def test_keras_files_give_the_model_back(small, prior, tmp_path, images):
+    model = small(prior)
     model.save(tmp_path / "model.keras")
     copy = keras.models.load_model(tmp_path / "model.keras")  # safe_mode is on
     np.testing.assert_array_equal(copy(images), model(images))

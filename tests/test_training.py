@@ -13,7 +13,7 @@ import rich.console
 import tensorflow as tf
 
 import tfvamp
-from tfvamp import training
+from tfvamp import runs, training
 from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
 from tfvamp.training import loop
@@ -424,3 +424,51 @@ def test_evaluate_writes_its_files(small_config, tmp_path):
     assert document == json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert tfvamp.evaluate(tmp_path / "run", 20, split="train", limit=10)["num_examples"] == 10
     assert math.isfinite(other["log_likelihood"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", tfvamp.models.MODELS)
+@pytest.mark.parametrize("prior", tfvamp.models.PRIORS)
+def test_every_model_with_every_prior(model, prior, small_config, tmp_path):
+    """Two epochs, an evaluation, an encoding, pictures, and a run resumed, by one path for all."""
+    config = dataclasses.replace(small_config, model=model, prior=prior, epochs=2, jit=True)
+    tfvamp.train(config, tmp_path / "run")
+    history = RunFolder.open(tmp_path / "run").read_history()
+    parts = [name for name in history[0] if name.startswith("val_kl_")]
+    result = tfvamp.evaluate(tmp_path / "run", num_samples=5, limit=6)
+    names = tfvamp.load(tmp_path / "run").latent_names
+    several = len(names) > 1
+    assert parts == ([f"val_kl_{name}" for name in names] if several else [])
+    for row in history:
+        assert row["val_elbo"] == pytest.approx(row["val_reconstruction"] - row["val_kl"], rel=1e-5)
+        assert not parts or row["val_kl"] == pytest.approx(sum(row[name] for name in parts), rel=1e-5)
+    assert set(result["active_units"]) == set(names) if several else isinstance(result["active_units"], int)
+    arrays = runs.encode(tmp_path / "run", limit=6)
+    assert {array.shape for name, array in arrays.items() if name != "label"} == {(6, 4)}
+    assert len(arrays) == 1 + 2 * len(names)
+    assert len(runs.plot(tmp_path / "run")) == 4 + 2 * prior.startswith("vamp")
+    tfvamp.resume(tmp_path / "run", epochs=3)
+    assert len(RunFolder.open(tmp_path / "run").read_history()) == 3
+
+
+@pytest.mark.parametrize("dreg", [False, True])
+def test_importance_weighted_training(dreg, small_config, tmp_path):
+    config = dataclasses.replace(
+        small_config, objective="iwae", importance_samples=3, num_samples=2, dreg=dreg
+    )
+    tfvamp.train(config, tmp_path / "run")
+    model = tfvamp.load(tmp_path / "run")
+    assert model.objective == tfvamp.models.Objective("iwae", 2, 3, dreg)
+    last = RunFolder.open(tmp_path / "run").read_history()[-1]
+    assert last["beta"] == 1.0 and last["train_loss"] < -last["train_elbo"]  # the bound is above the ELBO
+
+
+def test_a_checkpoint_of_another_model_is_refused(small_config, tmp_path):
+    tfvamp.train(dataclasses.replace(small_config, epochs=1), tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    document["settings"]["model"] = "hvae"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match="belong"):
+        tfvamp.load(tmp_path / "run")
+    with pytest.raises(RunError, match="belongs to another model"):
+        tfvamp.resume(tmp_path / "run", epochs=2)

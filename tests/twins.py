@@ -37,7 +37,7 @@ class VAETwin:
 
     def __init__(self, model):
         self.weights = {
-            v.path.split("/", 1)[-1] if v.path.startswith("vae") else v.path: v.numpy()
+            v.path.split("/", 1)[-1] if v.path.startswith(("vae", "hvae")) else v.path: v.numpy()
             for v in model.variables
         }
         self.weights = {name: value.astype(np.float64) for name, value in self.weights.items()}
@@ -68,3 +68,34 @@ class VAETwin:
         prior = mixture_log_prob(z, logits, *self.encoder(pseudo_inputs))
         reconstruction = bernoulli_log_prob(x.reshape(len(x), -1), self.decoder_logits(z))
         return reconstruction, diagonal_gaussian_log_prob(z, loc, log_variance) - prior
+
+
+class HVAETwin(VAETwin):
+    """The two-layer HVAE with a VampPrior on z2, from the weights of a model."""
+
+    def gaussian(self, prefix, h):
+        return self.linear(f"{prefix}/loc", h), np.clip(self.linear(f"{prefix}/log_variance", h), -6.0, 2.0)
+
+    def terms(self, x, z2, z1):
+        """Each log-density, [B]: of x, z1 and z2 under the model, and of z1 and z2 under q."""
+        x, z2, z1 = (np.asarray(a, np.float64) for a in (x, z2, z1))
+        pixels = x.reshape(len(x), -1)
+        joint = np.concatenate(
+            [self.layer("encoder_z1/gated_x", pixels), self.layer("encoder_z1/gated_z2", z2)], axis=1
+        )
+        q1 = self.gaussian("encoder_z1/posterior", self.layer("encoder_z1/gated_joint", joint))
+        h = self.layer("prior_z1/gated_2", self.layer("prior_z1/gated_1", z2))
+        p1 = self.gaussian("prior_z1/posterior", h)
+        joint = np.concatenate(
+            [self.layer("decoder/gated_z1", z1), self.layer("decoder/gated_z2", z2)], axis=1
+        )
+        logits = self.linear("decoder/pixels", self.layer("decoder/gated_joint", joint))
+        pseudo_inputs = np.clip(self.weights["prior/pseudo_inputs"], 0.0, 1.0)
+        weights = self.weights.get("prior/logits", np.zeros(len(pseudo_inputs)))
+        return {
+            "x": bernoulli_log_prob(pixels, logits),
+            "p_z1": diagonal_gaussian_log_prob(z1, *p1),
+            "p_z2": mixture_log_prob(z2, weights, *self.encoder(pseudo_inputs)),
+            "q_z1": diagonal_gaussian_log_prob(z1, *q1),
+            "q_z2": diagonal_gaussian_log_prob(z2, *self.encoder(x)),
+        }

@@ -11,9 +11,8 @@ from typing import Any
 from tfvamp import seeds
 from tfvamp.datasets.catalog import CATALOG, DatasetSpec
 from tfvamp.errors import UsageError, check_choice
-from tfvamp.models import LIKELIHOODS, PRIORS
+from tfvamp.models import LIKELIHOODS, MODELS, PRIORS, Objective
 
-MODELS = ("vae",)
 PSEUDO_INPUT_INITS = ("normal", "images")
 
 # Settings of the paper's published code where ours differ; docs/results.md says why they do.
@@ -40,6 +39,10 @@ class TrainConfig:
       hidden_units: width of the hidden layers.
       pseudo_input_init: "normal" (the data set's mean and deviation) or "images" (random
         training images plus N(0, 0.01^2)); the prior vamp-data always takes plain images.
+      objective: "elbo" or "iwae".
+      num_samples: L, samples averaged outside the logarithm in training.
+      importance_samples: S, samples averaged inside it; "iwae" alone.
+      dreg: the doubly reparameterised gradient; "iwae" alone.
       jit: compile the training step with XLA.
       limit: at most this many examples of each split.
       data_dir: where TFDS keeps prepared data.
@@ -60,6 +63,10 @@ class TrainConfig:
     latent_dims: int = 40
     hidden_units: int = 300
     pseudo_input_init: str = "normal"
+    objective: str = "elbo"
+    num_samples: int = 1
+    importance_samples: int = 1
+    dreg: bool = False
     jit: bool = True
     limit: int | None = None
     data_dir: str | None = None
@@ -81,6 +88,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}; got {value}")
+        Objective(
+            self.objective, self.num_samples, self.importance_samples, self.dreg
+        )  # refuses what is none
         if self.seed > seeds.LARGEST:
             raise UsageError(f"seed must be at most {seeds.LARGEST}; got {self.seed}")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):

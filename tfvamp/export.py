@@ -19,12 +19,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfvamp import objectives, runs, seeds
+from tfvamp import runs, seeds
 from tfvamp.errors import RunError, UsageError
-from tfvamp.evaluation.log_likelihood import ROWS
+from tfvamp.evaluation.log_likelihood import ROWS, noise_of, weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.priors import VampPriorLayer
-from tfvamp.models import VAE
+from tfvamp.models import LatentVariableModel
 from tfvamp.training.run_folder import PACKAGES, RunFolder, write_json
 
 LARGEST_ARRAY = 2**25  # values: 128 MiB of float32 for images asked for, or for the noise of one image
@@ -74,7 +74,7 @@ def export_run(
 
 
 def export(
-    model: VAE,
+    model: LatentVariableModel,
     output_dir: str | os.PathLike,
     metadata: dict[str, Any] | None = None,
     overwrite: bool = False,
@@ -129,7 +129,7 @@ def export(
     return document
 
 
-def saved_model(model: VAE) -> tf.Module:
+def saved_model(model: LatentVariableModel) -> tf.Module:
     """What `export` writes: a module with the functions, and the weights of encoder and decoder.
 
     >>> tf.saved_model.save(saved_model(model), "folder")  # doctest: +SKIP
@@ -150,7 +150,7 @@ class Functions:
       limits: the largest `n` and `num_samples`.
     """
 
-    def __init__(self, model: VAE):
+    def __init__(self, model: LatentVariableModel):
         self.model = model
         self.event_shape = tuple(model.event_shape)
         self.prior, self.components = model.prior(), model.prior.components()  # tensors from here on
@@ -177,7 +177,7 @@ class Functions:
 
     def sample(self, n, seed):
         n = self._checked_n(n)
-        return self._images(self.prior.sample(n, seed=seeds.fold_in_name(seed, "latents")))
+        return self._images(self.prior.sample(n, seed=seeds.fold_in_name(seed, "latents")), n, seed)
 
     def sample_component(self, k, n, seed):
         k = _checked(
@@ -185,7 +185,7 @@ class Functions:
         )
         component = DiagonalGaussian(self.components.loc[k], self.components.log_variance[k])
         n = self._checked_n(n)
-        return self._images(component.sample(n, seed=seeds.fold_in_name(seed, "latents")))
+        return self._images(component.sample(n, seed=seeds.fold_in_name(seed, "latents")), n, seed)
 
     def encode(self, images):
         return self.unchecked_encode(_checked_images(images))
@@ -199,11 +199,10 @@ class Functions:
         return self.unchecked_decode(_checked(latents, finite, "latents must be finite", show=False))
 
     def unchecked_decode(self, latents):
-        return {"images": self.model.decoder(latents).mean()}
+        return {"images": self.model.generate(latents).mean()}
 
     def reconstruct(self, images, seed):
-        posterior = self._posterior(_checked_images(images))
-        return self.unchecked_decode(posterior.sample(seed=seeds.fold_in_name(seed, "latents")))
+        return {"images": self.model.reconstruct(_checked_images(images), seed).mean()}
 
     def log_likelihood(self, images, num_samples, seed):
         """As `evaluation.evaluate`, in float64 where it adds; ROWS latents at a time, never [S, K, D]."""
@@ -216,28 +215,22 @@ class Functions:
         )  # [s, 0] -> stateless(s, "evaluate")
 
         def of_block(start, stop):
-            noise = tf.map_fn(
-                lambda index: seeds.normal(
-                    [num_samples, *self.prior.event_shape], seeds.fold_in(base, index)
-                ),
-                tf.range(start, stop),
-                fn_output_signature=tf.TensorSpec([None, *self.prior.event_shape], tf.float32),
-            )
-            return self._log_likelihood(images[start:stop], tf.transpose(noise, [1, 0, 2]))
+            indices = tf.range(start, stop)
+            noise = noise_of(base, indices, num_samples, self.prior.event_shape[0], self.model.levels)
+            return self._log_likelihood(images[start:stop], noise)
 
         block = tf.maximum(1, ROWS // num_samples)
         return {"log_likelihood": _in_blocks(of_block, tf.shape(images)[0], block, [None])}
 
     def _log_likelihood(self, images, noise):
-        """Estimates [B] from noise [S, B, D], by a running logsumexp over blocks of samples."""
-        posterior = self._posterior(images)
-        scale = tf.exp(0.5 * posterior.log_variance)
-        num_samples, block = tf.shape(noise)[0], tf.maximum(1, ROWS // tf.shape(images)[0])
+        """Estimates [B] from noise [S, B, D] for each layer, by a running logsumexp over blocks of samples."""
+        posterior, generator = self._posterior(images), self.model.generator(self.prior)
+        num_samples, block = tf.shape(noise[0])[0], tf.maximum(1, ROWS // tf.shape(images)[0])
 
         def body(start, total):
-            z = posterior.loc + scale * noise[start : start + block]  # [S, B, D]
-            reconstruction, kl = objectives.parts(z, posterior, self.model.decoder, self.prior, images)
-            log_weights = tf.cast(reconstruction, tf.float64) - tf.cast(kl, tf.float64)
+            draws = [of_layer[start : start + block] for of_layer in noise]
+            parts = tf.cast(weight_parts(posterior, generator, images, draws), tf.float64)
+            log_weights = parts[0] - tf.reduce_sum(parts[1:], axis=0)  # [S, B]
             return start + block, tf.reduce_logsumexp(tf.concat([total[None], log_weights], axis=0), axis=0)
 
         start = (tf.constant(0), tf.fill([tf.shape(images)[0]], tf.constant(-math.inf, tf.float64)))
@@ -250,10 +243,13 @@ class Functions:
     def _posterior(self, images) -> DiagonalGaussian:
         return as_diagonal_gaussian(self.model.encoder(images, training=False))
 
-    def _images(self, latents):
-        """The means of p(x | z) at latents [n, D], ROWS of them at a time."""
+    def _images(self, latents, n, seed):
+        """The means of p(x | z) at top latents [n, D] and draws of those below, ROWS at a time."""
+        noise = self.model.noise_below(n, seed)
         means = _in_blocks(
-            lambda start, stop: self.model.decoder(latents[start:stop]).mean(),
+            lambda start, stop: self.model.generate(
+                latents[start:stop], [of_layer[start:stop] for of_layer in noise]
+            ).mean(),
             tf.shape(latents)[0],
             ROWS,
             [None, *self.event_shape],
@@ -295,7 +291,7 @@ def _in_blocks(function: Callable, count: tf.Tensor, size: int | tf.Tensor, shap
 
 def _module(functions: Functions) -> tf.Module:
     module = tf.Module()
-    layers = (functions.model.encoder, functions.model.decoder)
+    layers = [layer for layer in functions.model.layers if layer is not functions.model.prior]
     module.weights = [variable.value for layer in layers for variable in layer.variables]
     for name, arguments in functions.signatures.items():
         function = _with_shapes(getattr(functions, name), arguments)

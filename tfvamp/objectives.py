@@ -1,68 +1,234 @@
-"""Objectives as pure functions of distributions, data and a seed; in nats, higher is better."""
+"""Objectives as pure functions of distributions, data and noise; in nats, higher is better.
+
+A model has one stochastic layer or several, from the top, which the prior is on, down to the
+data: p(x | z_1 .. z_L) p(z_1 | z_2) .. p(z_L), with posteriors q(z_L | x) .. q(z_1 | x, z_2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-Decoder = Callable[[tf.Tensor], tfd.Distribution]
+from tfvamp import seeds
+from tfvamp.layers.gaussian import DiagonalGaussian
+
+
+class Level(NamedTuple):
+    """A stochastic layer below the top one.
+
+    Attributes:
+      name: of its latents.
+      dims: D, how many.
+      posterior: from images [B, H, W, C] and the latents above [..., B, D] to q(z | x, z_above).
+      prior: from the latents above to p(z | z_above).
+    """
+
+    name: str
+    dims: int
+    posterior: Callable[[tf.Tensor, tf.Tensor], DiagonalGaussian]
+    prior: Callable[[tf.Tensor], DiagonalGaussian]
+
+
+class Generator(NamedTuple):
+    """p(x, z): the prior on the top latents, the layers below, and the decoder of all latents.
+
+    Attributes:
+      prior: p(z_L).
+      decoder: from latents, the top ones first, to p(x | z_1 .. z_L).
+      levels: the layers below the top one, from the top down.
+    """
+
+    prior: tfd.Distribution
+    decoder: Callable[..., tfd.Distribution]
+    levels: Sequence[Level] = ()
 
 
 class Parts(NamedTuple):
-    """The two parts of log p(x, z) - log q(z | x) at given latents, [..., B] each, in nats.
+    """The parts of log p(x, z) - log q(z | x) at given latents, [..., B] each, in nats.
 
     Attributes:
       reconstruction: log p(x | z).
-      kl: log q(z | x) - log p(z), whose mean over q is the Kullback-Leibler divergence.
+      kls: log q(z_l | ..) - log p(z_l | ..) of each layer from the top down, whose means over q are
+        the Kullback-Leibler divergences.
     """
 
     reconstruction: tf.Tensor
-    kl: tf.Tensor
+    kls: tuple[tf.Tensor, ...]
+
+    @property
+    def kl(self) -> tf.Tensor:
+        """The sum over the layers."""
+        return tf.add_n(self.kls)
 
 
-class Elbo(NamedTuple):
-    """The evidence lower bound and its parts: elbo = reconstruction - beta kl, [B] each, in nats."""
+class Bound(NamedTuple):
+    """A lower bound on log p(x) and what it is made of, [B] each, in nats.
 
-    elbo: tf.Tensor
+    Attributes:
+      bound: its value, the KL weighed by beta.
+      reconstruction, kl, kls: means over the samples; `kl` is the sum of `kls` over the layers.
+      surrogate: what has the gradient to follow; the bound itself but for the doubly
+        reparameterised gradient, where its value means nothing.
+    """
+
+    bound: tf.Tensor
     reconstruction: tf.Tensor
     kl: tf.Tensor
+    kls: tuple[tf.Tensor, ...]
+    surrogate: tf.Tensor
 
 
-def parts(z: tf.Tensor, posterior: tfd.Distribution, decoder: Decoder, prior: tfd.Distribution, x) -> Parts:
-    """The parts at latents z [..., B, D] for images x [B, H, W, C].
+Noise = Sequence[tf.Tensor]
+
+
+def noise(
+    posterior: DiagonalGaussian, levels: Sequence[Level], seed: tf.Tensor, num_samples: int
+) -> list[tf.Tensor]:
+    """Standard normal draws [S, B, D] for each layer, from the top down."""
+    shape = tf.concat([[num_samples], tf.shape(posterior.loc)], axis=0)
+    draws = [seeds.normal(shape, seed, posterior.dtype)]
+    for level in levels:
+        shape = tf.concat([shape[:-1], [level.dims]], axis=0)
+        draws.append(seeds.normal(shape, seeds.fold_in_name(seed, level.name), posterior.dtype))
+    return draws
+
+
+def infer(
+    posterior: DiagonalGaussian, levels: Sequence[Level], x: tf.Tensor, noise: Noise
+) -> tuple[list[tf.Tensor], list[DiagonalGaussian]]:
+    """Latents [..., B, D] by reparameterised noise, the top ones first, and the posteriors that they are drawn from."""
+    posteriors = [posterior]
+    latents = [posterior.at(noise[0])]
+    for level, draw in zip(levels, noise[1:], strict=True):
+        posteriors.append(level.posterior(x, latents[-1]))
+        latents.append(posteriors[-1].at(draw))
+    return latents, posteriors
+
+
+def parts(
+    latents: Sequence[tf.Tensor], posteriors: Sequence[DiagonalGaussian], generator: Generator, x
+) -> Parts:
+    """The parts at latents [..., B, D], the top ones first, for images x [B, H, W, C].
 
     Their difference is the log importance weight log p(x, z) / q(z | x).
     """
-    reconstruction = decoder(z).log_prob(x)
-    kl = posterior.log_prob(z) - prior.log_prob(z)
-    return Parts(reconstruction, kl)
+    log_q = [q.log_prob(z) for q, z in zip(posteriors, latents, strict=True)]
+    reconstruction, log_p = _joint(latents, generator, x)
+    return Parts(reconstruction, tuple(q - p for q, p in zip(log_q, log_p, strict=True)))
+
+
+def _joint(latents, generator: Generator, x) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """log p(x | z) and log p(z_l | z_above) of each layer from the top down."""
+    log_p = [generator.prior.log_prob(latents[0])]
+    for level, above, z in zip(generator.levels, latents[:-1], latents[1:], strict=True):
+        log_p.append(level.prior(above).log_prob(z))
+    return generator.decoder(*latents).log_prob(x), log_p
 
 
 def elbo(
-    posterior: tfd.Distribution,
-    decoder: Decoder,
-    prior: tfd.Distribution,
+    posterior: DiagonalGaussian,
+    generator: Generator,
     x: tf.Tensor,
-    seed: tf.Tensor,
+    noise: Noise,
     beta: float | tf.Tensor = 1.0,
-    num_samples: int = 1,
-) -> Elbo:
+) -> Bound:
     """E_q(z|x)[log p(x | z)] - beta KL(q(z | x) || p(z)), by Monte Carlo with the same z in both.
 
     Tomczak and Welling (2018), equations 1-3. No closed form exists for a mixture prior.
 
     Args:
-      posterior: q(z | x), batch shape [B], event shape [D].
-      decoder: from latents [S, B, D] to p(x | z).
-      prior: p(z), event shape [D].
+      posterior: q(z_L | x), batch shape [B], event shape [D].
+      generator: p(x, z).
       x: images [B, H, W, C].
-      seed: stateless, [2].
+      noise: standard normal draws [S, B, D] for each layer (`noise`); S samples are averaged
+        outside the logarithm.
       beta: weight of the KL (warm-up).
-      num_samples: S, averaged outside the logarithm.
     """
-    z = posterior.sample(num_samples, seed=seed)  # [S, B, D]
-    reconstruction, kl = (tf.reduce_mean(part, axis=0) for part in parts(z, posterior, decoder, prior, x))
-    return Elbo(reconstruction - beta * kl, reconstruction, kl)
+    latents, posteriors = infer(posterior, generator.levels, x, noise)
+    at = parts(latents, posteriors, generator, x)
+    bound = tf.reduce_mean(at.reconstruction - beta * at.kl, axis=0)
+    return _bound(at, bound, bound)
+
+
+def iwae_bound(
+    posterior: DiagonalGaussian,
+    generator: Generator,
+    x: tf.Tensor,
+    noise: Noise,
+    beta: float | tf.Tensor = 1.0,
+    num_importance_samples: int = 5,
+    doubly_reparameterized: bool = False,
+) -> Bound:
+    """E[log 1/S sum_s w_s], w = p(x, z) / q(z | x): Burda, Grosse and Salakhutdinov (2016), equation 8.
+
+    With one importance sample it is the ELBO; it grows with their number.
+
+    Args:
+      posterior, generator, x, beta: as for `elbo`; beta weighs the KL within log w.
+      noise: draws [L S, B, D] for each layer: L bounds are averaged.
+      num_importance_samples: S.
+      doubly_reparameterized: `surrogate` has the gradient of Tucker, Lawson, Gu and Maddison (2019),
+        whose expectation is the same and whose noise is less.
+    """
+    latents, posteriors = infer(posterior, generator.levels, x, noise)
+    if doubly_reparameterized:
+        at, surrogate = _doubly_reparameterized(
+            latents, posterior, generator, x, beta, num_importance_samples
+        )
+    else:
+        at, surrogate = parts(latents, posteriors, generator, x), None
+    log_weights = _grouped(at.reconstruction - beta * at.kl, num_importance_samples)  # [L, S, B]
+    bound = tf.reduce_logsumexp(log_weights, axis=1) - math.log(num_importance_samples)
+    bound = tf.reduce_mean(bound, axis=0)
+    return _bound(at, bound, bound if surrogate is None else surrogate)
+
+
+def _doubly_reparameterized(
+    latents, posterior, generator, x, beta, num_importance_samples
+) -> tuple[Parts, tf.Tensor]:
+    """The parts, and a surrogate [B] with the doubly reparameterised gradient.
+
+    With w the normalised weights, g = d log w / d z at fixed parameters of q and p, and z' the
+    reparameterised latents: sum_s stop(w) log p(x, stop(z)) + stop(((1 - beta) w + beta w^2) g) z'.
+    The first term trains p, the encoder inside a VampPrior included; the second trains q.
+    """
+    fixed = [tf.stop_gradient(z) for z in latents]
+    with tf.GradientTape() as tape:
+        tape.watch(fixed)
+        posteriors = [
+            DiagonalGaussian(tf.stop_gradient(posterior.loc), tf.stop_gradient(posterior.log_variance))
+        ]
+        posteriors += [
+            level.posterior(x, above) for level, above in zip(generator.levels, fixed[:-1], strict=True)
+        ]
+        log_q = [q.log_prob(z) for q, z in zip(posteriors, fixed, strict=True)]
+        reconstruction, log_p = _joint(fixed, generator, x)
+        log_joint = reconstruction + beta * tf.add_n(log_p)
+        log_weights = log_joint - beta * tf.add_n(log_q)
+    slopes = tape.gradient(log_weights, fixed)
+    weights = tf.nn.softmax(_grouped(log_weights, num_importance_samples), axis=1)
+    weights = tf.stop_gradient(tf.reshape(weights, tf.shape(log_weights)))  # [L S, B]
+    through_z = ((1.0 - beta) * weights + beta * weights**2)[..., tf.newaxis]
+    surrogate = weights * log_joint + tf.add_n(
+        [
+            tf.reduce_sum(tf.stop_gradient(through_z * slope) * z, axis=-1)
+            for slope, z in zip(slopes, latents, strict=True)
+        ]
+    )
+    surrogate = tf.reduce_sum(_grouped(surrogate, num_importance_samples), axis=1)
+    at = Parts(reconstruction, tuple(q - p for q, p in zip(log_q, log_p, strict=True)))
+    return at, tf.reduce_mean(surrogate, axis=0)
+
+
+def _grouped(values: tf.Tensor, num_importance_samples: int) -> tf.Tensor:
+    """[L S, B] as [L, S, B]."""
+    return tf.reshape(values, [-1, num_importance_samples, tf.shape(values)[-1]])
+
+
+def _bound(at: Parts, bound: tf.Tensor, surrogate: tf.Tensor) -> Bound:
+    kls = tuple(tf.reduce_mean(kl, axis=0) for kl in at.kls)
+    return Bound(bound, tf.reduce_mean(at.reconstruction, axis=0), tf.add_n(kls), kls, surrogate)

@@ -15,7 +15,7 @@ from tfvamp import datasets, evaluation, plots
 from tfvamp.datasets import CATALOG, Dataset
 from tfvamp.errors import RunError
 from tfvamp.layers.priors import VampPriorLayer
-from tfvamp.models import VAE
+from tfvamp.models import LatentVariableModel
 from tfvamp.training.checkpoints import load_weights
 from tfvamp.training.loop import dataset_of, model_for
 from tfvamp.training.run_folder import RunFolder, replace_file, write_json
@@ -23,7 +23,7 @@ from tfvamp.training.run_folder import RunFolder, replace_file, write_json
 NUM_SHOWN = 64  # images in a picture
 
 
-def load(run_dir: str | os.PathLike) -> VAE:
+def load(run_dir: str | os.PathLike) -> LatentVariableModel:
     """The trained model of a run, with the best epoch's weights.
 
     Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
@@ -103,6 +103,7 @@ def evaluate(
         elbo=result.elbo,
         reconstruction=result.reconstruction,
         kl=result.kl,
+        **({f"kl_{name}": kl for name, kl in result.kls.items()} if len(result.kls) > 1 else {}),
         effective_sample_size=result.effective_sample_size,
         label=labels,
     )
@@ -117,15 +118,20 @@ def encode(
     data_dir: str | None = None,
     raw_dir: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """Posterior `mean` and `log_variance` [N, D] and `label` [N] of a split."""
+    """Posterior `mean` and `log_variance` [N, D] and `label` [N] of a split.
+
+    Of the top stochastic layer; those below add `mean_z1` and `log_variance_z1`, at the means above.
+    """
     model = load(run_dir)
     part = load_dataset(run_dir, limit, data_dir, raw_dir).split(split)
-    posterior = evaluation.encode(model, part.images.batch(500))
-    return {
-        "mean": posterior.loc.numpy(),
-        "log_variance": posterior.log_variance.numpy(),
-        "label": part.array()[1],
-    }
+    posteriors = evaluation.encode(model, part.images.batch(500))
+    arrays = {}
+    for name, posterior in zip(
+        ["", *(f"_{name}" for name in model.latent_names[1:])], posteriors, strict=True
+    ):
+        arrays[f"mean{name}"] = posterior.loc.numpy()
+        arrays[f"log_variance{name}"] = posterior.log_variance.numpy()
+    return {**arrays, "label": part.array()[1]}
 
 
 def plot(
@@ -149,7 +155,7 @@ def plot(
             model.prior.clipped_pseudo_inputs()[:NUM_SHOWN].numpy(), "Pseudo-inputs, the first of them"
         )
         pictures["components.png"] = plots.grid(
-            model.decoder(model.prior.components().mean()[:NUM_SHOWN]).mean().numpy(),
+            model.generate(model.prior.components().mean()[:NUM_SHOWN]).mean().numpy(),
             "What the pseudo-inputs generate (means at their posteriors' means)",
         )
     if folder.log_likelihood_file().is_file():

@@ -16,7 +16,7 @@ from tfvamp.errors import UsageError
 from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.graph import compiled
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
-from tfvamp.models import VAE
+from tfvamp.models import LatentVariableModel
 
 # Latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
 # S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
@@ -30,26 +30,30 @@ class Evaluation:
     Attributes:
       log_likelihood: log 1/S sum_s p(x, z_s) / q(z_s | x).
       elbo, reconstruction, kl: means over the S samples.
+      kls: the parts of `kl`, by the name of the stochastic layer, the top one first.
       effective_sample_size: (sum_s w_s)^2 / sum_s w_s^2, from 1 to S.
       num_samples: S.
       seed: of the samples.
       dimensions: H W C.
-      active_units: latents with Var_x(E_q[z | x]) >= 0.01.
+      active_units: by stochastic layer, the latents with Var_x(E_q[z | x]) >= 0.01; below the top
+        layer the posterior is taken at the means of the latents above.
     """
 
     log_likelihood: np.ndarray
     elbo: np.ndarray
     reconstruction: np.ndarray
     kl: np.ndarray
+    kls: dict[str, np.ndarray]
     effective_sample_size: np.ndarray
     num_samples: int
     seed: int
     dimensions: int
-    active_units: int
+    active_units: dict[str, int]
 
     def summary(self) -> dict[str, Any]:
         """The numbers of evaluation.json that these samples give."""
         count = len(self.log_likelihood)
+        several = len(self.kls) > 1
         mean = float(self.log_likelihood.mean())
         spread = float(self.log_likelihood.std(ddof=1)) if count > 1 else None
         return {
@@ -60,11 +64,12 @@ class Evaluation:
             "elbo": float(self.elbo.mean()),
             "reconstruction": float(self.reconstruction.mean()),
             "kl": float(self.kl.mean()),
+            **({f"kl_{name}": float(kl.mean()) for name, kl in self.kls.items()} if several else {}),
             "effective_sample_size": {
                 "mean": float(self.effective_sample_size.mean()),
                 "min": float(self.effective_sample_size.min()),
             },
-            "active_units": self.active_units,
+            "active_units": self.active_units if several else sum(self.active_units.values()),
             "num_examples": count,
             "num_samples": self.num_samples,
             "seed": self.seed,
@@ -83,7 +88,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: VAE,
+    model: LatentVariableModel,
     images: tf.data.Dataset,
     num_samples: int = 5000,
     seed: int = 0,
@@ -94,11 +99,8 @@ def evaluate(
 ) -> Evaluation:
     """Estimates log p(x) of each image with q(z | x) as the proposal.
 
-    The samples of image n depend on (seed, n) alone: neither on `rows` nor on the other
-    images. The encoder runs once for each image, the prior's components once in all.
-
     Args:
-      model: a model with a `tfd` for encoder, decoder and prior.
+      model: a model with a `tfd` for encoder, decoder and prior, and `levels`.
       images: `tf.data` of images [H, W, C].
       num_samples: S.
       seed: an integer.
@@ -118,17 +120,14 @@ def evaluate(
     if not all_images:
         raise UsageError("there are no images to evaluate")
     x = tf.concat(all_images, axis=0)
-    posterior = encode(model, all_images)
+    posteriors = encode(model, all_images)
+    posterior, levels = posteriors[0], model.levels
     prior = model.prior()
-    base = seeds.stateless(seed, "evaluate")
-    draw = compiled(lambda indices: _noise(base, indices, num_samples, posterior), jit, say)
+    base, latent_dims = seeds.stateless(seed, "evaluate"), posterior.event_shape[0]
+    draw = compiled(lambda indices: noise_of(base, indices, num_samples, latent_dims, levels), jit, say)
     decoded = compiled(
-        lambda loc, log_variance, x, noise, prior: objectives.parts(
-            loc + tf.exp(0.5 * log_variance) * noise,
-            DiagonalGaussian(loc, log_variance),
-            model.decoder,
-            prior,
-            x,
+        lambda loc, log_variance, x, noise, prior: weight_parts(
+            DiagonalGaussian(loc, log_variance), objectives.Generator(prior, model.decoder, levels), x, noise
         ),
         jit,
         say,
@@ -137,62 +136,96 @@ def evaluate(
     batch = max(1, rows // num_samples)
     for start in range(0, len(x), batch):
         stop = min(start + batch, len(x))
-        noise = draw(tf.range(start, stop))  # [S, B, D]
+        noise = draw(tf.range(start, stop))  # [S, B, D] for each layer
         chunk = max(1, rows // (stop - start))
         chunks = [
             decoded(
                 posterior.loc[start:stop],
                 posterior.log_variance[start:stop],
                 x[start:stop],
-                noise[first : first + chunk],
+                [of_layer[first : first + chunk] for of_layer in noise],
                 prior,
             )
             for first in range(0, num_samples, chunk)
         ]
-        parts = (np.concatenate(part).astype(np.float64) for part in zip(*chunks, strict=True))
-        results.append(_estimates(*parts))
+        parts = np.concatenate(chunks, axis=1).astype(np.float64)  # [1 + layers, S, B]
+        results.append(_estimates(parts[0], parts[1:]))
         advance(stop, len(x))
-    log_likelihood, elbo, reconstruction, kl, effective_sample_size = np.concatenate(results, axis=1)
+    log_likelihood, elbo, reconstruction, kl, effective_sample_size, *kls = np.concatenate(results, axis=1)
     return Evaluation(
         log_likelihood=log_likelihood,
         elbo=elbo,
         reconstruction=reconstruction,
         kl=kl,
+        kls=dict(zip(model.latent_names, kls, strict=True)),
         effective_sample_size=effective_sample_size,
         num_samples=num_samples,
         seed=seed,
         dimensions=math.prod(x.shape[1:]),
-        active_units=active_units(posterior.loc.numpy()),
+        active_units={
+            name: active_units(of_layer.loc.numpy())
+            for name, of_layer in zip(model.latent_names, posteriors, strict=True)
+        },
     )
 
 
-def encode(model: VAE, batches) -> DiagonalGaussian:
-    """The posteriors of all images of some batches, batch shape [N]."""
-    encoder = tf.function(
-        lambda x: as_diagonal_gaussian(model.encoder(x, training=False)),
-        autograph=False,
-        reduce_retracing=True,
-    )
-    posteriors = [encoder(images) for images in batches]
-    return DiagonalGaussian(
-        tf.concat([posterior.loc for posterior in posteriors], axis=0),
-        tf.concat([posterior.log_variance for posterior in posteriors], axis=0),
-    )
+def encode(model: LatentVariableModel, batches) -> list[DiagonalGaussian]:
+    """The posteriors of all images of some batches, batch shape [N], one for each stochastic layer.
+
+    The top layer's comes first; those below it are taken at the means of the latents above.
+    """
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def encoder(x):
+        posteriors = [as_diagonal_gaussian(model.encoder(x, training=False))]
+        for level in model.levels:
+            posteriors.append(level.posterior(x, posteriors[-1].loc))
+        return posteriors
+
+    by_batch = [encoder(images) for images in batches]
+    return [
+        DiagonalGaussian(
+            tf.concat([posterior.loc for posterior in of_layer], axis=0),
+            tf.concat([posterior.log_variance for posterior in of_layer], axis=0),
+        )
+        for of_layer in zip(*by_batch, strict=True)
+    ]
 
 
-def _noise(base: tf.Tensor, indices: tf.Tensor, num_samples: int, posterior: DiagonalGaussian) -> tf.Tensor:
-    """Standard normal draws [S, B, D], those of each image from a seed of its own."""
-    shape = [num_samples, posterior.event_shape[0]]
-    noise = tf.map_fn(
-        lambda index: seeds.normal(shape, seeds.fold_in(base, index), posterior.dtype),
-        indices,
-        fn_output_signature=tf.TensorSpec(shape, posterior.dtype),
-    )
-    return tf.transpose(noise, [1, 0, 2])
+def noise_of(
+    base: tf.Tensor, indices: tf.Tensor, num_samples: int | tf.Tensor, latent_dims: int, levels
+) -> list[tf.Tensor]:
+    """Standard normal draws [S, B, D] for each layer; those of an image from the seed of its index."""
+
+    def draws(dims: int, seed: tf.Tensor) -> tf.Tensor:
+        noise = tf.map_fn(
+            lambda index: seeds.normal([num_samples, dims], seeds.fold_in(seed, index)),
+            indices,
+            fn_output_signature=tf.TensorSpec(
+                [num_samples if isinstance(num_samples, int) else None, dims], tf.float32
+            ),
+        )
+        return tf.transpose(noise, [1, 0, 2])
+
+    return [
+        draws(latent_dims, base),
+        *(draws(level.dims, seeds.fold_in_name(base, level.name)) for level in levels),
+    ]
 
 
-def _estimates(reconstruction: np.ndarray, kl: np.ndarray) -> np.ndarray:
-    """log-likelihood, elbo, reconstruction, kl and effective sample size, [5, B], from parts [S, B]."""
+def weight_parts(posterior: DiagonalGaussian, generator: objectives.Generator, x, noise) -> tf.Tensor:
+    """log p(x | z), and the KL of each layer, [1 + layers, S, B]."""
+    latents, posteriors = objectives.infer(posterior, generator.levels, x, noise)
+    at = objectives.parts(latents, posteriors, generator, x)
+    return tf.stack([at.reconstruction, *at.kls])
+
+
+def _estimates(reconstruction: np.ndarray, kls: np.ndarray) -> np.ndarray:
+    """Log-likelihood, elbo, reconstruction, kl, effective sample size, and the kl of each layer, [5 + layers, B].
+
+    From reconstruction [S, B] and kls [layers, S, B].
+    """
+    kl = kls.sum(axis=0)
     log_weights = reconstruction - kl
     total = scipy.special.logsumexp(log_weights, axis=0)
     return np.stack(
@@ -202,5 +235,6 @@ def _estimates(reconstruction: np.ndarray, kl: np.ndarray) -> np.ndarray:
             reconstruction.mean(axis=0),
             kl.mean(axis=0),
             np.exp(2.0 * total - scipy.special.logsumexp(2.0 * log_weights, axis=0)),
+            *kls.mean(axis=1),
         ]
     )

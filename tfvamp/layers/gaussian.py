@@ -49,6 +49,10 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
         """[..., D]."""
         return self._log_variance
 
+    def at(self, noise: tf.Tensor) -> tf.Tensor:
+        """loc + scale noise: reparameterised samples [..., D] from standard normal noise [..., D]."""
+        return self.loc + tf.exp(0.5 * self._log_variance) * noise
+
     def tensors(self):
         return self.loc, self._log_variance
 
@@ -66,8 +70,7 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
         shape = tf.concat([sample_shape, tf.shape(self.loc)], axis=0)
-        noise = seeds.normal(shape, tfp.random.sanitize_seed(seed), self.dtype)
-        return self.loc + tf.exp(0.5 * self._log_variance) * noise
+        return self.at(seeds.normal(shape, tfp.random.sanitize_seed(seed), self.dtype))
 
     def _log_prob(self, value):
         square = tf.math.squared_difference(value, self.loc) * tf.exp(-self._log_variance)

@@ -59,7 +59,8 @@ class KLDivergence(keras.layers.Layer):
             raise ValueError(
                 f"z must have the posterior's shape {list(posterior.loc.shape)}; got {list(z.shape)}"
             )
-        kl = posterior.log_prob(tf.cast(z, posterior.dtype)) - self.prior(z)
+        log_q = posterior.log_prob(tf.cast(z, posterior.dtype))
+        kl = tf.cast(log_q, self.compute_dtype) - tf.cast(self.prior(z), self.compute_dtype)
         self.mean.update_state(kl)
         self.add_loss(self.beta * tf.reduce_mean(kl))
         return z

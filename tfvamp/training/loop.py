@@ -19,7 +19,7 @@ from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
-from tfvamp.models import VAE
+from tfvamp.models import MODELS, LatentVariableModel
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.training.checkpoints import Checkpoints, load_weights, save_weights
 from tfvamp.training.early_stopping import EarlyStopping
@@ -43,7 +43,7 @@ class Outcome:
       interrupted: whether Ctrl-C ended it.
     """
 
-    model: VAE
+    model: LatentVariableModel
     epochs: int
     best_epoch: int
     best_elbo: float
@@ -126,7 +126,7 @@ def dataset_of(
     return datasets.load(config.dataset, data_dir or config.data_dir, raw_dir or remembered, limit, say)
 
 
-def build_model(config: TrainConfig, dataset: Dataset) -> VAE:
+def build_model(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
     """The untrained model of a run, with the initial weights that its seed gives.
 
     Sets the global seeds of Python, NumPy and TensorFlow, from which Keras draws initial weights.
@@ -135,10 +135,10 @@ def build_model(config: TrainConfig, dataset: Dataset) -> VAE:
     return model_for(config, dataset.spec.shape, _initial_pseudo_inputs(config, dataset))
 
 
-def model_for(config: TrainConfig, event_shape, pseudo_inputs=None) -> VAE:
+def model_for(config: TrainConfig, event_shape, pseudo_inputs=None) -> LatentVariableModel:
     """The model that resolved settings describe."""
     assert config.components is not None and config.likelihood is not None  # as `resolve` leaves them
-    return VAE(
+    return MODELS[config.model](
         event_shape=event_shape,
         latent_dims=config.latent_dims,
         hidden_units=config.hidden_units,
@@ -146,8 +146,12 @@ def model_for(config: TrainConfig, event_shape, pseudo_inputs=None) -> VAE:
         num_components=config.components,
         pseudo_inputs=pseudo_inputs,
         likelihood=config.likelihood,
+        objective=config.objective,
+        num_samples=config.num_samples,
+        num_importance_samples=config.importance_samples,
+        doubly_reparameterized=config.dreg,
         seed=config.seed,
-        name="vae",
+        name=config.model,
     )
 
 
@@ -175,7 +179,7 @@ def _run(
     config: TrainConfig,
     folder: RunFolder,
     dataset: Dataset,
-    model: VAE,
+    model: LatentVariableModel,
     console: rich.console.Console | None,
     resume: bool,
 ) -> Outcome:
@@ -261,8 +265,8 @@ def _epoch(epoch, config, dataset, model, train_step, test_step, validation, ste
     return {
         "epoch": epoch,
         "beta": beta,
-        **{f"train_{name}": value for name, value in training.items()},
-        **{f"val_{name}": validated[name] for name in ("elbo", "reconstruction", "kl")},
+        **{f"train_{name}": training[name] for name in ("loss", "elbo", "reconstruction", "kl")},
+        **{f"val_{name}": value for name, value in validated.items() if name != "loss"},
         "seconds": round(time.perf_counter() - start, 3),
     }
 

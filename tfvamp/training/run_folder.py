@@ -29,7 +29,7 @@ HISTORY_COLUMNS = (
     "val_reconstruction",
     "val_kl",
     "seconds",
-)
+)  # models of several stochastic layers add val_kl_z2 and val_kl_z1 before the last
 PACKAGES = ("tfvamp", "tensorflow", "keras", "tensorflow-probability", "tensorflow-datasets", "numpy")
 
 
@@ -195,7 +195,7 @@ class RunFolder:
         """Adds one epoch to history.csv."""
         new = not self.history_file.exists() or not self.history_file.stat().st_size
         with self.history_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, HISTORY_COLUMNS)
+            writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
             writer.writerow(row)
@@ -210,8 +210,10 @@ class RunFolder:
         with self.history_file.open(newline="") as file:
             for row in csv.DictReader(file):
                 try:
-                    numbers = {name: float(row[name]) for name in HISTORY_COLUMNS}
-                except (KeyError, TypeError, ValueError):
+                    numbers = {name: float(value) for name, value in row.items()}
+                except (TypeError, ValueError):
+                    break
+                if not set(HISTORY_COLUMNS) <= set(numbers):
                     break
                 rows.append({**numbers, "epoch": int(numbers["epoch"])})
         return rows

@@ -1,0 +1,334 @@
+"""What all models share: the steps of training, sampling, reconstruction, the choice of the prior."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvamp import objectives, seeds
+from tfvamp.errors import UsageError, check_choice
+from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
+from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood
+from tfvamp.layers.priors import (
+    MixtureOfGaussiansPriorLayer,
+    PriorLayer,
+    StandardNormalPriorLayer,
+    VampPriorLayer,
+)
+
+PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
+LIKELIHOODS = ("bernoulli", "bernoulli-clipped")
+OBJECTIVES = ("elbo", "iwae")
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What training maximises.
+
+    Attributes:
+      name: "elbo" or "iwae".
+      num_samples: L, averaged outside the logarithm.
+      num_importance_samples: S, averaged inside it; "iwae" alone.
+      doubly_reparameterized: the gradient of Tucker and others (2019); "iwae" alone.
+
+    Raises:
+      UsageError: an unknown name, a number below 1, or what goes with "iwae" given to "elbo".
+    """
+
+    name: str = "elbo"
+    num_samples: int = 1
+    num_importance_samples: int = 1
+    doubly_reparameterized: bool = False
+
+    def __post_init__(self):
+        check_choice("objective", self.name, OBJECTIVES)
+        if self.num_samples < 1 or self.num_importance_samples < 1:
+            raise UsageError(
+                "the numbers of samples and of importance samples must be at least 1; "
+                f"got {self.num_samples} and {self.num_importance_samples}"
+            )
+        if self.name == "elbo" and (self.num_importance_samples > 1 or self.doubly_reparameterized):
+            raise UsageError(
+                "importance samples and the doubly reparameterised gradient go with the objective iwae, not with elbo"
+            )
+
+
+class LatentVariableModel(keras.Model, abc.ABC):
+    """A variational auto-encoder with one stochastic layer or several.
+
+    Subclasses make `encoder` (images to q(z | x) of the top latents), `prior` (a prior layer on
+    them), `decoder` (of all latents, the top ones first), and `levels` (the layers below the top).
+
+    Args:
+      event_shape: one image, (H, W, C).
+      latent_dims: D, of each layer.
+      hidden_units: width of the hidden layers.
+      prior: "standard", "mog", "vamp", "vamp-data" or "vamp-weighted"; or a function from the
+        encoder to a prior layer.
+      num_components: K, for the mixtures.
+      pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
+        initializer; "vamp-data" needs the array.
+      likelihood: "bernoulli", or "bernoulli-clipped" with probabilities in [1e-5, 1 - 1e-5].
+      objective: "elbo" or "iwae"; `num_samples`, `num_importance_samples`, `doubly_reparameterized` as
+        in `Objective`.
+      seed: of the noise in training, with the optimiser's iteration.
+    """
+
+    latent_names: tuple[str, ...] = ("z",)  # the top ones first
+
+    def __init__(
+        self,
+        event_shape: Sequence[int] = (28, 28, 1),
+        latent_dims: int = 40,
+        hidden_units: int = 300,
+        prior: str | Callable[[keras.layers.Layer], PriorLayer] = "vamp",
+        num_components: int = 500,
+        pseudo_inputs: np.ndarray | keras.initializers.Initializer | None = None,
+        likelihood: str = "bernoulli",
+        objective: str = "elbo",
+        num_samples: int = 1,
+        num_importance_samples: int = 1,
+        doubly_reparameterized: bool = False,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_choice("likelihood", likelihood, LIKELIHOODS)
+        self.event_shape = tuple(int(size) for size in event_shape)
+        self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
+        self.objective = Objective(objective, num_samples, num_importance_samples, doubly_reparameterized)
+        self.seed = int(seed)
+        self.settings = {
+            "latent_dims": latent_dims,
+            "hidden_units": hidden_units,
+            "prior": prior,
+            "num_components": num_components,
+            "likelihood": likelihood,
+            "objective": objective,
+            "num_samples": num_samples,
+            "num_importance_samples": num_importance_samples,
+            "doubly_reparameterized": doubly_reparameterized,
+        }
+        self.make_networks(likelihood_layer(likelihood, self.event_shape))
+        if callable(prior):
+            self.prior = prior(self.encoder)
+        else:
+            self.prior = build_prior(
+                prior, self.encoder, self.event_shape, latent_dims, num_components, pseudo_inputs
+            )
+        self.beta = self.add_weight(name="beta", shape=(), initializer="ones", trainable=False)
+        names = ["loss", "elbo", "reconstruction", "kl"]
+        names += [f"kl_{name}" for name in self.latent_names if self.levels]
+        self.trackers = [keras.metrics.Mean(name=name) for name in names]
+        self.build((None, *self.event_shape))
+
+    @property
+    def levels(self) -> tuple[objectives.Level, ...]:
+        """The stochastic layers below the top one, from the top down."""
+        return ()
+
+    @abc.abstractmethod
+    def make_networks(self, likelihood: keras.layers.Layer) -> None:
+        """Makes and builds `encoder`, `decoder`, and the layers of `levels`."""
+
+    def build(self, input_shape):
+        self.built = True
+
+    @property
+    def metrics(self):
+        """What `fit` resets and shows: ours alone, without the empty loss that `compile` adds."""
+        return self.trackers
+
+    def call(self, images):
+        """Reconstructions [B, H, W, C]: the mean of p(x | z) at the posteriors' means."""
+        return self.reconstruct(images).mean()
+
+    def posterior(self, images) -> DiagonalGaussian:
+        """q(z | x) of the top latents."""
+        return as_diagonal_gaussian(self.encoder(images))
+
+    def generator(self, prior=None) -> objectives.Generator:
+        """p(x, z) from the current weights; `prior` saves computing p(z) anew."""
+        return objectives.Generator(self.prior() if prior is None else prior, self.decoder, self.levels)
+
+    def reconstruct(self, images, seed: int | tf.Tensor | None = None):
+        """p(x | z) at latents drawn from the posteriors, or at their means without a seed."""
+        posterior = self.posterior(images)
+        noise = self._noise(posterior, seed)
+        latents, _ = objectives.infer(posterior, self.levels, images, noise)
+        return self.decoder(*latents)
+
+    def generate(self, z, noise: Sequence[tf.Tensor] | None = None):
+        """p(x | z) for top latents z [n, D]; those below from noise (`noise_below`), or means without it."""
+        latents = [z]
+        for index, level in enumerate(self.levels):
+            below = level.prior(latents[-1])
+            latents.append(below.mean() if noise is None else below.at(noise[index]))
+        return self.decoder(*latents)
+
+    def noise_below(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Standard normal draws [n, D] for each layer below the top one."""
+        return [seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name)) for level in self.levels]
+
+    def _noise(self, posterior: DiagonalGaussian, seed) -> list[tf.Tensor]:
+        """Draws [B, D] for each layer; zeros without a seed."""
+        if seed is None:
+            shape = tf.shape(posterior.loc)[:-1]
+            dims = [posterior.event_shape[0], *(level.dims for level in self.levels)]
+            return [tf.zeros(tf.concat([shape, [d]], axis=0), posterior.dtype) for d in dims]
+        return [draw[0] for draw in objectives.noise(posterior, self.levels, seeds.as_seed(seed), 1)]
+
+    def elbo(self, images, seed, beta: float | tf.Tensor = 1.0, num_samples: int = 1) -> objectives.Bound:
+        """The evidence lower bound of each image and its parts, [B], in nats."""
+        posterior = self.posterior(images)
+        noise = objectives.noise(posterior, self.levels, seed, num_samples)
+        return objectives.elbo(posterior, self.generator(), images, noise, beta)
+
+    def bound(self, images, seed, beta: float | tf.Tensor = 1.0) -> objectives.Bound:
+        """The bound of `objective`, which training maximises, for each image, [B], in nats."""
+        chosen = self.objective
+        posterior = self.posterior(images)
+        count = chosen.num_samples * chosen.num_importance_samples
+        noise = objectives.noise(posterior, self.levels, seed, count)
+        if chosen.name == "elbo":
+            return objectives.elbo(posterior, self.generator(), images, noise, beta)
+        return objectives.iwae_bound(
+            posterior,
+            self.generator(),
+            images,
+            noise,
+            beta,
+            chosen.num_importance_samples,
+            chosen.doubly_reparameterized,
+        )
+
+    def train_step(self, data):
+        """One step of the optimiser on images [B, H, W, C]; the running means of the epoch."""
+        images = _images(data)
+        seed = seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
+        with tf.GradientTape() as tape:
+            bound = self.bound(images, seeds.of_replica(seed), self.beta)
+            loss = -tf.reduce_mean(bound.surrogate) / tf.distribute.get_strategy().num_replicas_in_sync
+            scaled_loss = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled_loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._track(bound)
+
+    def test_step(self, data):
+        """The one-sample ELBO at beta = 1; its noise depends on the iteration and the place in the pass."""
+        seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
+        seed = seeds.fold_in(seed, self.trackers[0].count)
+        return self._track(self.elbo(_images(data), seeds.of_replica(seed)))
+
+    def warm_up(self, fraction: float) -> None:
+        """Sets beta, whose final value is 1."""
+        self.beta.assign(fraction)
+
+    def _track(self, bound: objectives.Bound) -> dict[str, tf.Tensor]:
+        """The means so far over examples: of the loss, and of the ELBO at beta = 1 and its parts."""
+        values = [-bound.bound, bound.reconstruction - bound.kl, bound.reconstruction, bound.kl]
+        values += bound.kls if self.levels else []
+        for tracker, value in zip(self.trackers, values, strict=True):
+            tracker.update_state(value)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def sample(
+        self, n: int, seed: int | tf.Tensor, component: int | None = None, draw: bool = False
+    ) -> tf.Tensor:
+        """Images [n, H, W, C] generated from the prior.
+
+        Args:
+          n: how many.
+          seed: the same seed gives the same images.
+          component: generate from this component of the prior alone (for a VampPrior, what
+            one pseudo-input stands for).
+          draw: draw the pixels; otherwise the images are the means of p(x | z).
+
+        Raises:
+          UsageError: n below 1, or a component that the prior does not have.
+        """
+        if n < 1:
+            raise UsageError(f"the number of samples must be at least 1; got {n}")
+        seed = seeds.as_seed(seed)
+        if component is None:
+            z = self.prior.sample(n, seeds.fold_in_name(seed, "latents"))
+        else:
+            components = self.prior.components()
+            count = components.batch_shape[0]
+            if not 0 <= component < count:
+                raise UsageError(f"the prior has components 0 to {count - 1}; got {component}")
+            z = components[component].sample(n, seed=seeds.fold_in_name(seed, "latents"))
+        likelihood = self.generate(z, self.noise_below(n, seed))
+        return likelihood.sample(seed=seeds.fold_in_name(seed, "pixels")) if draw else likelihood.mean()
+
+    def get_config(self):
+        if callable(self.settings["prior"]):
+            raise TypeError(
+                f"a {type(self).__name__} with a prior of your own has no config: save its weights, and build it in code"
+            )
+        return {**super().get_config(), "event_shape": self.event_shape, "seed": self.seed, **self.settings}
+
+    @classmethod
+    def from_config(cls, config):
+        if config["prior"] == "vamp-data":  # its images come with the weights
+            config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
+        return cls(**config)
+
+
+def _images(data) -> tf.Tensor:
+    """The images of what `fit` hands to a step; targets are not needed, and weights not known.
+
+    Raises:
+      ValueError: there are sample weights.
+    """
+    images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError(
+            "the models of tfvamp take no sample_weight and no class_weight: repeat images instead"
+        )
+    return images
+
+
+def build_prior(
+    name: str,
+    encoder: keras.layers.Layer,
+    event_shape: Sequence[int],
+    latent_dims: int,
+    num_components: int,
+    pseudo_inputs: np.ndarray | keras.initializers.Initializer | None = None,
+) -> PriorLayer:
+    """The prior layer of that name.
+
+    Raises:
+      UsageError: the name is unknown, or K below 1.
+    """
+    check_choice("prior", name, PRIORS)
+    if name != "standard" and num_components < 1:
+        raise UsageError(f"the number of components K must be at least 1; got {num_components}")
+    if name == "vamp-data" and pseudo_inputs is None:
+        raise UsageError("the prior vamp-data needs pseudo_inputs: K training images, [K, H, W, C]")
+    if name == "standard":
+        return StandardNormalPriorLayer(latent_dims, name="prior")
+    if name == "mog":
+        return MixtureOfGaussiansPriorLayer(num_components, latent_dims, name="prior")
+    return VampPriorLayer(
+        encoder,
+        num_components,
+        event_shape=tuple(event_shape),
+        initial=pseudo_inputs,
+        weighted=name == "vamp-weighted",
+        trainable=name != "vamp-data",
+        name="prior",
+    )
+
+
+def likelihood_layer(name: str, event_shape: Sequence[int]) -> keras.layers.Layer:
+    """The likelihood layer of that name."""
+    clip = PROBABILITY_CLIP if name == "bernoulli-clipped" else None
+    return BernoulliLikelihood(event_shape, clip=clip)
