@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check bench docs results clean
+.PHONY: help demo test check bench fuzz docs results clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,10 @@ check: .venv/.dev  ## Format, lint and types
 bench: .venv/.dev .venv-peer/.ready  ## Time against pythae and bare matrix products (alone on the machine)
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/log_likelihood.py
+	$(BIN)/python benchmarks/pixel_sampling.py
+
+fuzz: .venv/.dev  ## Damage source files and read them; RAW_DIR=folder for the published ones
+	$(BIN)/python -m tests.fuzz $(if $(RAW_DIR),--raw-dir $(RAW_DIR))
 
 docs: .venv/.docs  ## Build the pages of docs/ into site/
 	$(BIN)/python -m sphinx --quiet -W docs site

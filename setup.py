@@ -27,6 +27,7 @@ setup(
         "setuptools",  # tensorflow-probability imports distutils, which Python 3.12 dropped
         "numpy>=1.26",  # arrays at the edges
         "scipy>=1.11",  # Matlab files
+        "pillow>=10",  # pictures in folders of one's own; matplotlib needs it, too
         "requests>=2.31",  # its errors, when tensorflow-datasets cannot download
         "click>=8.1",  # the command line
         "rich>=13",  # progress bars and tables; Keras depends on it, too
@@ -50,6 +51,7 @@ setup(
             "httpx>=0.27",  # sends requests to the application in the tests
             "playwright>=1.45",  # drives a browser that is there, in the test of the page
             "pytest>=8",  # tests
+            "dill>=0.3.8",  # TFDS's test case for builders imports it
             "ruff>=0.9",  # format and lint
             "mypy>=1.15",  # types
             "pre-commit>=4",  # runs both before a commit

@@ -1,4 +1,4 @@
-"""A train step of VAE and HVAE + VampPrior (K = 500, batch 100): tfvamp, pythae, the bare matrix products."""
+"""A train step with a VampPrior (K = 500, batch 100): tfvamp; pythae or plain PyTorch; the bare matrix products."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ def main(quick):
         "a step of 100 images, K = 500",
         keep=not quick,
     )
+    torch = Worker("torch", "worker_torch.py", PEER_PYTHON)
+    rounds, repeat = (2, 2) if quick else (5, 4)
+    for model, name in (("convhvae", "convHVAE"), ("pixelhvae", "PixelHVAE")):
+        step = {"name": "train_step", "repeat": repeat, "model": model}
+        entries = [
+            (f"tfvamp, {name}", ours, {**step, "jit": False}),
+            (f"tfvamp, {name}, XLA", ours, {**step, "jit": True}),
+            ("the same networks in PyTorch", torch, step),
+        ]
+        report(
+            f"Train step of the {name}",
+            interleave(entries, rounds),
+            f"tfvamp, {name}",
+            rounds,
+            "a step of 100 images, K = 500",
+            keep=not quick,
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def images(count):
 def train_step(sizes):
     """One step: forward, backward, optimiser."""
     chosen = model(sizes)
-    key = f"step of {chosen.name}"
+    key = f"step of {chosen.name}, XLA: {sizes.get('jit', True)}"
     if key not in _built:
         chosen.compile(optimizer=NormalizedAdam(1e-4))
         _built[key] = tf.function(chosen.train_step, jit_compile=sizes.get("jit", True), autograph=False)
@@ -51,6 +51,56 @@ def log_likelihood(sizes):
     data = tf.data.Dataset.from_tensor_slices(images(1 + sizes["repeat"]))
     evaluation.evaluate(model(sizes), data, sizes["S"], advance=lambda *_: ends.append(time.perf_counter()))
     return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def pixel_parts(sizes):
+    """A PixelHVAE's decoder, latents [B, D] of both layers, and uniform numbers."""
+    rng = np.random.default_rng(0)
+    z = [tf.constant(rng.normal(size=(sizes["B"], sizes["D"])), tf.float32) for _ in range(2)]
+    return model(sizes).decoder, z, tf.constant(rng.uniform(size=(sizes["B"], 28, 28, 1)), tf.float32)
+
+
+def pixel_sampling(sizes):
+    """Images drawn with cached features."""
+    decoder, z, uniform = pixel_parts(sizes)
+    key = f"drawing, XLA: {sizes['jit']}"
+    if key not in _built:
+        _built[key] = tf.function(
+            lambda z2, z1, uniform: decoder(z2, z1).at_uniform(uniform),
+            jit_compile=sizes["jit"],
+            autograph=False,
+        )
+    return seconds_of(lambda: _built[key](*z, uniform), sizes["repeat"])
+
+
+def pixel_passes(sizes):
+    """784 passes of the whole network, from `repeat` of them; only the pixel that is drawn is made into a value."""
+    decoder, z, uniform = pixel_parts(sizes)
+    if "pass" not in _built:
+        _built["pass"] = tf.function(
+            lambda x, z2, z1, i, j: decoder(z2, z1).pixels(x).distribution.logits[:, i, j], autograph=False
+        )
+    pixel = tf.constant(14)
+    return 784 * seconds_of(lambda: _built["pass"](uniform, *z, pixel, pixel), sizes["repeat"])
+
+
+def pixel_differences(sizes):
+    """How many pixels of drawn images one pass over the images would draw otherwise, but for near ties."""
+    decoder, z, uniform = pixel_parts(sizes)
+    likelihood = decoder(*z)
+    x = likelihood.at_uniform(uniform)
+    p = likelihood.pixels(x).distribution.probs_parameter()
+    otherwise = (tf.cast(uniform < p, tf.float32) != x) & (tf.abs(uniform - p) > 1e-5)
+    return float(tf.reduce_sum(tf.cast(otherwise, tf.float32)))
+
+
+def seconds_of(function, repeat):
+    function().numpy()
+    start = time.perf_counter()
+    for _ in range(repeat):
+        result = function()
+    result.numpy()
+    return (time.perf_counter() - start) / repeat
 
 
 def bare(sizes):
@@ -74,4 +124,13 @@ def bare(sizes):
 
 
 if __name__ == "__main__":
-    serve({"train_step": train_step, "log_likelihood": log_likelihood, "bare": bare})
+    serve(
+        {
+            "train_step": train_step,
+            "log_likelihood": log_likelihood,
+            "bare": bare,
+            "pixel_sampling": pixel_sampling,
+            "pixel_passes": pixel_passes,
+            "pixel_differences": pixel_differences,
+        }
+    )

@@ -1,9 +1,20 @@
 """Names and defaults that `--help` shows; a test asserts that they equal the library's."""
 
-DATASETS = ("mnist5k", "caltech101")
-MODELS = ("vae", "hvae")
+DATASETS = (
+    "mnist5k",
+    "static_mnist",
+    "dynamic_mnist",
+    "omniglot",
+    "caltech101",
+    "frey_faces",
+    "histopathology",
+    "fashion_mnist",
+    "cifar10",
+)
+BINARIZATIONS = ("none", "threshold", "dynamic")
+MODELS = ("vae", "hvae", "convvae", "convhvae", "pixelhvae")
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
-LIKELIHOODS = ("bernoulli", "bernoulli-clipped")
+LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
 PRESETS = ("paper",)
 PSEUDO_INPUT_INITS = ("normal", "images")

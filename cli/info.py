@@ -24,9 +24,17 @@ def command(run):
     config = folder.read_config()
     history = folder.read_history()
     mixture = "" if config.prior == "standard" else f", K = {config.components}"
+    objective = (
+        config.objective if config.num_samples == 1 else f"{config.objective}, L = {config.num_samples}"
+    )
+    if config.objective != "elbo":
+        gradient = ", doubly reparameterised gradient" if config.dreg else ""
+        objective += f", S = {config.importance_samples}{gradient}"
+    verified = {True: "verified", False: "not the published files", None: "your own images"}
     rows = {
-        "data": f"{config.dataset}, {'verified' if document['data'].get('verified') else 'not the published files'}",
+        "data": f"{config.dataset}, {verified[document['data'].get('verified')]}",
         "model": f"{config.model}, prior {config.prior}{mixture}, likelihood {config.likelihood}",
+        "objective": objective,
         "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}, seed {config.seed}",
         "command": document.get("command", "?"),
         "versions": ", ".join(f"{name} {version}" for name, version in document.get("versions", {}).items()),

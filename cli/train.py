@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 
 import click
 from click.core import ParameterSource
@@ -19,7 +20,15 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
     default=choices.DATASET,
     show_default=True,
     metavar="NAME",
-    help=f"Data set: {choices.listed(choices.DATASETS)}. caltech101 means the 28x28 silhouettes.",
+    help=f"Data set: {choices.listed(choices.DATASETS)} (caltech101 means the 28x28 silhouettes); or your own "
+    "images: npz:FILE, folder:DIR, tfds:NAME[/CONFIG][:IMAGE_KEY].",
+)
+@click.option("--image-size", metavar="HxW", help="Size that your own images are brought to.")
+@click.option("--grayscale", is_flag=True, help="Make your own images grey.")
+@click.option(
+    "--binarize",
+    metavar="HOW",
+    help=f"Of your own images: {choices.listed(choices.BINARIZATIONS)}.  [default: none]",
 )
 @click.option(
     "--model",
@@ -109,7 +118,9 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
     metavar="NAME",
     help=f"Settings to start from: {choices.listed(choices.PRESETS)} (the published code's).",
 )
-@click.option("--no-jit", is_flag=True, help="Do not compile with XLA.")
+@click.option(
+    "--jit/--no-jit", default=None, help="Compile with XLA, or do not.  [default: the faster for the model]"
+)
 @click.option("--limit", type=int, metavar="N", help="At most N images of each split, for a quick look.")
 @click.option("--run-dir", metavar="DIR", help="The run folder.  [default: runs/DATASET-MODEL-PRIOR-TIME]")
 @click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
@@ -125,7 +136,7 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
     help="Go on with a stopped run; with it go only --epochs, --data-dir and --raw-dir.",
 )
 @click.pass_context
-def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
+def command(ctx, run_dir, overwrite, resume, preset, **settings):
     """Train a model and its prior into a run folder.
 
     Training ends when the validation ELBO has not risen for --patience epochs; the best
@@ -154,10 +165,11 @@ def command(ctx, run_dir, overwrite, resume, no_jit, preset, **settings):
             run_dir = resume
             outcome = training.resume(resume, **chosen, console=console(ctx))
         else:
-            config = TrainConfig.from_preset(preset, **chosen, jit=not no_jit)
+            config = TrainConfig.from_preset(preset, **chosen)
             if run_dir is None:
                 time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-                run_dir = os.path.join("runs", f"{config.dataset}-{config.model}-{config.prior}-{time}")
+                name = re.sub(r"[^\w.-]+", "-", config.dataset.rstrip("/").rsplit("/", 1)[-1])
+                run_dir = os.path.join("runs", f"{name}-{config.model}-{config.prior}-{time}")
             outcome = training.train(config, run_dir, overwrite, console(ctx))
     finally:
         if run_dir is not None and os.path.isfile(os.path.join(run_dir, "config.json")):

@@ -1,6 +1,7 @@
 """The command line: help without TensorFlow, the whole path on small data, errors and exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 import tfvamp.config
 import tfvamp.datasets
 import tfvamp.models
-from tests.test_datasets import NAME, contents
+from tests import made
+from tests.made import caltech
+from tests.test_datasets import NAME
 from tfvamp_cli import choices
 from tfvamp_cli.main import COMMANDS, main
 
@@ -47,6 +50,7 @@ def test_names_and_defaults_of_help_are_the_librarys():
     assert tfvamp.models.LIKELIHOODS == choices.LIKELIHOODS
     assert tfvamp.models.OBJECTIVES == choices.OBJECTIVES
     assert tuple(tfvamp.config.PRESETS) == choices.PRESETS
+    assert tfvamp.datasets.BINARIZATIONS == choices.BINARIZATIONS
     assert tfvamp.config.PSEUDO_INPUT_INITS == choices.PSEUDO_INPUT_INITS
     for name in (
         "dataset",
@@ -184,7 +188,7 @@ def test_what_resume_refuses_and_takes(run, tmp_path, data_dir):
 def test_unverified_data_are_reported_and_recorded(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
-    scipy.io.savemat(raw / NAME, contents())
+    scipy.io.savemat(raw / NAME, caltech())
     folders = ["--data-dir", tmp_path / "data", "--raw-dir", raw]
     small = ["--dataset", "caltech101", "--prior", "standard", "--epochs", 1, "--no-jit"]
     result = tfvamp_command("train", *small, *folders, "--run-dir", tmp_path / "r")
@@ -302,3 +306,56 @@ def test_no_chatter_and_ctrl_c_in_a_process_of_its_own(data_dir, tmp_path):
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"{rows + 1} epochs")
+
+
+def test_datasets_list_shows_all(tmp_path):
+    result = tfvamp_command("datasets", "list", "--data-dir", tmp_path)
+    assert result.exit_code == 0
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert set(choices.DATASETS) < set(rows)
+    assert (
+        "28x20x1" in rows["frey_faces"]
+        and "1565/200/200" in rows["frey_faces"]
+        and " no " in rows["frey_faces"]
+    )
+    assert "logistic" in rows["cifar10"] and "bernoulli, dynamic" in rows["omniglot"]
+
+
+def test_datasets_prepare_and_info(tmp_path):
+    raw = made.make("frey_faces", tmp_path / "raw")
+    folders = ["--data-dir", tmp_path / "data", "--raw-dir", raw]
+    result = tfvamp_command("datasets", "prepare", "frey_faces", *folders)
+    assert result.exit_code == 0 and result.stderr.startswith("preparing frey_faces in ")
+    assert result.stdout == (
+        "frey_faces is prepared: 9/200/200 images, not the published files. "
+        "Next: tfvamp train --dataset frey_faces\n"
+    )
+    assert tfvamp_command("datasets", "prepare", "frey_faces", *folders).stderr == ""  # nothing is done twice
+    assert " yes " in tfvamp_command("datasets", "list", "--data-dir", tmp_path / "data").stdout
+    result = tfvamp_command(
+        "datasets", "info", "frey_faces", *folders[:2], "--picture", tmp_path / "faces.png"
+    )
+    assert result.exit_code == 0 and (tmp_path / "faces.png").read_bytes()[:4] == b"\x89PNG"
+    assert re.search(r"train +9 images, bytes from 0 to 255 \(256 values\)", result.stdout)
+    assert re.search(r"sha256 of freyfaces.pkl +[0-9a-f]{64}", result.stdout)
+    assert re.search("verified +no", result.stdout)
+
+
+def test_grey_images_from_the_command_line(tmp_path):
+    """Training on one's own images, the line that says why the likelihood is what it is, and what is refused."""
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.random.default_rng(0).integers(0, 256, (30, 7, 5)).astype(np.uint8))
+    small = ["--components", 3, "--epochs", 1, "--warmup", 1, "--no-jit", "--run-dir", tmp_path / "run"]
+    result = tfvamp_command("train", "--dataset", f"npz:{path}", *small)
+    assert result.exit_code == 0, result.stderr
+    assert "likelihood logistic, because the pixels are grey" in " ".join(result.stderr.split())
+    assert "data" in (info := tfvamp_command("info", tmp_path / "run").stdout) and "your own images" in info
+    assert tfvamp_command("sample", tmp_path / "run", "-n", 4, "--output", tmp_path / "s.png").exit_code == 0
+    result = tfvamp_command(
+        "train", "--dataset", f"npz:{path}", "--likelihood", "bernoulli", *small[:-1], tmp_path / "b"
+    )
+    assert result.exit_code == 2 and "the likelihood bernoulli does not fit npz:x.npz" in result.stderr
+    result = tfvamp_command("train", "--dataset", "npz:nowhere.npz")
+    assert result.exit_code == 1 and result.stderr == "tfvamp: there is no file nowhere.npz\n"
+    result = tfvamp_command("train", "--dataset", "folder:.")
+    assert result.exit_code == 2 and "needs --image-size HxW" in result.stderr

@@ -30,7 +30,8 @@ def test_resolve_takes_the_data_sets_defaults_and_keeps_what_was_given():
 
 def test_the_papers_preset():
     config = TrainConfig.from_preset("paper", dataset="caltech101")
-    assert config.learning_rate == 5e-4 and config.likelihood == "bernoulli-clipped"
+    assert config.learning_rate == 5e-4
+    assert config.resolve(CATALOG["caltech101"]).likelihood == "bernoulli-clipped"
     assert (config.batch_size, config.warmup, config.patience, config.epochs) == (100, 100, 50, 2000)
     assert TrainConfig.from_preset("paper", learning_rate=1e-4).learning_rate == 1e-4
     assert all(TrainConfig.from_preset(name) for name in PRESETS)
@@ -59,7 +60,7 @@ def test_the_papers_preset():
         ({"learning_rat": 1.0}, r"unknown setting 'learning_rat'. Did you mean 'learning_rate'\?"),
         ({"epochs": "many"}, "setting 'epochs' must be of type int; got 'many'"),
         ({"epochs": True}, "setting 'epochs' must be of type int; got True"),
-        ({"jit": 1}, "setting 'jit' must be of type bool; got 1"),
+        ({"jit": 1}, "setting 'jit' must be of type bool \\| None; got 1"),
     ],
 )
 def test_errors(settings, text):
@@ -75,3 +76,27 @@ def test_the_constructor_checks_types_too():
 def test_unknown_preset():
     with pytest.raises(UsageError, match=r"unknown preset 'papr'. Did you mean 'paper'\?"):
         TrainConfig.from_preset("papr")
+
+
+def test_likelihoods_fit_the_data():
+    """Those of binary pixels, those of grey ones, and the paper's of either."""
+    binary = CATALOG["caltech101"]
+    grey = dataclasses.replace(binary, name="faces", likelihood="logistic")
+    assert TrainConfig(likelihood="paper").resolve(binary).likelihood == "bernoulli-clipped"
+    assert TrainConfig(likelihood="paper").resolve(grey).likelihood == "logistic-paper"
+    assert TrainConfig().resolve(grey).likelihood == "logistic"
+    with pytest.raises(
+        UsageError,
+        match="the likelihood bernoulli does not fit faces, whose pixels are grey: "
+        "choose --likelihood logistic or logistic-paper",
+    ):
+        TrainConfig(likelihood="bernoulli").resolve(grey)
+    with pytest.raises(UsageError, match="logistic does not fit caltech101, whose pixels are 0 or 1"):
+        TrainConfig(likelihood="logistic").resolve(binary)
+
+
+def test_xla_where_it_is_faster():
+    spec = CATALOG["caltech101"]
+    assert TrainConfig().resolve(spec).jit is True
+    assert TrainConfig(model="convhvae").resolve(spec).jit is False
+    assert TrainConfig(model="convhvae", jit=True).resolve(spec).jit is True

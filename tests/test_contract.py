@@ -14,8 +14,11 @@ import pytest
 import tensorflow as tf
 
 import tfvamp
-from tfvamp import layers, models, networks
+from tfvamp import layers, models
+from tfvamp.networks import conv, mlp, pixelcnn
+from tfvamp.networks.conv import ConvDecoder, ConvEncoder, ConvJointDecoder, ConvJointEncoder
 from tfvamp.networks.mlp import MLPDecoder, MLPEncoder, MLPJointDecoder, MLPJointEncoder
+from tfvamp.networks.pixelcnn import PixelDecoder
 
 B, D, SHAPE = 6, 2, (3, 2, 1)
 
@@ -26,6 +29,37 @@ class Moments(keras.layers.Layer):
 
     def call(self, distribution):
         return distribution.mean() + distribution.variance()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Mean(keras.layers.Layer):
+    """As `Moments`, for a distribution whose variance has no closed form."""
+
+    def call(self, distribution):
+        return distribution.mean()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class LogProb(keras.layers.Layer):
+    """A user's own layer around a decoder: a hundredth of log p(x | z) of an image of halves, [B, 1]."""
+
+    def __init__(self, decoder, **kwargs):
+        super().__init__(**kwargs)
+        self.decoder = decoder
+
+    def call(self, z, training=False):
+        likelihood = self.decoder(z, z, training=training)
+        return 0.01 * likelihood.log_prob(tf.fill(self.decoder.event_shape, 0.5))[:, None]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 1)
+
+    def get_config(self):
+        return {**super().get_config(), "decoder": keras.saving.serialize_keras_object(self.decoder)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("decoder")), **config)
 
 
 def encoder_pair() -> keras.Model:
@@ -66,16 +100,23 @@ def vamp_model() -> keras.Model:
     return keras.Model(x, prior(encoder(x)[0]))
 
 
-def joint_encoder_model() -> keras.Model:
+def joint_encoder_model(kind) -> keras.Model:
     x = keras.Input(SHAPE)
     z2 = keras.layers.Dense(D)(keras.layers.Flatten()(x))
-    return keras.Model(x, Moments()(MLPJointEncoder(SHAPE, D, 5)(x, z2)))
+    return keras.Model(x, Moments()(kind(SHAPE, D, 5)(x, z2)))
 
 
-def joint_decoder_model() -> keras.Model:
+def decoder_of(kind):
+    return kind(layers.BernoulliLikelihood(SHAPE), SHAPE, 4, 5)
+
+
+def joint_decoder_model(kind) -> keras.Model:
     z = keras.Input((4,))
-    decoder = MLPJointDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, 4, 5)
-    return keras.Model(z, Moments()(decoder(keras.layers.Dense(4)(z), z)))
+    return keras.Model(z, Moments()(decoder_of(kind)(keras.layers.Dense(4)(z), z)))
+
+
+def likelihood_model(layer) -> keras.Model:
+    return around(layer, before=keras.layers.Dense(4 * len(layer.heads)), after=Mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +128,18 @@ class Case:
 
 CASES = [
     Case(layers.GatedDense, lambda: around(layers.GatedDense(3))),
+    Case(layers.GatedConv2D, lambda: around(layers.GatedConv2D(3, 3, 2), (5, 4, 2))),
+    Case(
+        layers.MaskedConv2D,
+        lambda: around(layers.MaskedConv2D(4, 3, 2, num_conditions=1, use_bias=True), (5, 4, 3)),
+    ),
     Case(layers.GaussianPosterior, lambda: around(layers.GaussianPosterior(D), after=Moments())),
     Case(layers.GaussianSample, sample_model, noisy=True),
     Case(layers.KLDivergence, kl_model, noisy=True),
+    Case(layers.BernoulliLikelihood, lambda: likelihood_model(layers.BernoulliLikelihood((2, 2, 1)))),
     Case(
-        layers.BernoulliLikelihood,
-        lambda: around(layers.BernoulliLikelihood((2, 2, 1)), before=keras.layers.Dense(4), after=Moments()),
+        layers.DiscretizedLogisticLikelihood,
+        lambda: likelihood_model(layers.DiscretizedLogisticLikelihood((2, 2, 1))),
     ),
     Case(
         layers.StandardNormalPriorLayer,
@@ -101,14 +148,22 @@ CASES = [
     Case(layers.MixtureOfGaussiansPriorLayer, lambda: around(layers.MixtureOfGaussiansPriorLayer(3, 4))),
     Case(layers.VampPriorLayer, vamp_model),
     Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
-    Case(
-        MLPDecoder,
-        lambda: around(MLPDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, 4, 5), after=Moments()),
-    ),
-    Case(MLPJointEncoder, joint_encoder_model),
-    Case(MLPJointDecoder, joint_decoder_model),
+    Case(MLPDecoder, lambda: around(decoder_of(MLPDecoder), after=Moments())),
+    Case(MLPJointEncoder, lambda: joint_encoder_model(MLPJointEncoder)),
+    Case(MLPJointDecoder, lambda: joint_decoder_model(MLPJointDecoder)),
+    Case(ConvEncoder, lambda: around(ConvEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
+    Case(ConvDecoder, lambda: around(decoder_of(ConvDecoder), after=Moments())),
+    Case(ConvJointEncoder, lambda: joint_encoder_model(ConvJointEncoder)),
+    Case(ConvJointDecoder, lambda: joint_decoder_model(ConvJointDecoder)),
+    Case(PixelDecoder, lambda: around(LogProb(decoder_of(PixelDecoder)))),
 ]
-BASES = {layers.DistributionLayer, layers.PriorLayer}  # abstract: their subclasses have the cases
+BASES = {
+    layers.DistributionLayer,
+    layers.PriorLayer,
+    layers.LikelihoodLayer,
+    mlp.Network,
+    mlp.DecoderNetwork,
+}  # abstract: their subclasses have the cases
 
 
 def fresh(case) -> tuple[keras.Model, np.ndarray, np.ndarray]:
@@ -122,7 +177,7 @@ def fresh(case) -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 def settings(model, case) -> dict:
     """The config of the layer but for what it owns."""
-    layer = next(layer for layer in model.layers if isinstance(layer, case.layer))
+    layer = next(layer for layer in model._flatten_layers() if isinstance(layer, case.layer))
     return {name: value for name, value in layer.get_config().items() if not isinstance(value, dict)}
 
 
@@ -149,7 +204,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.layer._
 def test_every_public_layer_has_a_case():
     public = {
         value
-        for module in (layers, networks.mlp)
+        for module in (layers, mlp, conv, pixelcnn)
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, keras.layers.Layer)
@@ -311,10 +366,13 @@ def test_two_replicas():
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (5, 2)])
-def test_decoders_take_any_leading_dimensions(leading):
-    decoder = MLPDecoder(layers.BernoulliLikelihood(SHAPE), SHAPE, D, 8)
+@pytest.mark.parametrize(
+    "kind, count", [(MLPDecoder, 1), (MLPJointDecoder, 2), (ConvDecoder, 1), (ConvJointDecoder, 2)]
+)
+def test_decoders_take_any_leading_dimensions(leading, kind, count):
+    decoder = kind(layers.BernoulliLikelihood(SHAPE), SHAPE, D, 8)
     z = np.random.default_rng(0).normal(size=(*leading, D)).astype(np.float32)
-    likelihood = decoder(z)
+    likelihood = decoder(*[z] * count)
     assert likelihood.batch_shape == leading and likelihood.event_shape == SHAPE
     assert likelihood.log_prob(np.zeros(SHAPE, np.float32)).shape == leading
     assert likelihood.sample(3, seed=(1, 2)).shape == (3, *leading, *SHAPE)

@@ -10,6 +10,7 @@ import scipy.io
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tests import made
 from tfvamp import datasets
 from tfvamp.datasets import pipeline, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder as caltech
@@ -19,26 +20,17 @@ from tfvamp.errors import DataError, UsageError
 NAME = "caltech101_silhouettes_28_split1.mat"
 
 
-def contents(seed=0, counts=(12, 5, 6)):
-    rng = np.random.default_rng(seed)
-    stored = {}
-    for prefix, count in zip(("train", "val", "test"), counts, strict=True):
-        stored[f"{prefix}_data"] = rng.integers(0, 2, (count, 784)).astype(np.uint8)
-        stored[f"{prefix}_labels"] = rng.integers(1, 102, (count, 1)).astype(np.uint8)
-    return stored
-
-
 @pytest.fixture
 def raw(tmp_path) -> pathlib.Path:
     folder = tmp_path / "raw"
     folder.mkdir()
-    scipy.io.savemat(folder / NAME, contents())
+    scipy.io.savemat(folder / NAME, made.caltech())
     return folder
 
 
 def test_caltech_polarity_orientation_and_labels(raw, tmp_path):
     data = datasets.load("caltech101", tmp_path / "data", raw)
-    stored = contents()
+    stored = made.caltech()
     images, labels = data.test.array()
     assert images.shape == (6, 28, 28, 1) and set(np.unique(images)) == {0.0, 1.0}
     # TFDS shuffles examples when it prepares them: compare as sets of (label, picture).
@@ -54,17 +46,17 @@ def test_caltech_polarity_orientation_and_labels(raw, tmp_path):
 def test_other_source_files_are_unverified_and_recorded(raw, tmp_path):
     data = datasets.load("caltech101", tmp_path / "data", raw)
     assert not data.verified
-    assert data.checksums == {NAME: sources.sha256(raw / NAME)}
+    assert data.checksums == {NAME: caltech.SOURCE.checksum(raw / NAME)}
     again = datasets.load("caltech101", tmp_path / "data")  # no raw folder: as recorded
     assert not again.verified and again.checksums == data.checksums
 
 
 def test_changed_source_files_are_prepared_anew(raw, tmp_path):
     before = datasets.load("caltech101", tmp_path / "data", raw)
-    scipy.io.savemat(raw / NAME, contents(seed=1, counts=(13, 5, 6)))
+    scipy.io.savemat(raw / NAME, made.caltech(seed=1, counts=(13, 5, 6)))
     after = datasets.load("caltech101", tmp_path / "data", raw)
     assert (before.train.num_examples, after.train.num_examples) == (12, 13)
-    assert after.checksums == {NAME: sources.sha256(raw / NAME)} != before.checksums
+    assert after.checksums == {NAME: caltech.SOURCE.checksum(raw / NAME)} != before.checksums
 
 
 def test_a_bad_new_source_leaves_the_prepared_data_alone(raw, tmp_path):
@@ -93,7 +85,7 @@ def test_plain_tfds_knows_the_builders(raw, tmp_path, monkeypatch):
 
 
 def without(key):
-    return {k: v for k, v in contents().items() if k != key}
+    return {k: v for k, v in made.caltech().items() if k != key}
 
 
 @pytest.mark.parametrize(
@@ -102,26 +94,26 @@ def without(key):
         (without("val_data"), r"has no key 'val_data' \(of the expected keys it has: test_data"),
         (without("test_labels"), "has no key 'test_labels'"),
         (
-            {**contents(), "test_data": np.zeros((6, 783))},
+            {**made.caltech(), "test_data": np.zeros((6, 783))},
             r"test_data must have shape \[N, 784\]; got \[6, 783\]",
         ),
         (
-            {**contents(), "train_data": np.zeros((0, 784))},
+            {**made.caltech(), "train_data": np.zeros((0, 784))},
             r"train_data must have shape \[N, 784\]; got \[0, 784\]",
         ),
         (
-            {**contents(), "train_data": np.full((12, 784), 7)},
+            {**made.caltech(), "train_data": np.full((12, 784), 7)},
             "train_data must hold only 0 and 1; got values up to 7",
         ),
         (
-            {**contents(), "val_labels": np.ones((4, 1))},
+            {**made.caltech(), "val_labels": np.ones((4, 1))},
             r"val_labels must have \[N\] = \[5\] entries; got \[4\]",
         ),
         (
-            {**contents(), "val_labels": np.full((5, 1), 102)},
+            {**made.caltech(), "val_labels": np.full((5, 1), 102)},
             "val_labels must be whole numbers from 1 to 101; got 102 to 102",
         ),
-        ({**contents(), "val_data": np.array([["a"]], object)}, "val_data must hold numbers"),
+        ({**made.caltech(), "val_data": np.array([["a"]], object)}, "val_data must hold numbers"),
     ],
 )
 def test_wrong_mat_files(raw, tmp_path, stored, text):
@@ -186,7 +178,7 @@ def test_preparing_is_said(raw, tmp_path):
     datasets.load("caltech101", tmp_path / "data", raw, say=said.append)
     datasets.load("caltech101", tmp_path / "data", raw, say=said.append)
     assert len(said) == 1 and said[0].startswith("preparing caltech101_silhouettes in ")
-    scipy.io.savemat(raw / NAME, contents(seed=1))
+    scipy.io.savemat(raw / NAME, made.caltech(seed=1))
     datasets.load("caltech101", tmp_path / "data", raw, say=said.append)
     assert len(said) == 2 and f"anew: {NAME} in {raw} differs from what it was made of" in said[1]
 
@@ -245,7 +237,7 @@ def test_damaged_mnist5k(tmp_path):
     path = tmp_path / "mnist_5k.csv.gz"
     for damage in (b"", mnist5k.find_file().read_bytes()[:5000], b"plain text"):
         path.write_bytes(damage)
-        with pytest.raises(DataError, match="cannot be read as gzipped numbers|must hold"):
+        with pytest.raises(DataError, match="cannot be read|must hold"):
             mnist5k.read_csv(path)
 
 

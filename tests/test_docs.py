@@ -59,7 +59,7 @@ def test_the_two_commands_of_the_readme_are_those_of_ci():
 def test_the_commands_of_the_readme_run(tmp_path, data_dir):
     quick = ["--limit", "120", "--epochs", "2", "--warmup", "1", "--data-dir", data_dir]
     for program, *arguments in commands(ROOT / "README.md"):
-        if "caltech101" in arguments or "--resume" in arguments:
+        if {"caltech101", "frey_faces", "--resume"} & set(arguments):
             continue
         more = quick if arguments[0] == "train" else []
         result = subprocess.run(
@@ -97,6 +97,28 @@ def test_the_python_of_the_keras_page_runs(number, tmp_path):
     code = blocks(KERAS_PAGE, "python")[number]
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_the_python_of_the_page_on_data_sets_runs():
+    (code,) = blocks(ROOT / "docs" / "datasets.md", "python")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip() == "(12, 10, 1) logistic"
+
+
+def test_the_page_on_data_sets_has_the_table_of_the_code():
+    from tfvamp.datasets import CATALOG
+
+    text = (ROOT / "docs" / "datasets.md").read_text()
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    rows = {row[0]: row for row in rows if len(row) == 8}
+    for spec in CATALOG.values():
+        _, _, sizes, shape, pixels, likelihood, components, start = rows[spec.name]
+        assert sizes == " / ".join(map(str, spec.sizes)) and shape == "x".join(map(str, spec.shape))
+        assert components == str(spec.num_components)
+        assert start == f"N({spec.pseudo_input_mean:g}, {spec.pseudo_input_std:g})"
+        assert {"bernoulli": "Bernoulli", "logistic": "discretised logistic"}[spec.likelihood] == likelihood
+        assert ("dynamically" in pixels) == (spec.binarization == "dynamic")
 
 
 @pytest.mark.slow

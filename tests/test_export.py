@@ -15,12 +15,12 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tests import twins
-from tests.conftest import small_hvae, small_vae
+from tests.conftest import small_model, small_vae
 from tests.test_docs import ROOT, blocks
 from tfvamp import evaluation, export, runs, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, UsageError
-from tfvamp.models import PRIORS
+from tfvamp.models import MODELS, PRIORS
 from tfvamp_cli.main import main
 
 PAGE = ROOT / "docs" / "export.md"
@@ -31,15 +31,21 @@ for name in ("keras", "tf_keras", "tensorflow_probability", "tfvamp"):
 """
 
 
-NAMES = (*PRIORS, "hvae")  # the five priors of the VAE, and the HVAE with a VampPrior
+# The five priors of the VAE; then, with a VampPrior, the VAE of grey images, and the other models.
+NAMES = (*PRIORS, "grey", *(name for name in MODELS if name != "vae"))
 
 
 def moved(name: str):
     """A model whose weights are far from their initial values, so that K components and B images differ."""
-    model = small_hvae("vamp") if name == "hvae" else small_vae(name)
+    if name in MODELS:
+        model = small_model(MODELS[name])
+    else:
+        model = small_vae("vamp", likelihood="logistic") if name == "grey" else small_vae(name)
     rng = np.random.default_rng(5)
     for variable in model.trainable_variables:
-        variable.assign_add(rng.normal(0.0, 0.4, variable.shape))
+        fan_in = int(np.prod(variable.shape[:-1]))
+        spread = 0.4 if len(variable.shape) < 4 or variable.name == "pseudo_inputs" else 1.5 * fan_in**-0.5
+        variable.assign_add(rng.normal(0.0, spread, variable.shape))
     return model
 
 
@@ -75,13 +81,14 @@ def expected(model, prior: str, images) -> dict[str, np.ndarray]:
     loc, log_variance = posterior.loc.numpy(), posterior.log_variance.numpy()
     k = 0 if prior == "standard" else 4
     dataset = tf.data.Dataset.from_tensor_slices(images)
+    noise = [model.pixel_noise(len(images), seed) for seed in (seeds.stateless(0), seeds.as_seed(7))]
     arrays = {
         "sample": model.sample(16, 7),
         "sample_component": model.sample(6, 7, component=k),
         "loc": loc,
         "log_variance": log_variance,
-        "decode": model.generate(loc).mean(),
-        "reconstruct": model.reconstruct(images, 7).mean(),
+        "decode": model.pictures(model.generate(loc), noise[0]),
+        "reconstruct": model.pictures(model.reconstruct(images, 7), noise[1]),
         "log_likelihood": evaluation.evaluate(model, dataset, 50, seed=7, jit=False).log_likelihood,
     }
     if prior not in ("standard", "mog"):
@@ -165,8 +172,8 @@ def test_log_likelihood_equals_its_numpy_twin(folders, prior, images):
     ]
     for s in range(num_samples):
         z = loc + np.exp(0.5 * log_variance) * np.stack([draws[s] for draws in noise])
-        reconstruction, kl = twin.parts(images, z)
-        log_weights[s] = reconstruction - kl
+        terms = twin.terms(images, z)
+        log_weights[s] = terms["x"] + terms["p_z"] - terms["q_z"]
     twin_estimate = scipy.special.logsumexp(log_weights, axis=0) - np.log(num_samples)
     m = tf.saved_model.load(folders / prior)
     ours = m.log_likelihood(images, num_samples, [2, 0])["log_likelihood"]
@@ -179,18 +186,18 @@ def test_blocks_change_nothing_and_bound_what_is_decoded(name, num_samples, call
     model, decoded = moved(name), []
     decoder = model.decoder
 
-    def counting(*latents):
+    def counting(*latents, training=False):
         rows = tf.numpy_function(
             lambda rows: decoded.append(int(rows)) or rows, [tf.size(latents[0]) // 3], tf.int32
         )
         with tf.control_dependencies([rows]):
-            return decoder(*map(tf.identity, latents))
+            return decoder(*map(tf.identity, latents), training=training)
 
     monkeypatch.setattr(model, "decoder", counting)
     functions = export.Functions(model)
     answers = []
     for rows, expected_calls in ((7, calls), (10**6, 2)):
-        monkeypatch.setattr(export, "ROWS", rows)
+        functions.rows = rows
         decoded.clear()
         both = tf.function(
             lambda n, num_samples, seed: (

@@ -3,25 +3,29 @@
 import keras
 import numpy as np
 import pytest
-import scipy.stats
 import tensorflow as tf
 
-from tests import twins
-from tests.conftest import small_hvae, small_vae
+from tests.conftest import small_hvae, small_model, small_vae
 from tfvamp import seeds
 from tfvamp.errors import UsageError
-from tfvamp.layers import BernoulliLikelihood
-from tfvamp.models import HVAE, PRIORS, VAE
+from tfvamp.models import HVAE, MODELS, PRIORS, VAE, ConvHVAE, PixelHVAE
 from tfvamp.optimizers import NormalizedAdam
 
-both_models = pytest.mark.parametrize("small", [small_vae, small_hvae])
+TWO_LAYERS = (HVAE, ConvHVAE, PixelHVAE)
+each_model = pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
 every_pair = pytest.mark.parametrize(
-    "small, prior",
-    [*((small_vae, prior) for prior in PRIORS), (small_hvae, "standard"), (small_hvae, "vamp")],
+    "kind, prior",
+    [
+        *((VAE, prior) for prior in PRIORS),
+        (HVAE, "standard"),
+        *((kind, "vamp") for kind in MODELS.values() if kind is not VAE),
+    ],
 )
 
 
-@pytest.mark.parametrize("kind, size", [(VAE, 1_116_864), (HVAE, 2_431_024)])
+@pytest.mark.parametrize(
+    "kind, size", [(VAE, 1_116_864), (HVAE, 2_431_024), (ConvHVAE, 2_210_861), (PixelHVAE, 1_385_821)]
+)
 @pytest.mark.parametrize(
     "prior, extra",
     [("standard", 0), ("mog", 2 * 500 * 40), ("vamp", 500 * 784), ("vamp-weighted", 500 * 784 + 500)],
@@ -33,8 +37,8 @@ def test_parameter_counts(kind, size, prior, extra):
 
 
 @every_pair
-def test_every_trainable_variable_gets_a_gradient(small, prior, images):
-    model = small(prior)
+def test_every_trainable_variable_gets_a_gradient(kind, prior, images):
+    model = small_model(kind, prior)
     with tf.GradientTape() as tape:
         loss = -tf.reduce_mean(model.elbo(images, seeds.stateless(0)).bound)
     gradients = tape.gradient(loss, model.trainable_variables)
@@ -45,7 +49,7 @@ def test_every_trainable_variable_gets_a_gradient(small, prior, images):
     names = {v.path.split("/")[0] for v in model.trainable_variables}
     assert names == {"encoder", "decoder"} | (
         {"prior"} if prior in ("mog", "vamp", "vamp-weighted") else set()
-    ) | ({"encoder_z1", "prior_z1"} if small is small_hvae else set())
+    ) | ({"encoder_z1", "prior_z1"} if issubclass(kind, TWO_LAYERS) else set())
 
 
 def test_the_prior_alone_teaches_the_encoder(images):
@@ -59,37 +63,38 @@ def test_the_prior_alone_teaches_the_encoder(images):
 
 
 @every_pair
-def test_eager_graph_and_xla_take_the_same_steps(small, prior, images):
-    results, reference = [], None
+def test_eager_graph_and_xla_take_the_same_steps(kind, prior, images):
+    """With plain gradient descent: the first steps of Adam follow the sign of a gradient, and so of its rounding."""
+    results, steps = [], []
     for jit in (None, False, True):
-        model = small(prior)
-        model.compile(optimizer=NormalizedAdam(1e-2))
+        model = small_model(kind, prior)
+        before = [v.numpy() for v in model.trainable_variables]
+        model.compile(optimizer=keras.optimizers.SGD(1e-2))
         step = (
             model.train_step
             if jit is None
             else tf.function(model.train_step, jit_compile=jit, autograph=False)
         )
-        for _ in range(3):
+        for _ in range(2):
             logs = step(tf.constant(images))
         results.append([float(v) for v in logs.values()])
-        weights = [v.numpy() for v in model.trainable_variables]
-        reference = weights if jit is None else reference
-        # Three Adam steps of 1e-2; rounding may turn the sign of a vanishing gradient, but not many.
-        apart = np.concatenate([np.abs(a - b).ravel() for a, b in zip(weights, reference, strict=True)])
-        assert np.quantile(apart, 0.99) < 1e-4
-    np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
-    np.testing.assert_allclose(results[2], results[0], rtol=1e-4)
+        steps.append([v.numpy() - old for v, old in zip(model.trainable_variables, before, strict=True)])
+    for other in (1, 2):
+        np.testing.assert_allclose(results[other], results[0], rtol=1e-4, atol=1e-5)
+        for variable, a, b in zip(model.trainable_variables, steps[0], steps[other], strict=True):
+            # sums in another order; 1e-7 is the rounding of weights near 1
+            np.testing.assert_allclose(b, a, atol=1e-3 * np.abs(a).max() + 1e-7, err_msg=variable.path)
 
 
-@both_models
-def test_train_step_reports_means_over_examples(small, images):
-    model = small("standard")
+@each_model
+def test_train_step_reports_means_over_examples(kind, images):
+    model = small_model(kind, "standard")
     model.compile(optimizer=NormalizedAdam(1e-12))
     model.beta.assign(0.5)
     model.train_step(tf.constant(images[:5]))
     logs = model.train_step(tf.constant(images[5:]))
     bounds = [
-        model.elbo(part, seeds.fold_in(seeds.stateless(0, "train"), i), 0.5)
+        model.bound(part, seeds.fold_in(seeds.stateless(0, "train"), i), 0.5, training=True)
         for i, part in enumerate((images[:5], images[5:]))
     ]
     reconstruction, kl = (
@@ -99,10 +104,10 @@ def test_train_step_reports_means_over_examples(small, images):
     assert float(logs["loss"]) == pytest.approx((0.5 * kl - reconstruction).mean(), rel=1e-5)
 
 
-@both_models
-def test_noise_depends_on_the_iteration_and_the_seed(small, images):
+@each_model
+def test_noise_depends_on_the_iteration_and_the_seed(kind, images):
     def first_losses(seed):
-        model = small("standard", seed=seed)
+        model = small_model(kind, "standard", seed=seed)
         model.compile(optimizer=NormalizedAdam(1e-12))
         losses = []
         for _ in range(2):
@@ -115,9 +120,9 @@ def test_noise_depends_on_the_iteration_and_the_seed(small, images):
     assert len({*a, *b}) == 4
 
 
-@both_models
-def test_validation_noise_differs_from_batch_to_batch(small, images):
-    model = small("standard")
+@each_model
+def test_validation_noise_differs_from_batch_to_batch(kind, images):
+    model = small_model(kind, "standard")
     model.compile(optimizer=NormalizedAdam(1e-3))
     first = float(model.test_step(tf.constant(images))["elbo"])
     both = float(model.test_step(tf.constant(images))["elbo"])
@@ -126,68 +131,24 @@ def test_validation_noise_differs_from_batch_to_batch(small, images):
     assert first == float(model.test_step(tf.constant(images))["elbo"])
 
 
-@both_models
-def test_fit_evaluate_predict(small, images):
-    model = small("vamp")
+@each_model
+def test_fit_evaluate_predict(kind, images):
+    model = small_model(kind, "vamp")
     model.compile(optimizer=NormalizedAdam(1e-2))
     history = model.fit(images, batch_size=4, epochs=30, verbose=0).history
-    by_layer = {"kl_z1", "kl_z2"} if small is small_hvae else set()
+    by_layer = {"kl_z1", "kl_z2"} if issubclass(kind, TWO_LAYERS) else set()
     assert set(history) == {"loss", "elbo", "reconstruction", "kl"} | by_layer
     assert history["elbo"][-1] > history["elbo"][0] + 1
     assert model.evaluate(images, verbose=0, return_dict=True)["elbo"] < 0
     assert model.predict(images, verbose=0).shape == images.shape
 
 
-def test_likelihood_equals_its_twin(images):
-    logits = np.random.default_rng(0).normal(scale=8, size=(8, 30)).astype(np.float32)
-    likelihood = BernoulliLikelihood((6, 5, 1))(logits)
-    assert likelihood.event_shape == (6, 5, 1) and likelihood.batch_shape == (8,)
-    np.testing.assert_allclose(
-        likelihood.log_prob(images), twins.bernoulli_log_prob(images.reshape(8, -1), logits), rtol=2e-6
-    )
-    np.testing.assert_allclose(
-        likelihood.mean().numpy().reshape(8, -1), scipy.special.expit(logits), rtol=1e-5
-    )
-
-
-def test_likelihood_is_normalised():
-    logits = np.array([[0.3, -2.0, 1.1]], np.float32)
-    likelihood = BernoulliLikelihood((1, 3, 1))(logits)
-    x = (
-        np.array(np.meshgrid([0, 1], [0, 1], [0, 1]))
-        .reshape(3, 8)
-        .T.reshape(8, 1, 1, 3, 1)
-        .astype(np.float32)
-    )
-    assert np.exp(likelihood.log_prob(x)).sum() == pytest.approx(1.0, rel=1e-6)
-
-
-def test_clipped_likelihood_bounds_probabilities():
-    logits = np.array([[-50.0, 0.5, 50.0]], np.float32)
-    likelihood = BernoulliLikelihood((1, 3, 1), clip=1e-5)(logits)
-    p = np.array([1e-5, scipy.special.expit(0.5), 1 - 1e-5])
-    np.testing.assert_allclose(likelihood.mean().numpy().ravel(), p, rtol=1e-3)
-    x = np.array([1.0, 1.0, 0.0], np.float32).reshape(1, 1, 3, 1)
-    expected = np.log(1e-5) + np.log(p[1]) + np.log(1e-5)
-    np.testing.assert_allclose(likelihood.log_prob(x), [expected], rtol=1e-5)
-    with pytest.raises(ValueError, match="clip must lie between 0 and 0.5; got 0.7"):
-        BernoulliLikelihood((1, 3, 1), clip=0.7)
-
-
-def test_pixels_are_drawn_with_their_probabilities():
-    logits = np.linspace(-3, 3, 10, dtype=np.float32)[None]
-    likelihood = BernoulliLikelihood((2, 5, 1))(logits)
-    draws = likelihood.sample(20_000, seed=(1, 2)).numpy()
-    assert set(np.unique(draws)) == {0.0, 1.0}
-    p = scipy.special.expit(logits).reshape(1, 2, 5, 1)
-    assert (np.abs(draws.mean(0) - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
-
-
 @every_pair
-def test_sampling(small, prior):
-    model = small(prior)
+def test_sampling(kind, prior):
+    model = small_model(kind, prior)
     images = model.sample(9, seed=7).numpy()
-    assert images.shape == (9, 6, 5, 1) and images.min() > 0 and images.max() < 1
+    assert images.shape == (9, 6, 5, 1)
+    assert 0 < images.min() < images.max() < 1 if model.has_mean else set(np.unique(images)) == {0.0, 1.0}
     np.testing.assert_array_equal(images, model.sample(9, seed=7))
     assert np.abs(images - model.sample(9, seed=8)).max() > 1e-4
     assert set(np.unique(model.sample(9, seed=7, draw=True))) == {0.0, 1.0}
@@ -286,8 +247,8 @@ def test_normalisation_is_per_variable():
 
 
 @every_pair
-def test_keras_files_give_the_model_back(small, prior, tmp_path, images):
-    model = small(prior)
+def test_keras_files_give_the_model_back(kind, prior, tmp_path, images):
+    model = small_model(kind, prior)
     model.save(tmp_path / "model.keras")
     copy = keras.models.load_model(tmp_path / "model.keras")  # safe_mode is on
     np.testing.assert_array_equal(copy(images), model(images))

@@ -1,6 +1,8 @@
 """The evidence lower bound: identities, and the importance-sampled likelihood against closed forms."""
 
 import itertools
+import json
+import pathlib
 
 import keras
 import numpy as np
@@ -9,10 +11,11 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tests import twins
-from tests.conftest import small_hvae, small_vae
+from tests.conftest import small_hvae, small_model, small_vae
 from tests.oracles import LinearGaussian, TwoLayers
 from tfvamp import evaluation, objectives, seeds
 from tfvamp.errors import UsageError
+from tfvamp.models import MODELS
 
 
 def generator_of(model) -> objectives.Generator:
@@ -53,7 +56,8 @@ def test_parts_equal_the_numpy_twin(images):
         model = small_vae(prior)
         z = model.encoder(images).sample(seed=(1, 2))
         at = objectives.parts([z], [model.encoder(images)], model.generator(), images)
-        expected = twins.VAETwin(model).parts(images, z.numpy())
+        terms = twins.VAETwin(model).terms(images, z.numpy())
+        expected = terms["x"], terms["q_z"] - terms["p_z"]
         np.testing.assert_allclose(at.reconstruction, expected[0], rtol=1e-5)
         np.testing.assert_allclose(at.kl, expected[1], rtol=1e-4, atol=2e-5)
 
@@ -61,45 +65,56 @@ def test_parts_equal_the_numpy_twin(images):
 def formula_filled(model) -> None:
     """Weights by a formula of their place, the same everywhere, forever."""
     for number, weight in enumerate(model.weights):
-        if weight.path.endswith(("beta", "total", "count")):
+        if weight is model.beta or weight.path.endswith(("total", "count")):
             continue
         index = np.arange(int(np.prod(weight.shape)), dtype=np.float64).reshape(weight.shape)
-        values = 0.4 * np.sin(1.0 + 0.7 * number + 1.3 * index)
-        weight.assign(0.5 + values if weight.name == "pseudo_inputs" else values)
+        spread = 0.4 if index.ndim < 4 or weight.name == "pseudo_inputs" else 3.0 * index[..., 0].size ** -0.5
+        values = spread * np.sin(1.0 + 0.7 * number + 1.3 * index)
+        weight.assign(0.5 + values if weight.name in ("pseudo_inputs", "moving_variance") else values)
 
 
-# Of images[:3], z2 = 0.5 cos(index), z1 = sin(2 index), from HVAETwin in float64 (tests/twins.py).
-GOLDENS = {
-    "x": [-20.6694764872, -22.6652352023, -21.145440486],
-    "p_z1": [-3.48758749398, -3.65101329879, -3.80053931085],
-    "p_z2": [-2.60777341418, -3.022401317, -2.69651824303],
-    "q_z1": [-3.3203585503, -3.2017385221, -3.13243531782],
-    "q_z2": [-2.60415244744, -3.06309027629, -2.71131826],
+TWINS = {
+    "vae": twins.VAETwin,
+    "hvae": twins.HVAETwin,
+    "convvae": twins.ConvVAETwin,
+    "convhvae": twins.ConvHVAETwin,
+    "pixelhvae": twins.PixelHVAETwin,
 }
+# The twins' numbers in float64, of the images and latents in the test below.
+with (pathlib.Path(__file__).parent / "goldens.json").open() as file:
+    GOLDENS = json.load(file)
 
 
-def test_each_log_density_of_the_hvae_equals_its_golden_and_its_twin(images):
-    model = small_hvae("vamp")
+@pytest.mark.parametrize("likelihood", ["bernoulli", "logistic"])
+@pytest.mark.parametrize("name", TWINS)
+def test_each_log_density_equals_its_golden_and_its_twin(name, likelihood, images):
+    model = small_model(MODELS[name], likelihood=likelihood)
     formula_filled(model)
     index = np.arange(9).reshape(3, 3)
-    z2, z1 = (values.astype(np.float32) for values in (0.5 * np.cos(index), np.sin(2.0 * index)))
+    latents = [values.astype(np.float32) for values in (0.5 * np.cos(index), np.sin(2.0 * index))]
+    latents = latents[: len(model.latent_names)]
     x = images[:3]
-    expected = twins.HVAETwin(model).terms(x, z2, z1)
-    (level,) = model.levels
-    terms = {
-        "x": model.decoder(z2, z1).log_prob(x),
-        "p_z1": level.prior(z2).log_prob(z1),
-        "p_z2": model.prior(z2),
-        "q_z1": level.posterior(x, z2).log_prob(z1),
-        "q_z2": model.encoder(x).log_prob(z2),
-    }
-    for name, golden in GOLDENS.items():
-        np.testing.assert_allclose(expected[name], golden, rtol=1e-9)
-        np.testing.assert_allclose(terms[name], golden, rtol=2e-5, atol=2e-5)
-    at = objectives.parts([z2, z1], [model.encoder(x), level.posterior(x, z2)], model.generator(), x)
+    if likelihood == "logistic":
+        x = (np.floor(128 + 127.9 * np.sin(np.arange(90.0))).reshape(x.shape).astype(np.float32) + 0.5) / 256
+    expected = TWINS[name](model).terms(x, *latents)
+    posteriors, priors = [model.encoder(x)], [model.prior()]
+    for level, above in zip(model.levels, latents[:-1], strict=True):
+        posteriors.append(level.posterior(x, above))
+        priors.append(level.prior(above))
+    terms = {"x": model.decoder(*latents).log_prob(x)}
+    for latent, z, posterior, prior in zip(model.latent_names, latents, posteriors, priors, strict=True):
+        terms |= {f"q_{latent}": posterior.log_prob(z), f"p_{latent}": prior.log_prob(z)}
+    goldens = GOLDENS[f"{name} {likelihood}"]
+    assert terms.keys() == expected.keys() == goldens.keys()
+    for term, golden in goldens.items():
+        np.testing.assert_allclose(expected[term], golden, rtol=1e-9)
+        np.testing.assert_allclose(terms[term], golden, rtol=2e-5, atol=2e-5)
+    at = objectives.parts(latents, posteriors, model.generator(), x)
     np.testing.assert_allclose(at.reconstruction, expected["x"], rtol=2e-5)
-    for kl, z in zip(at.kls, ("z2", "z1"), strict=True):
-        np.testing.assert_allclose(kl, expected[f"q_{z}"] - expected[f"p_{z}"], rtol=1e-4, atol=5e-5)
+    for kl, latent in zip(at.kls, model.latent_names, strict=True):
+        np.testing.assert_allclose(
+            kl, expected[f"q_{latent}"] - expected[f"p_{latent}"], rtol=1e-4, atol=5e-5
+        )
 
 
 def run(model, x, num_samples, **kwargs):
@@ -218,7 +233,7 @@ def test_any_readable_encoder_will_do():
 
 def test_bad_arguments():
     model = LinearGaussian()
-    with pytest.raises(UsageError, match=f"must be at least 1; got 0 and {evaluation.log_likelihood.ROWS}"):
+    with pytest.raises(UsageError, match="must be at least 1; got 0 and None"):
         run(model, model.draw(2), 0)
     with pytest.raises(UsageError, match="there are no images"):
         run(model, np.zeros((0, 5), np.float32), 3)

@@ -9,22 +9,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfvamp import seeds
-from tfvamp.datasets.catalog import CATALOG, DatasetSpec
+from tfvamp.datasets.catalog import CATALOG, OWN, DatasetSpec
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.models import LIKELIHOODS, MODELS, PRIORS, Objective
 
+PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels are grey"}
 PSEUDO_INPUT_INITS = ("normal", "images")
 
 # Settings of the paper's published code where ours differ; docs/results.md says why they do.
-PRESETS: dict[str, dict[str, Any]] = {"paper": {"learning_rate": 5e-4, "likelihood": "bernoulli-clipped"}}
+PRESETS: dict[str, dict[str, Any]] = {"paper": {"learning_rate": 5e-4, "likelihood": "paper"}}
+# The forms of the paper's code, by what fits the data: the setting "paper" stands for one of them.
+PAPER_LIKELIHOODS = {"bernoulli": "bernoulli-clipped", "logistic": "logistic-paper"}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What `tfvamp train` does. None means: the data set's default (`tfvamp.datasets.CATALOG`).
+    """What `tfvamp train` does. None means: the default of the data set (`tfvamp.datasets.CATALOG`) or of the model.
 
     Attributes:
-      dataset: short name of the data set.
+      dataset: short name of the data set; or "npz:FILE", "folder:DIR", "tfds:NAME[/CONFIG][:IMAGE_KEY]".
       model: name of the model.
       prior: name of the prior.
       components: K, the number of components of a mixture prior.
@@ -34,7 +37,7 @@ class TrainConfig:
       warmup: epochs over which beta, the weight of the KL, rises to 1: min(1, epoch / warmup).
       patience: epochs without a better validation ELBO that training bears before it stops.
       seed: of initial weights, noise, data order and binarisation.
-      likelihood: name of the likelihood.
+      likelihood: name of the likelihood; "paper" for the form of the paper's code that fits the data.
       latent_dims: D.
       hidden_units: width of the hidden layers.
       pseudo_input_init: "normal" (the data set's mean and deviation) or "images" (random
@@ -43,9 +46,12 @@ class TrainConfig:
       num_samples: L, samples averaged outside the logarithm in training.
       importance_samples: S, samples averaged inside it; "iwae" alone.
       dreg: the doubly reparameterised gradient; "iwae" alone.
-      jit: compile the training step with XLA.
+      jit: compile with XLA; None for what is faster for the model (`LatentVariableModel.faster_with_xla`).
       limit: at most this many examples of each split.
-      data_dir: where TFDS keeps prepared data.
+      image_size: "HxW" to which one's own images are brought.
+      grayscale: make one's own images grey.
+      binarize: of one's own images: "none", "threshold" or "dynamic".
+      data_dir: where prepared data are kept.
       raw_dir: folder with source files fetched by hand.
     """
 
@@ -67,8 +73,11 @@ class TrainConfig:
     num_samples: int = 1
     importance_samples: int = 1
     dreg: bool = False
-    jit: bool = True
+    jit: bool | None = None
     limit: int | None = None
+    image_size: str | None = None
+    grayscale: bool = False
+    binarize: str | None = None
     data_dir: str | None = None
     raw_dir: str | None = None
 
@@ -78,12 +87,13 @@ class TrainConfig:
                 raise UsageError(
                     f"setting {name!r} must be of type {_type_name(hint)}; got {getattr(self, name)!r}"
                 )
-        check_choice("data set", self.dataset, CATALOG)
+        if not self.dataset.startswith(OWN):
+            check_choice("data set", self.dataset, CATALOG)
         check_choice("model", self.model, MODELS)
         check_choice("prior", self.prior, PRIORS)
         check_choice("pseudo-input initialisation", self.pseudo_input_init, PSEUDO_INPUT_INITS)
         if self.likelihood is not None:
-            check_choice("likelihood", self.likelihood, LIKELIHOODS)
+            check_choice("likelihood", self.likelihood, (*LIKELIHOODS, "paper"))
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -97,14 +107,33 @@ class TrainConfig:
             raise UsageError(f"learning_rate must be a positive number; got {self.learning_rate}")
 
     def resolve(self, spec: DatasetSpec) -> TrainConfig:
-        """The same settings with the data set's defaults in place of None."""
+        """The same settings with the data set's defaults in place of None.
+
+        Raises:
+          UsageError: the likelihood does not fit the data.
+        """
         defaults: dict[str, Any] = {
             "components": spec.num_components,
             "learning_rate": spec.learning_rate,
             "likelihood": spec.likelihood,
         }
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+        if self.jit is None:
+            missing["jit"] = MODELS[self.model].faster_with_xla
+        if self.likelihood == "paper":
+            missing["likelihood"] = PAPER_LIKELIHOODS[spec.likelihood]
+        resolved = dataclasses.replace(self, **missing)
+        fitting = (spec.likelihood, PAPER_LIKELIHOODS[spec.likelihood])
+        if resolved.likelihood not in fitting:
+            raise UsageError(
+                f"the likelihood {self.likelihood} does not fit {spec.name}, whose {PIXELS[spec.likelihood]}: "
+                f"choose --likelihood {' or '.join(fitting)}"
+            )
+        return resolved
+
+    def loading(self) -> dict[str, Any]:
+        """What `datasets.load` needs to know beside the name and the folders."""
+        return {"image_size": self.image_size, "grayscale": self.grayscale, "binarize": self.binarize}
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold."""

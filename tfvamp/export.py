@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfvamp import runs, seeds
 from tfvamp.errors import RunError, UsageError
-from tfvamp.evaluation.log_likelihood import ROWS, noise_of, weight_parts
+from tfvamp.evaluation.log_likelihood import noise_of, rows_of, weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.priors import VampPriorLayer
 from tfvamp.models import LatentVariableModel
@@ -32,11 +32,11 @@ METADATA_FILE = pathlib.PurePath("assets.extra", "tfvamp.json")  # the folder th
 ONNX_OPSET = 17
 DEFAULT = "sample"  # what `serving_default` is
 DESCRIPTIONS = {
-    "sample": "n images generated from the prior: the means of p(x | z), z ~ p(z)",
+    "sample": "n images generated from the prior: {picture} p(x | z), z ~ p(z)",
     "sample_component": "n images generated from component k of the prior alone, k from 0",
     "encode": "the posterior q(z | x) = N(loc, diag(exp(log_variance))) of each image",
-    "decode": "the mean of p(x | z) at each latent",
-    "reconstruct": "the mean of p(x | z) at one draw z ~ q(z | x) for each image",
+    "decode": "{picture} p(x | z) at each latent",
+    "reconstruct": "{picture} p(x | z) at one draw z ~ q(z | x) for each image",
     "log_likelihood": "log 1/S sum_s p(x, z_s) / q(z_s | x) of each image, in nats, S = num_samples",
     "pseudo_inputs": "the K images whose posteriors are the components of the prior",
 }
@@ -87,7 +87,8 @@ def export(
       output_dir: the folder, made here.
       metadata: more objects for assets.extra/tfvamp.json.
       overwrite: replace a SavedModel that exists.
-      onnx: also write assets.extra/encode.onnx and assets.extra/decode.onnx.
+      onnx: also write assets.extra/encode.onnx and, of a model whose p(x | z) has a mean,
+        assets.extra/decode.onnx.
 
     Returns:
       the contents of assets.extra/tfvamp.json.
@@ -152,7 +153,7 @@ class Functions:
 
     def __init__(self, model: LatentVariableModel):
         self.model = model
-        self.event_shape = tuple(model.event_shape)
+        self.event_shape, self.rows = tuple(model.event_shape), rows_of(model, model.event_shape)
         self.prior, self.components = model.prior(), model.prior.components()  # tensors from here on
         latent_dims, self.num_components = self.prior.event_shape[0], self.components.batch_shape[0]
         self.limits = {
@@ -199,13 +200,16 @@ class Functions:
         return self.unchecked_decode(_checked(latents, finite, "latents must be finite", show=False))
 
     def unchecked_decode(self, latents):
-        return {"images": self.model.generate(latents).mean()}
+        noise = self.model.pixel_noise(tf.shape(latents)[0], seeds.stateless(0))
+        return {"images": self.model.pictures(self.model.generate(latents), noise)}
 
     def reconstruct(self, images, seed):
-        return {"images": self.model.reconstruct(_checked_images(images), seed).mean()}
+        likelihood = self.model.reconstruct(_checked_images(images), seed)
+        noise = self.model.pixel_noise(tf.shape(images)[0], seed)
+        return {"images": self.model.pictures(likelihood, noise)}
 
     def log_likelihood(self, images, num_samples, seed):
-        """As `evaluation.evaluate`, in float64 where it adds; ROWS latents at a time, never [S, K, D]."""
+        """As `evaluation.evaluate`, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
         limit = self.limits["num_samples"]
         fits = (num_samples >= 1) & (num_samples <= limit)
         num_samples = _checked(num_samples, fits, f"num_samples must lie between 1 and {limit}")
@@ -219,13 +223,13 @@ class Functions:
             noise = noise_of(base, indices, num_samples, self.prior.event_shape[0], self.model.levels)
             return self._log_likelihood(images[start:stop], noise)
 
-        block = tf.maximum(1, ROWS // num_samples)
+        block = tf.maximum(1, self.rows // num_samples)
         return {"log_likelihood": _in_blocks(of_block, tf.shape(images)[0], block, [None])}
 
     def _log_likelihood(self, images, noise):
         """Estimates [B] from noise [S, B, D] for each layer, by a running logsumexp over blocks of samples."""
         posterior, generator = self._posterior(images), self.model.generator(self.prior)
-        num_samples, block = tf.shape(noise[0])[0], tf.maximum(1, ROWS // tf.shape(images)[0])
+        num_samples, block = tf.shape(noise[0])[0], tf.maximum(1, self.rows // tf.shape(images)[0])
 
         def body(start, total):
             draws = [of_layer[start : start + block] for of_layer in noise]
@@ -244,17 +248,15 @@ class Functions:
         return as_diagonal_gaussian(self.model.encoder(images, training=False))
 
     def _images(self, latents, n, seed):
-        """The means of p(x | z) at top latents [n, D] and draws of those below, ROWS at a time."""
-        noise = self.model.noise_below(n, seed)
-        means = _in_blocks(
-            lambda start, stop: self.model.generate(
-                latents[start:stop], [of_layer[start:stop] for of_layer in noise]
-            ).mean(),
-            tf.shape(latents)[0],
-            ROWS,
-            [None, *self.event_shape],
-        )
-        return {"images": means}
+        """Pictures of p(x | z) at top latents [n, D] and draws of those below, some rows at a time."""
+        noise, pixels = self.model.noise_below(n, seed), self.model.pixel_noise(n, seed)
+
+        def of_block(start, stop):
+            likelihood = self.model.generate(latents[start:stop], [draws[start:stop] for draws in noise])
+            return self.model.pictures(likelihood, None if pixels is None else pixels[start:stop])
+
+        images = _in_blocks(of_block, tf.shape(latents)[0], self.rows, [None, *self.event_shape])
+        return {"images": images}
 
     def _checked_n(self, n):
         limit = self.limits["n"]
@@ -315,9 +317,10 @@ def _with_shapes(function: Callable, arguments: list[tf.TensorSpec]) -> Callable
 
 def _describe(functions: Functions, module: tf.Module) -> dict[str, Any]:
     """What each function is, takes and gives, with dtypes and shapes (None: any size)."""
+    picture = "the mean of" if functions.model.has_mean else "a draw from"
     return {
         name: {
-            "description": DESCRIPTIONS[name],
+            "description": DESCRIPTIONS[name].format(picture=picture),
             "inputs": {spec.name: _shape(spec) for spec in arguments},
             "outputs": {
                 key: _shape(spec)
@@ -341,9 +344,9 @@ def _import_tf2onnx():
 
 
 def _write_onnx(functions: Functions, folder: pathlib.Path) -> None:
-    """encode.onnx and decode.onnx, without the checks, which ONNX cannot express."""
+    """encode.onnx and decode.onnx, without the checks, which ONNX cannot express; nor can it draw pixels in turn."""
     tf2onnx = _import_tf2onnx()
-    for name in ("encode", "decode"):
+    for name in ("encode", "decode") if functions.model.has_mean else ("encode",):
         arguments = functions.signatures[name]
         function = tf.function(
             getattr(functions, f"unchecked_{name}"), input_signature=arguments, autograph=False

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from tfvamp import datasets, evaluation, plots
-from tfvamp.datasets import CATALOG, Dataset
+from tfvamp import datasets, evaluation, plots, seeds
+from tfvamp.datasets import Dataset
 from tfvamp.errors import RunError
 from tfvamp.layers.priors import VampPriorLayer
 from tfvamp.models import LatentVariableModel
@@ -37,7 +37,7 @@ def load(run_dir: str | os.PathLike) -> LatentVariableModel:
     model = model_for(config, folder.read_shape(), keras.initializers.Zeros())
     load_weights(model, folder.best_weights)
     model.train_config = config
-    model.dataset_spec = CATALOG[config.dataset]
+    model.dataset_spec = folder.read_spec()
     return model
 
 
@@ -82,7 +82,7 @@ def evaluate(
     dataset = load_dataset(run_dir, limit, data_dir, raw_dir)
     part = dataset.split(split)
     result = evaluation.evaluate(
-        model, part.images, num_samples, seed, jit=model.train_config.jit, say=say, advance=advance
+        model, part.images, num_samples, seed, jit=bool(model.train_config.jit), say=say, advance=advance
     )
     document = {
         **result.summary(),
@@ -146,7 +146,8 @@ def plot(
     model = load(run_dir)
     pictures = {"curves.png": plots.curves(folder.read_history())}
     pictures["samples.png"] = plots.grid(
-        model.sample(NUM_SHOWN, seed).numpy(), "Samples (means of p(x | z), z ~ p(z))"
+        model.sample(NUM_SHOWN, seed).numpy(),
+        f"Samples ({'means of' if model.has_mean else 'drawn from'} p(x | z), z ~ p(z))",
     )
     originals = load_dataset(run_dir, NUM_SHOWN // 2, data_dir, raw_dir).test.array()[0]
     pictures["reconstructions.png"] = plots.pairs(originals, model(originals).numpy())
@@ -154,9 +155,12 @@ def plot(
         pictures["pseudo_inputs.png"] = plots.grid(
             model.prior.clipped_pseudo_inputs()[:NUM_SHOWN].numpy(), "Pseudo-inputs, the first of them"
         )
+        latents = model.prior.components().mean()[:NUM_SHOWN]
         pictures["components.png"] = plots.grid(
-            model.generate(model.prior.components().mean()[:NUM_SHOWN]).mean().numpy(),
-            "What the pseudo-inputs generate (means at their posteriors' means)",
+            model.pictures(
+                model.generate(latents), model.pixel_noise(len(latents), seeds.stateless(seed))
+            ).numpy(),
+            "What the pseudo-inputs generate (at their posteriors' means)",
         )
     if folder.log_likelihood_file().is_file():
         with np.load(folder.log_likelihood_file(), allow_pickle=False) as stored:

@@ -1,4 +1,4 @@
-"""Data sets by name: prepared by TFDS builders, checked, split, in [0, 1]."""
+"""Data sets by name: prepared by TFDS builders, or one's own; checked, split, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -6,23 +6,34 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfvamp.datasets import pipeline, sources
+from tfvamp.datasets import own, pipeline, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
-from tfvamp.datasets.catalog import CATALOG, DatasetSpec
+from tfvamp.datasets.catalog import CATALOG, OWN, DatasetSpec
+from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
+from tfvamp.datasets.frey_faces import frey_faces_dataset_builder
+from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder
+from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder
+from tfvamp.datasets.own import BINARIZATIONS
+from tfvamp.datasets.splits import SPLITS, SplitName
+from tfvamp.datasets.static_mnist import static_mnist_dataset_builder
 from tfvamp.errors import DataError, UsageError, check_choice
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-_BUILDERS: dict[str, Any] = {
+CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes for each
+BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
+    "dynamic_mnist": dynamic_mnist_dataset_builder.Builder,
+    "frey_faces": frey_faces_dataset_builder.Builder,
+    "histopathology_gray": histopathology_gray_dataset_builder.Builder,
     "mnist5k": mnist5k_dataset_builder.Builder,
+    "omniglot_28x28": omniglot_28x28_dataset_builder.Builder,
+    "static_mnist": static_mnist_dataset_builder.Builder,
 }
 
 
@@ -31,23 +42,42 @@ class Split:
     """One split.
 
     Attributes:
-      examples: `tf.data` of {"image": [H, W, C] float32 in [0, 1], "label": ()}, cached, in a
-        fixed order. Grey training images of a dynamically binarised set stay grey here.
-      num_examples: how many there are.
+      name: "train", "validation" or "test".
+      spec: of the data set.
+      pixels: [N, H, W, C], bytes or float32, as they are stored; a large one may be a file.
+      labels: [N], -1 where there are none.
+      binary: whether images are binarised, the same at every pass.
     """
 
-    examples: tf.data.Dataset
-    num_examples: int
+    name: str
+    spec: DatasetSpec
+    pixels: np.ndarray
+    labels: np.ndarray
+    binary: bool = False
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return len(self.pixels)
+
+    @functools.cached_property
+    def rows(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From indices [B] to stored pixels [B, H, W, C]."""
+        return pipeline.rows_of(self.pixels)
 
     @property
     def images(self) -> tf.data.Dataset:
-        """The images alone."""
-        return self.examples.map(lambda example: example["image"])
+        """`tf.data` of images [H, W, C], float32 in [0, 1], in a fixed order.
+
+        Grey training images of a dynamically binarised set stay grey here.
+        """
+        images = pipeline.in_order(self.rows, self.num_examples, self.spec, self.name, self.binary)
+        return images.cache() if self.pixels.nbytes <= CACHED else images
 
     def array(self) -> tuple[np.ndarray, np.ndarray]:
         """Images [N, H, W, C] and labels [N]."""
-        batch = next(iter(self.examples.batch(self.num_examples)))
-        return batch["image"].numpy(), batch["label"].numpy()
+        blocks = [block.numpy() for block in self.images.batch(1000)]
+        return np.concatenate(blocks), self.labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +88,7 @@ class Dataset:
       spec: what it is.
       train, validation, test: its splits.
       checksums: sha256 of each source file that the data were made from.
-      verified: whether they are all the published ones.
+      verified: whether they are all the published ones; None for one's own images.
     """
 
     spec: DatasetSpec
@@ -66,24 +96,18 @@ class Dataset:
     validation: Split
     test: Split
     checksums: dict[str, str]
-    verified: bool
+    verified: bool | None
 
     def split(self, name: str) -> Split:
         """The split of that name as it is evaluated: grey training images binarised once."""
         check_choice("split", name, SPLITS)
         part: Split = getattr(self, name)
-        if name == "train" and self.spec.binarization == "dynamic":
-            return Split(pipeline.binarize_once(part.examples, self.spec.name, name), part.num_examples)
-        return part
+        return dataclasses.replace(part, binary=self.spec.binarization == "dynamic")
 
     def training_batches(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
         """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed."""
-        dynamic = self.spec.binarization == "dynamic"
-        return pipeline.training_batches(self._training_images, batch_size, seed, epoch, dynamic)
-
-    @functools.cached_property
-    def _training_images(self) -> tf.Tensor:
-        return tf.constant(self.train.array()[0])
+        rows, count = self.train.rows, self.train.num_examples
+        return pipeline.training_batches(rows, count, self.spec, batch_size, seed, epoch)
 
 
 def load(
@@ -92,31 +116,76 @@ def load(
     raw_dir: str | os.PathLike | None = None,
     limit: int | None = None,
     say: Callable[[str], None] = lambda text: None,
+    image_size: str | None = None,
+    grayscale: bool = False,
+    binarize: str | None = None,
 ) -> Dataset:
     """Prepares (once) and loads a data set.
 
     Args:
-      name: a short name of `CATALOG`, such as "caltech101".
-      data_dir: where TFDS keeps prepared data; None for TFDS's own default.
+      name: a short name of `CATALOG`, such as "caltech101"; or one's own images:
+        "npz:FILE", "folder:DIR" or "tfds:NAME[/CONFIG][:IMAGE_KEY]".
+      data_dir: where prepared data are kept; None for TFDS's own default.
       raw_dir: a folder with source files fetched by hand, used instead of a download; None
         takes the environment variable TFVAMP_RAW_DIR.
       limit: at most this many examples of each split, for a quick look.
       say: told in one line when data are prepared.
+      image_size: "HxW" to which one's own images are brought; needed for "folder:".
+      grayscale: make one's own images grey.
+      binarize: of one's own images: "none", "threshold" (at 0.5) or "dynamic".
 
     Raises:
-      UsageError: the name is unknown, or the limit below 1.
+      UsageError: the name is unknown, an option does not go with it, or the limit is below 1.
       DataError: the data cannot be had, are damaged, or have values that do not fit.
     """
-    check_choice("data set", name, CATALOG)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
+    if name.startswith(OWN):
+        return _own(own.read(name, _as_text(data_dir), image_size, grayscale, binarize, say), limit)
+    check_choice("data set", name, CATALOG)
+    if image_size or grayscale or binarize:
+        raise UsageError(
+            f"--image-size, --grayscale and --binarize go with one's own images, not with {name}"
+        )
     spec = CATALOG[name]
-    builder_class = _BUILDERS[spec.tfds_name]
-    builder = sources.prepare(builder_class, _as_text(data_dir), sources.raw_dir(raw_dir), say)
-    checksums = sources.recorded(builder.info)
-    verified = all(checksums.get(s.filename) == s.sha256 for s in builder_class.SOURCES)
+    if spec.tfds_name not in BUILDERS:
+        return _own(own.read_tfds(spec, spec.tfds_name, _as_text(data_dir), say), limit)
+    builder = sources.prepare(BUILDERS[spec.tfds_name], _as_text(data_dir), sources.raw_dir(raw_dir), say)
     splits = {split: _read(builder, spec, split, limit) for split in SPLITS}
+    checksums, verified = sources.recorded(builder.info), sources.verified(builder.info)
     return Dataset(spec=spec, checksums=checksums, verified=verified, **splits)
+
+
+def from_arrays(
+    train: np.ndarray,
+    validation: np.ndarray,
+    test: np.ndarray,
+    binarize: str | None = None,
+    name: str = "arrays",
+) -> Dataset:
+    """A data set of one's own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
+
+    Args:
+      train, validation, test: the images.
+      binarize: "none", "threshold" or "dynamic"; None for "none".
+      name: of the data set; the seeds of binarisation depend on it.
+
+    Raises:
+      DataError: shapes that differ, or pixels that are no numbers in [0, 1].
+    """
+    arrays = {"train": train, "validation": validation, "test": test}
+    return _own(own.from_arrays(name, arrays, binarize), None)
+
+
+def _own(data: own.OwnData, limit: int | None) -> Dataset:
+    """A data set of what `own` read."""
+    splits: dict[str, Split] = {}
+    for split in SPLITS:
+        pixels = data.pixels[split][:limit]
+        binary = data.spec.binarization == "dynamic" and split != "train"
+        labels = np.full(len(pixels), -1) if data.labels is None else data.labels[split][:limit]
+        splits[split] = Split(split, data.spec, pixels, labels, binary)
+    return Dataset(spec=data.spec, checksums=data.checksums, verified=data.verified, **splits)
 
 
 def _as_text(path: str | os.PathLike | None) -> str | None:
@@ -125,47 +194,46 @@ def _as_text(path: str | os.PathLike | None) -> str | None:
 
 def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName, limit: int | None) -> Split:
     try:
-        examples = builder.as_dataset(split=split, shuffle_files=False)
         count = builder.info.splits[split].num_examples
-        examples = examples.take(count if limit is None else min(limit, count)).map(_scale)
-        if spec.binarization == "dynamic" and split != "train":
-            examples = pipeline.binarize_once(examples, spec.name, split)
-        examples = examples.cache()
-        _check_values(examples, spec, split)  # fills the cache, too
-    except (tf.errors.OpError, KeyError) as error:
+        examples = builder.as_dataset(split=split, shuffle_files=False)
+        batch = next(iter(examples.batch(count if limit is None else min(limit, count))))
+        pixels = batch["image"].numpy()
+        labels = batch["label"].numpy() if "label" in batch else np.full(len(pixels), -1)
+    except (tf.errors.OpError, KeyError, StopIteration) as error:
         raise DataError(
             f"the prepared data in {builder.data_dir} are damaged ({type(error).__name__}): "
             "delete that folder and run the command again"
         ) from error
-    return Split(examples, int(examples.cardinality()))
+    part = Split(split, spec, pixels, labels, spec.binarization == "dynamic" and split != "train")
+    _check_values(part)
+    return part
 
 
-def _scale(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {"image": tf.cast(example["image"], tf.float32) / 255.0, "label": example["label"]}
-
-
-def _check_values(examples: tf.data.Dataset, spec: DatasetSpec, split: str) -> None:
+def _check_values(part: Split) -> None:
     """Raises DataError unless the images have the shape and the values that the spec promises."""
-    binary = spec.binarization == "none" or split != "train"
-    for batch in examples.batch(1000):
-        images = batch["image"].numpy()
-        if images.shape[1:] != spec.shape:
-            raise DataError(
-                f"{spec.name}: images must have shape [H, W, C] = {list(spec.shape)}; got {list(images.shape[1:])}"
-            )
-        check_pixels(
-            images, f"{spec.name} ({split})", binary=binary and spec.likelihood.startswith("bernoulli")
-        )
-
-
-def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
-    """Raises DataError for pixels that are no numbers in [0, 1], or not 0 and 1 where `binary`."""
-    if not np.isfinite(images).all():
-        raise DataError(f"{what}: pixels must be finite; got NaN or infinity")
-    if images.min() < 0.0 or images.max() > 1.0:
-        raise DataError(f"{what}: pixels must lie in [0, 1]; got {images.min():g} to {images.max():g}")
-    if binary and not np.isin(images, (0.0, 1.0)).all():
-        value = images[(images != 0.0) & (images != 1.0)][0]
+    spec = part.spec
+    if part.pixels.shape[1:] != spec.shape:
         raise DataError(
-            f"{what}: a Bernoulli likelihood needs pixels that are 0 or 1; got {value:g} (binarise the images first)"
+            f"{spec.name}: images must have shape [H, W, C] = {list(spec.shape)}; got {list(part.pixels.shape[1:])}"
         )
+    binary = spec.likelihood.startswith("bernoulli") and (spec.binarization == "none" or part.binary)
+    own.check_pixels(part.array()[0], f"{spec.name} ({part.name})", binary)
+
+
+check_pixels, absolute = own.check_pixels, own.absolute
+
+__all__ = [
+    "BINARIZATIONS",
+    "BUILDERS",
+    "CATALOG",
+    "OWN",
+    "SPLITS",
+    "Dataset",
+    "DatasetSpec",
+    "Split",
+    "SplitName",
+    "absolute",
+    "check_pixels",
+    "from_arrays",
+    "load",
+]

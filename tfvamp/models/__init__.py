@@ -1,11 +1,24 @@
 """Whole models as Keras models."""
 
-from tfvamp.models.base import LIKELIHOODS, OBJECTIVES, PRIORS, LatentVariableModel, Objective
+from tfvamp.models.base import (
+    LIKELIHOODS,
+    OBJECTIVES,
+    PRIORS,
+    LatentVariableModel,
+    Objective,
+    likelihood_layer,
+)
 from tfvamp.models.clone import clone_model
-from tfvamp.models.hvae import HVAE
-from tfvamp.models.vae import VAE
+from tfvamp.models.hvae import HVAE, ConvHVAE, PixelHVAE
+from tfvamp.models.vae import VAE, ConvVAE
 
-MODELS: dict[str, type[LatentVariableModel]] = {"vae": VAE, "hvae": HVAE}
+MODELS: dict[str, type[LatentVariableModel]] = {
+    "vae": VAE,
+    "hvae": HVAE,
+    "convvae": ConvVAE,
+    "convhvae": ConvHVAE,
+    "pixelhvae": PixelHVAE,
+}
 
 __all__ = [
     "HVAE",
@@ -14,7 +27,11 @@ __all__ = [
     "OBJECTIVES",
     "PRIORS",
     "VAE",
+    "ConvHVAE",
+    "ConvVAE",
     "LatentVariableModel",
     "Objective",
+    "PixelHVAE",
     "clone_model",
+    "likelihood_layer",
 ]

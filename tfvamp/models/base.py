@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -12,8 +13,9 @@ import tensorflow as tf
 
 from tfvamp import objectives, seeds
 from tfvamp.errors import UsageError, check_choice
+from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
-from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood
+from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood, LikelihoodLayer
 from tfvamp.layers.priors import (
     MixtureOfGaussiansPriorLayer,
     PriorLayer,
@@ -22,7 +24,7 @@ from tfvamp.layers.priors import (
 )
 
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
-LIKELIHOODS = ("bernoulli", "bernoulli-clipped")
+LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
 
 
@@ -73,13 +75,18 @@ class LatentVariableModel(keras.Model, abc.ABC):
       num_components: K, for the mixtures.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
         initializer; "vamp-data" needs the array.
-      likelihood: "bernoulli", or "bernoulli-clipped" with probabilities in [1e-5, 1 - 1e-5].
+      likelihood: for binary images "bernoulli", or "bernoulli-clipped" with probabilities in
+        [1e-5, 1 - 1e-5]; for grey ones "logistic" (`DiscretizedLogisticLikelihood`), or
+        "logistic-paper" in the form of the paper's code.
       objective: "elbo" or "iwae"; `num_samples`, `num_importance_samples`, `doubly_reparameterized` as
         in `Objective`.
       seed: of the noise in training, with the optimiser's iteration.
     """
 
     latent_names: tuple[str, ...] = ("z",)  # the top ones first
+    features_per_pixel = 1  # of the decoder's widest layer
+    faster_with_xla = True  # measured on CPUs: docs/performance.md
+    has_mean = True  # whether p(x | z) has a mean in closed form; a model without one draws
 
     def __init__(
         self,
@@ -133,7 +140,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def make_networks(self, likelihood: keras.layers.Layer) -> None:
+    def make_networks(self, likelihood: LikelihoodLayer) -> None:
         """Makes and builds `encoder`, `decoder`, and the layers of `levels`."""
 
     def build(self, input_shape):
@@ -145,16 +152,19 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return self.trackers
 
     def call(self, images):
-        """Reconstructions [B, H, W, C]: the mean of p(x | z) at the posteriors' means."""
-        return self.reconstruct(images).mean()
+        """Reconstructions [B, H, W, C]: p(x | z) at the posteriors' means, itself by its mean (`pictures`)."""
+        return self.pictures(
+            self.reconstruct(images), self.pixel_noise(tf.shape(images)[0], seeds.stateless(0))
+        )
 
     def posterior(self, images) -> DiagonalGaussian:
         """q(z | x) of the top latents."""
         return as_diagonal_gaussian(self.encoder(images))
 
-    def generator(self, prior=None) -> objectives.Generator:
+    def generator(self, prior=None, training: bool = False) -> objectives.Generator:
         """p(x, z) from the current weights; `prior` saves computing p(z) anew."""
-        return objectives.Generator(self.prior() if prior is None else prior, self.decoder, self.levels)
+        decoder = functools.partial(self.decoder, training=training)
+        return objectives.Generator(self.prior() if prior is None else prior, decoder, self.levels)
 
     def reconstruct(self, images, seed: int | tf.Tensor | None = None):
         """p(x | z) at latents drawn from the posteriors, or at their means without a seed."""
@@ -175,6 +185,19 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Standard normal draws [n, D] for each layer below the top one."""
         return [seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name)) for level in self.levels]
 
+    def pixel_noise(self, n: int | tf.Tensor, seed: tf.Tensor, draw: bool = False) -> tf.Tensor | None:
+        """Uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means.
+
+        Pixels are drawn if `draw`, or if p(x | z) has no mean in closed form.
+        """
+        if self.has_mean and not draw:
+            return None
+        return seeds.uniform([n, *self.event_shape], seeds.fold_in_name(seed, "pixels"))
+
+    def pictures(self, likelihood, noise: tf.Tensor | None) -> tf.Tensor:
+        """Images [n, H, W, C] of p(x | z): its means, or draws from `pixel_noise`."""
+        return likelihood.mean() if noise is None else likelihood.at_uniform(noise)
+
     def _noise(self, posterior: DiagonalGaussian, seed) -> list[tf.Tensor]:
         """Draws [B, D] for each layer; zeros without a seed."""
         if seed is None:
@@ -189,17 +212,20 @@ class LatentVariableModel(keras.Model, abc.ABC):
         noise = objectives.noise(posterior, self.levels, seed, num_samples)
         return objectives.elbo(posterior, self.generator(), images, noise, beta)
 
-    def bound(self, images, seed, beta: float | tf.Tensor = 1.0) -> objectives.Bound:
-        """The bound of `objective`, which training maximises, for each image, [B], in nats."""
-        chosen = self.objective
+    def bound(self, images, seed, beta: float | tf.Tensor = 1.0, training: bool = False) -> objectives.Bound:
+        """The bound of `objective`, which training maximises, for each image, [B], in nats.
+
+        In training, batch normalisation in a decoder takes the batch's moments.
+        """
+        chosen, generator = self.objective, self.generator(training=training)
         posterior = self.posterior(images)
         count = chosen.num_samples * chosen.num_importance_samples
         noise = objectives.noise(posterior, self.levels, seed, count)
         if chosen.name == "elbo":
-            return objectives.elbo(posterior, self.generator(), images, noise, beta)
+            return objectives.elbo(posterior, generator, images, noise, beta)
         return objectives.iwae_bound(
             posterior,
-            self.generator(),
+            generator,
             images,
             noise,
             beta,
@@ -212,7 +238,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         images = _images(data)
         seed = seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
         with tf.GradientTape() as tape:
-            bound = self.bound(images, seeds.of_replica(seed), self.beta)
+            bound = self.bound(images, seeds.of_replica(seed), self.beta, training=True)
             loss = -tf.reduce_mean(bound.surrogate) / tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
@@ -248,7 +274,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
           seed: the same seed gives the same images.
           component: generate from this component of the prior alone (for a VampPrior, what
             one pseudo-input stands for).
-          draw: draw the pixels; otherwise the images are the means of p(x | z).
+          draw: draw the pixels; otherwise the images are the means of p(x | z), where it has
+            them in closed form.
 
         Raises:
           UsageError: n below 1, or a component that the prior does not have.
@@ -265,7 +292,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 raise UsageError(f"the prior has components 0 to {count - 1}; got {component}")
             z = components[component].sample(n, seed=seeds.fold_in_name(seed, "latents"))
         likelihood = self.generate(z, self.noise_below(n, seed))
-        return likelihood.sample(seed=seeds.fold_in_name(seed, "pixels")) if draw else likelihood.mean()
+        return self.pictures(likelihood, self.pixel_noise(n, seed, draw))
 
     def get_config(self):
         if callable(self.settings["prior"]):
@@ -328,7 +355,8 @@ def build_prior(
     )
 
 
-def likelihood_layer(name: str, event_shape: Sequence[int]) -> keras.layers.Layer:
+def likelihood_layer(name: str, event_shape: Sequence[int]) -> LikelihoodLayer:
     """The likelihood layer of that name."""
-    clip = PROBABILITY_CLIP if name == "bernoulli-clipped" else None
-    return BernoulliLikelihood(event_shape, clip=clip)
+    if name.startswith("logistic"):
+        return DiscretizedLogisticLikelihood(event_shape, open_ends=name == "logistic")
+    return BernoulliLikelihood(event_shape, clip=PROBABILITY_CLIP if name == "bernoulli-clipped" else None)

@@ -1,25 +1,45 @@
-"""The variational auto-encoder with one stochastic layer."""
+"""Variational auto-encoders with one stochastic layer."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import keras
 
 from tfvamp.models.base import LatentVariableModel
+from tfvamp.networks import conv
+from tfvamp.networks.conv import ConvDecoder, ConvEncoder
 from tfvamp.networks.mlp import MLPDecoder, MLPEncoder
 
 
+class _OneLayer(LatentVariableModel):
+    """`encoder(x)` is q(z | x), `decoder(z)` is p(x | z), `prior()` is p(z)."""
+
+    encoder_network: ClassVar[type]
+    decoder_network: ClassVar[type]
+
+    def make_networks(self, likelihood):
+        sizes = {"latent_dims": self.latent_dims, "hidden_units": self.hidden_units}
+        self.encoder = self.encoder_network(self.event_shape, **sizes, name="encoder")
+        self.decoder = self.decoder_network(likelihood, self.event_shape, **sizes, name="decoder")
+        self.encoder.build((None, *self.event_shape))
+        self.decoder.build((None, self.latent_dims))
+
+
 @keras.saving.register_keras_serializable(package="tfvamp")
-class VAE(LatentVariableModel):
+class VAE(_OneLayer):
     """One stochastic layer, the paper's gated MLPs, any prior.
 
     `encoder(x)` is q(z | x), `decoder(z)` is p(x | z), `prior()` is p(z), each a `tfd`. The arguments are those of
     `LatentVariableModel`.
     """
 
-    def make_networks(self, likelihood):
-        self.encoder = MLPEncoder(self.event_shape, self.latent_dims, self.hidden_units, name="encoder")
-        self.decoder = MLPDecoder(
-            likelihood, self.event_shape, self.latent_dims, self.hidden_units, name="decoder"
-        )
-        self.encoder.build((None, *self.event_shape))
-        self.decoder.build((None, self.latent_dims))
+    encoder_network, decoder_network = MLPEncoder, MLPDecoder
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class ConvVAE(_OneLayer):
+    """One stochastic layer, the gated convolutions of the paper's convHVAE. Not a model of the paper; else as `VAE`."""
+
+    encoder_network, decoder_network = ConvEncoder, ConvDecoder
+    features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False

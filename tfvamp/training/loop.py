@@ -15,7 +15,7 @@ import rich.console
 import tensorflow as tf
 
 from tfvamp import datasets, seeds
-from tfvamp.config import TrainConfig
+from tfvamp.config import PIXELS, TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
@@ -69,10 +69,19 @@ def train(
       TrainingError: the loss became NaN; the run folder keeps the weights before that.
     """
     say = Progress(config.epochs, console).say
-    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir, config.limit, say)
+    dataset = datasets.load(
+        config.dataset, config.data_dir, config.raw_dir, config.limit, say, **config.loading()
+    )
+    if config.likelihood is None:
+        say(
+            f"likelihood {dataset.spec.likelihood}, because the {PIXELS[dataset.spec.likelihood]} as they are trained on"
+        )
     config = config.resolve(dataset.spec)
     config = dataclasses.replace(
-        config, data_dir=_absolute(config.data_dir), raw_dir=_absolute(config.raw_dir)
+        config,
+        dataset=datasets.absolute(config.dataset),
+        data_dir=_absolute(config.data_dir),
+        raw_dir=_absolute(config.raw_dir),
     )
     model = build_model(config, dataset)
     folder = RunFolder.create(run_dir, config, dataset, overwrite)
@@ -123,7 +132,9 @@ def dataset_of(
     A folder of source files that is gone since does not matter while the prepared data are there.
     """
     remembered = config.raw_dir if config.raw_dir and os.path.isdir(config.raw_dir) else None
-    return datasets.load(config.dataset, data_dir or config.data_dir, raw_dir or remembered, limit, say)
+    return datasets.load(
+        config.dataset, data_dir or config.data_dir, raw_dir or remembered, limit, say, **config.loading()
+    )
 
 
 def build_model(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
@@ -193,8 +204,8 @@ def _run(
     _announce(config, dataset, progress)
     steps = math.ceil(dataset.train.num_examples / config.batch_size)
     say_once = functools.cache(progress.say)
-    train_step = compiled(model.train_step, config.jit, say_once)
-    test_step = compiled(model.test_step, config.jit, say_once)
+    train_step = compiled(model.train_step, bool(config.jit), say_once)
+    test_step = compiled(model.test_step, bool(config.jit), say_once)
     validation = dataset.validation.images.batch(VALIDATION_BATCH).prefetch(1)
     writer = tf.summary.create_file_writer(str(folder.tensorboard))
     interrupted = False
@@ -236,10 +247,10 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
         f"{dataset.spec.name} ({sizes} images), model {config.model}, prior {config.prior}{mixture}, "
         f"likelihood {config.likelihood}, learning rate {config.learning_rate:g}, seed {config.seed}"
     )
-    if not dataset.verified:
+    if dataset.verified is False:
         progress.say(
             f"warning: the source files of {config.dataset} are not the published ones "
-            "(sha256 differs): recorded as dataset_verified: false"
+            "(or no checksum of those is known): recorded as dataset_verified: false"
         )
     if config.warmup > config.epochs:
         progress.say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -15,7 +16,7 @@ import sys
 from typing import Any
 
 from tfvamp.config import TrainConfig
-from tfvamp.datasets import Dataset
+from tfvamp.datasets import CATALOG, Dataset, DatasetSpec
 from tfvamp.errors import RunError, UsageError
 
 HISTORY_COLUMNS = (
@@ -137,6 +138,7 @@ class RunFolder:
             "settings": config.to_dict(),
             "data": {
                 "shape": dataset.spec.shape,
+                "spec": dataclasses.asdict(dataset.spec),
                 "sources": dataset.checksums,
                 "verified": dataset.verified,
                 "sizes": {name: dataset.split(name).num_examples for name in ("train", "validation", "test")},
@@ -162,6 +164,17 @@ class RunFolder:
         if not isinstance(shape, list) or [type(size) for size in shape] != [int] * 3 or min(shape) < 1:
             raise RunError(f"{self.config_file} is damaged: data.shape must be [H, W, C]; got {shape}")
         return tuple(shape)
+
+    def read_spec(self) -> DatasetSpec:
+        """What the run's data set is."""
+        config, stored = self.read_config(), self.read_document()["data"].get("spec")
+        if config.dataset in CATALOG:
+            return CATALOG[config.dataset]
+        try:
+            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+            return DatasetSpec(**settings)
+        except (TypeError, AttributeError) as error:
+            raise RunError(f"{self.config_file} is damaged: data.spec is not that of a data set") from error
 
     def read_evaluation(self, split: str = "test") -> dict[str, Any] | None:
         """evaluation.json of a split; None where there is none."""

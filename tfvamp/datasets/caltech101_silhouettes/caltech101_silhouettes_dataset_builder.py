@@ -6,7 +6,6 @@ import pathlib
 from typing import ClassVar
 
 import numpy as np
-import scipy.io
 import tensorflow_datasets as tfds
 
 from tfvamp.datasets import sources
@@ -31,17 +30,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     SOURCES = (SOURCE,)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(28, 28, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(num_classes=NUM_CLASSES),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://people.cs.umass.edu/~marlin/data.shtml",
-            metadata=tfds.core.MetadataDict(),
-        )
+        homepage = "https://people.cs.umass.edu/~marlin/data.shtml"
+        return sources.image_info(self, (28, 28, 1), homepage, NUM_CLASSES)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         path = sources.fetch(dl_manager, SOURCE)
@@ -50,8 +40,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(*contents[split]) for split in SPLITS}
 
     def _generate_examples(self, images: np.ndarray, labels: np.ndarray):
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield index, {"image": image, "label": int(label)}
+        return sources.examples(images, labels)
 
 
 def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -62,32 +51,16 @@ def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Raises:
       DataError: the file is no such `.mat`; names the key, and what was expected and found.
     """
-    try:
-        stored = scipy.io.loadmat(
-            path, variable_names=[f"{p}_{k}" for p in SPLITS.values() for k in ("data", "labels")]
-        )
-    except Exception as error:  # SciPy raises whatever the damaged bytes lead to
-        raise DataError(
-            f"{path} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {SOURCE.url}"
-        ) from error
+    keys = tuple(f"{prefix}_{part}" for prefix in SPLITS.values() for part in ("data", "labels"))
+    stored = sources.read_mat(path, keys, SOURCE.url)
     return {
         split: (_images(path, stored, f"{prefix}_data"), _labels(path, stored, prefix))
         for split, prefix in SPLITS.items()
     }
 
 
-def _array(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
-    if key not in stored:
-        found = ", ".join(sorted(k for k in stored if not k.startswith("__"))) or "none"
-        raise DataError(f"{path} has no key {key!r} (of the expected keys it has: {found})")
-    array = np.asarray(stored[key])
-    if array.dtype.kind not in "uifb":
-        raise DataError(f"{path}: {key} must hold numbers; got dtype {array.dtype}")
-    return array
-
-
 def _images(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
-    pixels = _array(path, stored, key)
+    pixels = stored[key]
     if pixels.ndim != 2 or pixels.shape[1] != 784 or not len(pixels):
         raise DataError(f"{path}: {key} must have shape [N, 784]; got {list(pixels.shape)}")
     if not np.isin(pixels, (0, 1)).all():
@@ -96,7 +69,7 @@ def _images(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
 
 
 def _labels(path: pathlib.Path, stored: dict, prefix: str) -> np.ndarray:
-    labels = _array(path, stored, f"{prefix}_labels").reshape(-1)
+    labels = stored[f"{prefix}_labels"].reshape(-1)
     count = len(stored[f"{prefix}_data"])
     if len(labels) != count:
         raise DataError(f"{path}: {prefix}_labels must have [N] = [{count}] entries; got [{len(labels)}]")

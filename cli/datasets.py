@@ -1,0 +1,112 @@
+"""tfvamp datasets."""
+
+from __future__ import annotations
+
+import click
+
+from tfvamp_cli.output import console
+
+data_dir = click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
+raw_dir = click.option(
+    "--raw-dir",
+    metavar="DIR",
+    help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]",
+)
+name = click.argument("name", metavar="NAME")
+image_size = click.option("--image-size", metavar="HxW", help="Size that your own images are brought to.")
+grayscale = click.option("--grayscale", is_flag=True, help="Make your own images grey.")
+binarize = click.option("--binarize", metavar="HOW", help="Of your own images: none, threshold, dynamic.")
+
+
+@click.group("datasets")
+def command():
+    """List, show and prepare data sets.
+
+    \b
+    Examples:
+      tfvamp datasets list
+      tfvamp datasets prepare frey_faces --raw-dir ~/downloads
+      tfvamp datasets info caltech101 --picture caltech101.png
+      tfvamp datasets info folder:pictures --image-size 64x64
+    """
+
+
+@command.command("list")
+@data_dir
+def list_(data_dir):
+    """List the data sets: shape, sizes, likelihood, whether prepared, source and licence."""
+    from tfvamp import datasets
+    from tfvamp.datasets import describe
+
+    rows = [("name", "shape", "train/val/test", "likelihood", "prepared", "what, and from where")]
+    for spec in datasets.CATALOG.values():
+        prepared = "yes" if describe.is_prepared(spec, data_dir) else "no"
+        shape, sizes = "x".join(map(str, spec.shape)), "/".join(map(str, spec.sizes))
+        how = f"{spec.likelihood}, dynamic" if spec.binarization == "dynamic" else spec.likelihood
+        rows.append((spec.name, shape, sizes, how, prepared, f"{spec.title}; {spec.source}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        click.echo(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]])
+        )
+    click.echo("Your own images: npz:FILE, folder:DIR, tfds:NAME. Next: tfvamp datasets prepare NAME")
+
+
+@command.command("info")
+@name
+@click.option(
+    "--picture", metavar="FILE.png", help="Write the mean image and a grid of images of each split."
+)
+@image_size
+@grayscale
+@binarize
+@data_dir
+@raw_dir
+@click.pass_context
+def info(ctx, name, picture, data_dir, raw_dir, **loading):
+    """Show what a data set holds; it is prepared if need be.
+
+    \b
+    Example:
+      tfvamp datasets info caltech101 --picture caltech101.png
+    """
+    from tfvamp import datasets
+    from tfvamp.datasets import describe
+    from tfvamp_cli import output
+
+    dataset = datasets.load(name, data_dir, raw_dir, say=_say(ctx), **loading)
+    output.table(dataset.spec.name, describe.rows(dataset))
+    if picture:
+        describe.write_picture(dataset, picture)
+        click.echo(f"wrote {picture}")
+    else:
+        click.echo(f"Next: tfvamp train --dataset {name}")
+
+
+@command.command("prepare")
+@name
+@image_size
+@grayscale
+@data_dir
+@raw_dir
+@click.pass_context
+def prepare(ctx, name, data_dir, raw_dir, **loading):
+    """Download or read a data set's source files and keep it prepared; nothing is done twice.
+
+    \b
+    Example:
+      tfvamp datasets prepare omniglot --raw-dir ~/downloads
+    """
+    from tfvamp import datasets
+
+    dataset = datasets.load(name, data_dir, raw_dir, say=_say(ctx), **loading)
+    sizes = "/".join(str(dataset.split(split).num_examples) for split in datasets.SPLITS)
+    verified = {True: "verified", False: "not the published files", None: "your own"}[dataset.verified]
+    click.echo(
+        f"{dataset.spec.name} is prepared: {sizes} images, {verified}. Next: tfvamp train --dataset {name}"
+    )
+
+
+def _say(ctx):
+    shown = console(ctx)
+    return (lambda text: shown.print(text)) if shown else (lambda text: None)

@@ -1,0 +1,324 @@
+"""The builders of the data sets: on made files, on damaged ones, in TFDS's own test case, on the real files."""
+
+import dataclasses
+import gzip
+import hashlib
+import pathlib
+import pickle
+import tarfile
+import tracemalloc
+import unittest
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow_datasets as tfds
+
+from tests import made
+from tests.tiny_pictures import TinyPictures
+from tfvamp import datasets
+from tfvamp.datasets import sources
+from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
+from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
+from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder as histopathology
+from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
+from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder as omniglot
+from tfvamp.datasets.static_mnist import static_mnist_dataset_builder as static_mnist
+from tfvamp.errors import DataError
+
+each_made = pytest.mark.parametrize("name", made.COUNTS)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> pathlib.Path:
+    """Folders of made source files, by data set."""
+    root = tmp_path_factory.mktemp("raw")
+    for name in made.COUNTS:
+        made.make(name, root / name)
+    return root
+
+
+def test_every_builder_has_made_files():
+    assert {datasets.CATALOG[name].tfds_name for name in made.COUNTS} == set(datasets.BUILDERS)
+
+
+@each_made
+def test_made_files_load(name, raw, tmp_path):
+    data = datasets.load(name, tmp_path, raw / name)
+    spec = data.spec
+    assert tuple(data.split(split).num_examples for split in datasets.SPLITS) == made.COUNTS[name]
+    for split in datasets.SPLITS:
+        images, labels = data.split(split).array()
+        assert images.shape[1:] == spec.shape and images.dtype == np.float32
+        assert spec.margin <= images.min() and images.max() <= 1 - spec.margin
+        assert (set(np.unique(images)) == {0.0, 1.0}) == (spec.likelihood == "bernoulli")
+        assert len(labels) == len(images)
+    batch = next(iter(data.training_batches(3, 0, 1))).numpy()
+    assert batch.shape == (3, *spec.shape)
+    assert data.verified == (name == "mnist5k")
+    again = datasets.load(name, tmp_path)  # as prepared, without the files
+    np.testing.assert_array_equal(again.test.array()[0], data.test.array()[0])
+    assert again.checksums == data.checksums
+
+
+@each_made
+def test_the_sizes_of_the_catalogue_are_the_papers(name):
+    spec = datasets.CATALOG[name]
+    expected = {
+        "omniglot": (23000, 1345, 8070),
+        "histopathology": (6800, 2000, 2000),
+        "frey_faces": (1565, 200, 200),
+    }
+    expected |= {"caltech101": (4100, 2264, 2307), "mnist5k": (4000, 500, 500)}
+    assert spec.sizes == expected.get(name, (50000, 10000, 10000))
+    assert spec.num_components == (1000 if name == "omniglot" else 500)
+    assert spec.shape == ((28, 20, 1) if name == "frey_faces" else (28, 28, 1))
+
+
+def _case(name: str, folder: pathlib.Path) -> type:
+    """TFDS's test case for a builder, on made files."""
+
+    class Case(tfds.testing.DatasetBuilderTestCase):
+        DATASET_CLASS = datasets.BUILDERS[datasets.CATALOG[name].tfds_name]
+        SPLITS: ClassVar = dict(zip(datasets.SPLITS, made.COUNTS[name], strict=True))
+        EXAMPLE_DIR = str(folder)
+        SKIP_CHECKSUMS = True  # the made files have others; the published ones are pinned in SOURCES
+        SKIP_TF1_GRAPH_MODE = True
+
+    return Case
+
+
+@each_made
+def test_tfds_own_test_case(name, raw, monkeypatch):
+    monkeypatch.setenv("TFVAMP_RAW_DIR", str(raw / name))
+    case = _case(name, raw / name)
+    suite = unittest.TestSuite([case("test_download_and_prepare_as_dataset"), case("test_registered")])
+    result = unittest.TestResult()
+    suite.run(result)
+    assert result.testsRun == 2 and not result.failures + result.errors, (result.failures + result.errors)[0][
+        1
+    ]
+
+
+def test_static_mnist_reads_plain_and_gzipped_text(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 2, (3, 784))
+    text = "".join(" ".join(map(str, row)) + " \r\n" for row in rows).encode()
+    (tmp_path / "a.amat").write_bytes(text)
+    (tmp_path / "b.amat").write_bytes(gzip.compress(text))
+    for name in ("a.amat", "b.amat"):
+        images = static_mnist.read_amat(tmp_path / name)
+        np.testing.assert_array_equal(images.reshape(3, 784), 255 * rows)
+
+
+def test_dynamic_mnist_has_the_papers_bits():
+    """One generator, validation first: NumPy's legacy stream never changes."""
+    grey = np.arange(256, dtype=np.uint8).repeat(8).reshape(2, 32, 32)
+    validation, test = dynamic_mnist.binarize(grey, grey)
+    generator = np.random.RandomState(777)
+    for bits in (validation, test):
+        expected = generator.binomial(1, grey.astype("float32") / np.float32(255))
+        np.testing.assert_array_equal(bits, 255 * expected)
+    assert hashlib.sha256(validation.tobytes() + test.tobytes()).hexdigest()[:16] == "6be9e97c44007498"
+
+
+def test_omniglot_is_in_column_order(tmp_path):
+    drawing = np.zeros((28, 28))
+    drawing[3, 20] = 1.0  # row 3, column 20
+    stored = np.zeros((784, 1350))
+    stored[:, 0] = drawing.reshape(-1, order="F")
+    scipy.io.savemat(tmp_path / "chardata.mat", {"data": stored, "testdata": stored}, do_compression=True)
+    images, _ = omniglot.read_mat(tmp_path / "chardata.mat")
+    np.testing.assert_array_equal(images[0, :, :, 0], 255 * drawing)
+
+
+def test_frey_faces_from_the_matlab_file_are_the_same(raw, tmp_path):
+    pixels = frey_faces.read_pickle(raw / "frey_faces" / "freyfaces.pkl").reshape(-1, 560)
+    scipy.io.savemat(tmp_path / "frey_rawface.mat", {"ff": pixels.T})
+    one = datasets.load("frey_faces", tmp_path / "a", raw / "frey_faces")
+    other = datasets.load("frey_faces", tmp_path / "b", tmp_path)
+    np.testing.assert_array_equal(one.train.array()[0], other.train.array()[0])
+    assert list(other.checksums) == ["frey_rawface.mat"]
+    assert datasets.load("frey_faces", tmp_path / "b", tmp_path).checksums == other.checksums
+
+
+WRONG = {
+    "static_mnist": [
+        ("binarized_mnist_test.amat", b"0 1 0\n", "lines of 784 digits, 0 or 1; got 3 in line 1"),
+        ("binarized_mnist_test.amat", b"", "got no line"),
+        ("binarized_mnist_test.amat", b"2 " * 784, "must hold only 0 and 1"),
+        ("binarized_mnist_test.amat.gz", b"\x1f\x8bxx", "cannot be read"),
+    ],
+    "dynamic_mnist": [
+        ("t10k-images-idx3-ubyte", b"", "is not an IDX file of bytes"),
+        (
+            "t10k-images-idx3-ubyte",
+            made.idx(np.zeros((6, 28, 28), np.uint8))[:-1],
+            "must hold 6 x 28 x 28 bytes",
+        ),
+        ("t10k-images-idx3-ubyte", made.idx(np.zeros((6, 28, 27), np.uint8)), r"got \[6, 28, 27\] and \[6\]"),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            gzip.compress(made.idx(np.full(6, 10, np.uint8))),
+            "labels from 0 to 9",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            made.idx(np.zeros((20, 28, 28), np.uint8)),
+            r"got \[20, 28, 28\] and \[10020\]",
+        ),
+    ],
+    "frey_faces": [
+        (
+            "freyfaces.pkl",
+            pickle.dumps([np.zeros((500, 561), np.uint8)]),
+            r"shape \[N, 560\]; got \[500, 561\]",
+        ),
+        ("freyfaces.pkl", pickle.dumps([np.zeros((400, 560), np.uint8)]), "more than 400 faces.*; got 400"),
+        ("freyfaces.pkl", pickle.dumps([np.full((500, 560), 0.5)]), "whole numbers from 0 to 255"),
+        ("freyfaces.pkl", pickle.dumps({"a": 1}), r"shape \[N, 560\]; got dict"),
+        ("freyfaces.pkl", pickle.dumps(print), "is not read: it asks for"),
+    ],
+    "histopathology": [
+        ("histopathology.pkl.tar.gz", b"no archive", "cannot be read as an archive"),
+        ("histopathology.pkl.tar.gz", None, "does not hold histopathology.pkl"),
+    ],
+    "omniglot": [
+        ("chardata.mat", b"MATLAB 5.0", "cannot be read as a Matlab 5 file"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name, file, contents, text", [(name, *case) for name, cases in WRONG.items() for case in cases]
+)
+def test_wrong_source_files(name, file, contents, text, raw, tmp_path):
+    folder = tmp_path / "raw"
+    made.make(name, folder)
+    for old in folder.glob(f"{file.removesuffix('.gz')}*"):
+        old.unlink()
+    if contents is None:
+        with tarfile.open(folder / file, "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("../../histopathology.txt"))
+    else:
+        (folder / file).write_bytes(contents)
+    with pytest.raises(DataError, match=text):
+        datasets.load(name, tmp_path / "data", folder)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]  # nothing half-made
+
+
+def test_histopathology_values(raw, tmp_path):
+    folder = made.make("histopathology", tmp_path / "raw")
+    (folder / "histopathology.pkl.tar.gz").unlink()
+    images = {key: np.full((4, 28, 28), 1.5) for key in ("training", "validation", "test")}
+    (folder / "histopathology.pkl").write_bytes(pickle.dumps(images))
+    with pytest.raises(DataError, match=r"training must lie in \[0, 1\]; got 1.5 to 1.5"):
+        datasets.load("histopathology", tmp_path / "data", folder)
+    images["training"] = np.full((4, 28, 28), 1.0)
+    images["validation"] = images["test"] = np.zeros((4, 28, 28))
+    (folder / "histopathology.pkl").write_bytes(pickle.dumps(images))
+    data = datasets.load("histopathology", tmp_path / "data", folder)
+    assert data.train.array()[0].max() == np.float32(511 / 512)  # clipped as in the paper
+    assert data.test.array()[0].min() == np.float32(1 / 512)
+
+
+def gzip_bomb(path):
+    path.write_bytes(gzip.compress(b"0" * 2**20))
+    static_mnist.read_amat(path)
+
+
+def csv_bomb(path):
+    path.write_bytes(gzip.compress(b"0," * 2**20))
+    mnist5k.read_csv(path)
+
+
+def matlab_bomb(path):
+    """A megabyte of zeros in a compressed element, which SciPy would unpack whatever its size."""
+    scipy.io.savemat(path, {"data": np.zeros((784, 1400), np.uint8)}, do_compression=True)
+    assert path.stat().st_size < 2**14
+    omniglot.read_mat(path)
+
+
+def sparse_tar(path):
+    """A member that states 64 GiB and holds nothing: tarfile would fill it with zeros."""
+    member = tarfile.TarInfo("histopathology.pkl")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 0
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = tarfile.itn(2**36, 12, tarfile.GNU_FORMAT)  # the size when unpacked
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + bytes(1024))
+    with tarfile.open(path) as archive:
+        assert archive.getmembers()[0].size == 2**36
+    histopathology.read_archive(path)
+
+
+@pytest.mark.parametrize("read", [gzip_bomb, csv_bomb, matlab_bomb, sparse_tar])
+def test_bombs_are_not_unpacked(read, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfvamp.datasets.sources.LARGEST_CONTENTS", 2**16)
+    monkeypatch.setattr(mnist5k, "LARGEST_TABLE", 2**16)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="holds more than 0.0625 MiB|does not hold histopathology.pkl"):
+            read(tmp_path / "bomb.gz")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**23
+
+
+def test_compressed_matlab_files_read_as_plain_ones(tmp_path):
+    stored = made.caltech()
+    for name, compress in (("a.mat", True), ("b.mat", False)):
+        scipy.io.savemat(tmp_path / name, stored, do_compression=compress)
+        read = sources.read_mat(tmp_path / name, tuple(stored), None)
+        for key, array in stored.items():
+            np.testing.assert_array_equal(read[key], array)
+
+
+def test_sets_of_tfds_are_split_as_the_catalogue_says(tmp_path, monkeypatch):
+    """As fashion_mnist and cifar10 are, which need the network: here a tiny one."""
+    spec = datasets.CATALOG["fashion_mnist"]
+    dummy = dataclasses.replace(spec, tfds_name=TinyPictures.name, sizes=(15, 5, 20))
+    monkeypatch.setitem(datasets.CATALOG, "fashion_mnist", dummy)
+    data = datasets.load("fashion_mnist", tmp_path)
+    assert [data.split(split).num_examples for split in datasets.SPLITS] == [15, 5, 20]
+    images, _ = data.train.array()
+    assert images.shape == (15, 28, 28, 1) and data.verified
+    assert set(np.unique(256 * images)) <= set(np.arange(20) + 0.5)
+    other = dataclasses.replace(dummy, shape=(32, 32, 3))
+    monkeypatch.setitem(datasets.CATALOG, "cifar10", other)
+    with pytest.raises(DataError, match=r"images must have shape \[32, 32, 3\]"):
+        datasets.load("cifar10", tmp_path)
+
+
+REAL = {
+    # name: sizes, and the start of the sha256 of each split's stored pixels, sorted (TFDS shuffles them)
+    "static_mnist": ((50000, 10000, 10000), ("6c7d98baab9e4077", "fe46599fe39dd21f", "564930b6cba1b5bd")),
+    "dynamic_mnist": ((50000, 10000, 10000), ("0b2320f4851bb95f", "01bb9feed0d2ed1b", "c7780eadae92acc3")),
+    "omniglot": ((23000, 1345, 8115), ("c317dd981986368e", "6b1794818c555e13", "424dd416a28f71f8")),
+    "caltech101": ((4100, 2264, 2307), ("641c96877f0606de", "687faa6541a4a02b", "8a1fd6d79e71d169")),
+    "frey_faces": ((1565, 200, 200), ("f6d9d9c6cb03a8bd", "57dad5d9e405afb9", "fed00bffea312067")),
+}
+
+
+def digest(pixels: np.ndarray) -> str:
+    """Of the images in sorted order."""
+    rows = pixels.reshape(len(pixels), -1)
+    return hashlib.sha256(rows[np.lexsort(rows.T[::-1])].tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_files(name, real_raw_dir, tmp_path):
+    """Counts, values, polarity, and every pixel."""
+    data = datasets.load(name, tmp_path, real_raw_dir)
+    sizes, digests = REAL[name]
+    assert tuple(data.split(split).num_examples for split in datasets.SPLITS) == sizes
+    assert tuple(digest(getattr(data, split).pixels) for split in datasets.SPLITS) == digests
+    assert data.verified == (name != "omniglot")  # a rebuild of the published file
+    images = data.train.array()[0]
+    if name == "frey_faces":
+        assert set(np.unique(256 * images - 0.5)) <= set(range(8, 239))  # (v + 0.5) / 256
+    else:
+        assert images[:, 9:19, 9:19].mean() > 2 * images[:, [0, -1]].mean()  # white on black

@@ -1,0 +1,309 @@
+"""One's own images: .npz files, folders, TFDS sets, arrays."""
+
+import dataclasses
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import tfvamp
+from tests.tiny_pictures import TinyPictures
+from tfvamp import datasets, training
+from tfvamp.config import TrainConfig
+from tfvamp.datasets import image_store, pipeline
+from tfvamp.errors import DataError, UsageError
+
+
+def bytes_of(count, shape=(6, 5, 1), seed=0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def save(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return f"npz:{path}"
+
+
+def test_npz_with_three_splits(tmp_path):
+    parts = {split: bytes_of(5 + i, seed=i) for i, split in enumerate(datasets.SPLITS)}
+    data = datasets.load(save(tmp_path / "a.npz", **parts))
+    assert data.spec.name == "npz:a.npz" and data.spec.shape == (6, 5, 1) and data.verified is None
+    assert data.spec.likelihood == "logistic" and set(data.checksums) == {"a.npz"}
+    for split, stored in parts.items():
+        images, labels = data.split(split).array()
+        np.testing.assert_array_equal(images, ((stored + np.float32(0.5)) / 256))  # each in its bin of 256
+        assert (labels == -1).all()
+
+
+def test_npz_in_one_piece_is_split_by_a_fixed_seed(tmp_path):
+    stored = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    first, second = (datasets.load(save(tmp_path / name, x=stored)) for name in ("a.npz", "b.npz"))
+    assert [first.split(split).num_examples for split in datasets.SPLITS] == [32, 4, 4]
+    seen = np.concatenate([first.split(split).pixels[:, 0, 0, 0] for split in datasets.SPLITS])
+    assert sorted(seen) == list(range(40)) and list(seen) != list(range(40))
+    np.testing.assert_array_equal(first.test.pixels, second.test.pixels)
+
+
+@pytest.mark.parametrize(
+    "array, binarize, likelihood, values",
+    [
+        (bytes_of(30) // 128 * 255, None, "bernoulli", {0.0, 1.0}),
+        (bytes_of(30) // 128, None, "bernoulli", {0.0, 1.0}),  # bits
+        (bytes_of(30) > 99, "none", "bernoulli", {0.0, 1.0}),
+        ((bytes_of(30) > 99).astype(np.float64), None, "bernoulli", {0.0, 1.0}),
+        (bytes_of(30), "threshold", "bernoulli", {0.0, 1.0}),
+        (bytes_of(30) / 255.0, "threshold", "bernoulli", {0.0, 1.0}),
+        (bytes_of(30), "dynamic", "bernoulli", {0.0, 1.0}),
+        (bytes_of(30), "none", "logistic", None),
+        (bytes_of(30) / 255.0, None, "logistic", None),
+        (bytes_of(30)[..., 0], None, "logistic", None),
+    ],
+)
+def test_the_likelihood_follows_the_pixels(array, binarize, likelihood, values):
+    data = datasets.from_arrays(array[:20], array[20:25], array[25:], binarize)
+    assert data.spec.likelihood == likelihood and data.spec.shape == (6, 5, 1)
+    batch = next(iter(data.training_batches(20, 0, 1))).numpy()
+    images = np.concatenate([batch, data.test.array()[0]])
+    assert (set(np.unique(images)) == values) if values else len(np.unique(images)) > 100
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "tfds"])
+def test_every_kind_is_binarised_as_asked(kind, folder, tmp_path):
+    grey = np.arange(120, 136, dtype=np.uint8).reshape(1, 4, 4, 1)
+    name, options = {
+        "npz": (save(tmp_path / "a.npz", train=grey, validation=grey, test=grey), {}),
+        "folder": (f"folder:{folder}", {"image_size": "8x9", "grayscale": True}),
+        "tfds": (f"tfds:{TinyPictures.name}", {}),
+    }[kind]
+    load = lambda how: datasets.load(name, tmp_path, binarize=how, **options)  # noqa: E731
+    cut, drawn, plain = (load(how) for how in ("threshold", "dynamic", "none"))
+    np.testing.assert_array_equal(cut.test.array()[0], plain.test.pixels >= 128)
+    np.testing.assert_array_equal(cut.split("train").array()[0], plain.train.pixels >= 128)
+    batch = next(iter(cut.training_batches(5, 0, 1))).numpy()
+    assert set(np.unique(batch)) <= {0.0, 1.0}
+    assert cut.spec.pseudo_input_mean == pytest.approx((plain.train.pixels >= 128).mean(), abs=1e-4)
+    assert set(np.unique(drawn.test.array()[0])) <= {0.0, 1.0}
+    assert [d.spec.likelihood for d in (cut, drawn, plain)] == ["bernoulli", "bernoulli", "logistic"]
+
+
+def bad(**changes):
+    return {**{split: bytes_of(4) for split in datasets.SPLITS}, **changes}
+
+
+@pytest.mark.parametrize(
+    "arrays, text",
+    [
+        ({"images": bytes_of(4)}, "must have the arrays train, validation and test, or x; it has: images"),
+        (bad(test=bytes_of(0)), r"\(test\) must have shape .* none of them 0; got \[0, 6, 5, 1\]"),
+        (bad(train=bytes_of(4)[:, 0, 0]), r"got \[4, 1\]"),
+        (bad(test=bytes_of(4, (5, 5, 1))), "all splits must have images of one shape"),
+        (bad(test=bytes_of(4) / 255.0), "all splits must have one dtype; got float32, uint8"),
+        (bad(train=bytes_of(4).astype(np.int64)), "must have dtype uint8, or floats in .*; got int64"),
+        (bad(train=np.full((4, 6, 5, 1), np.nan)), "pixels must be finite"),
+        (bad(train=np.full((4, 6, 5, 1), 1.5)), r"pixels must lie in \[0, 1\]; got 1.5 to 1.5"),
+        (bad(train=np.array([[["a"]]])), "must hold numbers"),
+        ({"x": bytes_of(2)}, "has 2 images: at least 3 are needed"),
+    ],
+)
+def test_wrong_npz_files(arrays, text, tmp_path):
+    with pytest.raises(DataError, match=text):
+        datasets.load(save(tmp_path / "a.npz", **arrays))
+
+
+def test_npz_files_from_anywhere(tmp_path):
+    path = tmp_path / "a.npz"
+    with pytest.raises(DataError, match="there is no file"):
+        datasets.load(f"npz:{path}")
+    np.savez(path, x=np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(DataError, match="must hold numbers; got dtype object"):
+        datasets.load(f"npz:{path}")
+    for contents in (b"", b"PK", b"no zip"):
+        path.write_bytes(contents)
+        with pytest.raises(DataError, match="cannot be read as a .npz file"):
+            datasets.load(f"npz:{path}")
+    save(path, x=bytes_of(40))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="cannot be read as a .npz file"):
+        datasets.load(f"npz:{path}")
+
+
+def test_a_header_that_promises_terabytes(tmp_path):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776, 28, 28, 1)}"
+    header += b" " * (118 - len(header) - 1) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"12")
+    with pytest.raises(
+        DataError, match=r"its header says shape \[1099511627776, 28, 28, 1\] of uint8, its size another"
+    ):
+        datasets.load(f"npz:{tmp_path / 'a.npz'}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Thirty images of all kinds in nested folders."""
+    root = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        place = root / ("a" if number % 2 else "b/c")
+        place.mkdir(parents=True, exist_ok=True)
+        mode = ("L", "RGB", "RGBA", "P")[number % 4] if number % 3 else "RGB"
+        pixels = rng.integers(0, 256, (20 + number, 30, 3)).astype(np.uint8)
+        suffix = "png" if mode in ("RGBA", "P") or number % 5 else "JPEG"
+        Image.fromarray(pixels).convert(mode).save(place / f"{number}.{suffix}")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+@pytest.mark.parametrize("grayscale, channels", [(True, 1), (False, 3)])
+def test_folder(folder, tmp_path, grayscale, channels):
+    said = []
+    load = lambda: datasets.load(  # noqa: E731
+        f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x9", grayscale=grayscale
+    )
+    data = load()
+    assert data.spec.shape == (8, 9, channels) and data.spec.likelihood == "logistic"
+    assert [data.split(split).num_examples for split in datasets.SPLITS] == [24, 3, 3]
+    assert len(said) == 1 and said[0].startswith("reading 30 images of ")
+    again = load()
+    assert len(said) == 1  # once made, kept
+    np.testing.assert_array_equal(again.train.pixels, data.train.pixels)
+    Image.new("RGB", (9, 9)).save(folder / "new.png")
+    assert load().train.num_examples == 25 and len(said) == 2
+
+
+def test_folder_pixels_are_means_of_blocks(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+    root = tmp_path / "a"
+    for split in datasets.SPLITS:
+        (root / split).mkdir(parents=True)
+        Image.fromarray(pixels).save(root / split / "x.png")
+    data = datasets.load(f"folder:{root}", tmp_path / "data", image_size="4x4", grayscale=True)
+    assert [data.split(split).num_examples for split in datasets.SPLITS] == [1, 1, 1]  # its own splits
+    blocks = pixels.reshape(4, 2, 4, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(
+        data.test.pixels[0, :, :, 0], blocks, atol=1.0
+    )  # rounded along rows, then columns
+
+
+def test_broken_files_are_named_and_left_out(folder, tmp_path):
+    victim = sorted(folder.rglob("*.png"))[3]
+    victim.write_bytes(victim.read_bytes()[:60])
+    said = []
+    data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
+    assert sum(data.spec.sizes) == 29
+    assert said[1].startswith("1 of 30 files are broken and left out: ") and victim.name in said[1]
+    for path in sorted(folder.rglob("*.png"))[:8]:
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="more than one file in ten is broken"):
+        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    assert len(list((tmp_path / "data" / "tfvamp_images").iterdir())) == 1  # nothing half-made
+
+
+def test_an_image_too_large_is_broken(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_store, "LARGEST_IMAGE", 1200)  # 40 x 30
+    said = []
+    monkeypatch.setattr(image_store, "MOST_BROKEN", 0.5)
+    data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
+    assert sum(data.spec.sizes) == 21 and "9 of 30 files are broken" in said[1]
+
+
+@pytest.mark.parametrize(
+    "name, options, error, text",
+    [
+        ("folder:nowhere", {"image_size": "8x8"}, DataError, "there is no folder nowhere"),
+        ("folder:.", {}, UsageError, "needs --image-size HxW"),
+        ("folder:.", {"image_size": "8"}, UsageError, "--image-size must be HxW, such as 64x64; got '8'"),
+        ("folder:.", {"image_size": "0x8"}, UsageError, "got '0x8'"),
+        ("folder:.", {"image_size": "8x8"}, DataError, "has no PNG or JPEG image"),
+        ("npz:a.npz", {"grayscale": True}, UsageError, "not with npz:"),
+        ("npz:a.npz", {"binarize": "yes"}, UsageError, "unknown binarisation 'yes'"),
+        ("tfds:no_such_set", {}, UsageError, "TFDS knows no data set 'no_such_set'"),
+        ("tfds:../../x y", {}, UsageError, "must be followed by NAME"),
+        ("mnist5k", {"image_size": "8x8"}, UsageError, "go with one's own images, not with mnist5k"),
+    ],
+)
+def test_bad_names_and_options(name, options, error, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=text):
+        datasets.load(name, tmp_path / "data", **options)
+
+
+def test_a_data_folder_that_cannot_be_written(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot keep the images of .*choose another --data-dir"):
+        datasets.load(f"folder:{folder}", tmp_path / "file", image_size="8x8")
+
+
+def test_a_damaged_store(folder, tmp_path):
+    datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    (store,) = (tmp_path / "data" / "tfvamp_images").iterdir()
+    (store / "index.json").write_text("{}")
+    with pytest.raises(DataError, match="are damaged: delete that folder"):
+        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+
+
+def test_any_set_of_tfds(tmp_path):
+    name = TinyPictures.name
+    data = datasets.load(f"tfds:{name}", tmp_path)
+    assert [data.split(split).num_examples for split in datasets.SPLITS] == [18, 2, 20]
+    assert data.spec.shape == (28, 28, 1)
+    assert sorted(data.test.pixels[:, 0, 0, 0]) == list(range(20))
+    small = datasets.load(f"tfds:{name}:image", tmp_path, image_size="14x7", binarize="dynamic")
+    assert small.spec.shape == (14, 7, 1) and small.spec.likelihood == "bernoulli"
+    with pytest.raises(UsageError, match="has no image 'label'; it has: image"):
+        datasets.load(f"tfds:{name}:label", tmp_path)
+
+
+def test_batches_from_a_file_equal_those_from_memory(folder, tmp_path, monkeypatch):
+    def batches():
+        data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x9")
+        return [batch.numpy() for batch in data.training_batches(7, 3, 2)], data.test.array()[0]
+
+    held, test = batches()
+    monkeypatch.setattr(pipeline, "IN_MEMORY", 0)
+    read, same = batches()
+    np.testing.assert_array_equal(test, same)
+    assert [len(batch) for batch in read] == [7, 7, 7, 3]
+    for a, b in zip(held, read, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "tfds"])
+def test_training_evaluation_and_resume(kind, folder, tmp_path, small_config, monkeypatch):
+    name = {
+        "npz": lambda: save(tmp_path / "a.npz", x=bytes_of(40)),
+        "folder": lambda: f"folder:{folder}",
+        "tfds": lambda: f"tfds:{TinyPictures.name}",
+    }[kind]()
+    options = {"image_size": "6x6", "grayscale": True} if kind == "folder" else {}
+    config = dataclasses.replace(small_config, dataset=name, data_dir=str(tmp_path), limit=None, **options)
+    training.train(config, tmp_path / "run")
+    result = tfvamp.evaluate(tmp_path / "run", num_samples=4)
+    assert result["dataset_verified"] is None and np.isfinite(result["bits_per_dim"])
+    model = tfvamp.load(tmp_path / "run")
+    assert model.dataset_spec.name.startswith(f"{kind}:") and model.dataset_spec.likelihood == "logistic"
+    monkeypatch.chdir(tmp_path.parent)  # a run finds its images from anywhere
+    assert training.resume(tmp_path / "run", epochs=4).epochs == 4
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    del document["data"]["spec"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(document))
+    with pytest.raises(tfvamp.errors.RunError, match="data.spec is not that of a data set"):
+        tfvamp.load(tmp_path / "run")
+
+
+def test_resolved_settings_of_grey_images(tmp_path):
+    data = datasets.load(save(tmp_path / "a.npz", x=bytes_of(40)))
+    config = TrainConfig(dataset="npz:a.npz").resolve(data.spec)
+    assert config.likelihood == "logistic" and config.components == 500
+    assert (
+        TrainConfig(dataset="npz:a.npz", likelihood="paper").resolve(data.spec).likelihood == "logistic-paper"
+    )
+    assert abs(data.spec.pseudo_input_mean - 0.5) < 0.05
+
+
+def test_tensors_never_leave_the_unit_interval():
+    spec = dataclasses.replace(datasets.CATALOG["histopathology"])
+    images = pipeline.to_images(tf.constant([0, 128, 255], tf.uint8), spec)
+    np.testing.assert_allclose(images, [1 / 512, 128 / 255, 511 / 512], rtol=1e-6)

@@ -1,0 +1,217 @@
+"""PixelHVAE's decoder: what a pixel depends on, and drawing pixel by pixel."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import small_model
+from tfvamp import seeds
+from tfvamp.layers import MaskedConv2D
+from tfvamp.models import PixelHVAE, likelihood_layer
+from tfvamp.networks.pixelcnn import NUM_LAYERS, PixelDecoder
+
+SHAPES = [(5, 4, 1), (4, 5, 3)]
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+each_likelihood = pytest.mark.parametrize("likelihood", ["bernoulli", "logistic"])
+
+
+def trained(shape, likelihood="bernoulli") -> PixelDecoder:
+    """A decoder with batch moments, scales and shifts as after training; D = 3."""
+    tf.keras.utils.set_random_seed(1)
+    decoder = PixelDecoder(likelihood_layer(likelihood, shape), shape, 3)
+    decoder.build((None, 3), (None, 3))
+    rng = np.random.default_rng(2)
+    for layer in decoder.normalizations:
+        size = layer.gamma.shape
+        layer.gamma.assign(rng.uniform(0.5, 2.0, size))
+        layer.beta.assign(rng.normal(0.5, 0.3, size))
+        layer.moving_mean.assign(rng.normal(0.0, 0.1, size))
+        layer.moving_variance.assign(rng.uniform(0.02, 0.2, size))
+    for layer in (decoder.gated_z1, decoder.gated_z2):
+        layer.value_bias.assign(rng.normal(size=layer.value_bias.shape))
+    return decoder
+
+
+def latents(count) -> list[np.ndarray]:
+    return [np.random.default_rng(i).normal(size=(count, 3)).astype(np.float32) for i in (3, 4)]
+
+
+def dependence(shape, of: str) -> np.ndarray:
+    """[H W C, ...]: where the raw output of each channel of each pixel has a gradient, in raster order.
+
+    Of images (`of` = "x"), [H W C], or of the conditions, [H, W, N].
+    """
+    decoder = trained(shape)
+    # Without the ReLUs' zeros, and with all weights of one sign, a gradient that may be there is there.
+    for layer in (*decoder.convolutions, *decoder.heads):
+        layer.kernel.assign(tf.abs(layer.kernel))
+    for layer in decoder.normalizations:
+        layer.beta.assign(tf.ones_like(layer.beta))
+    x = tf.constant(np.random.default_rng(5).uniform(size=(1, *shape)), tf.float32)
+    conditions = tf.ones([1, *shape[:2], 2 * shape[2]])
+    with tf.GradientTape() as tape:
+        tape.watch([x, conditions])
+        raw = tf.reshape(decoder.raw(x, conditions)[0], [-1])
+    jacobian = tape.jacobian(raw, x if of == "x" else conditions)[:, 0].numpy()
+    return jacobian.reshape(len(raw), *((-1,) if of == "x" else jacobian.shape[1:])) != 0
+
+
+@each_shape
+def test_a_pixel_depends_on_no_later_one_and_on_all_that_it_should(shape):
+    """Eight 3x3 layers reach everything before a pixel but what lies too far right in the rows above."""
+    height, width, channels = shape
+    found = dependence(shape, "x")
+    for i in range(height):
+        for j in range(width):
+            for c in range(channels):
+                expected = np.zeros(shape, bool)
+                for above in range(i):  # one column to the right for each row and layer
+                    expected[above, : min(width, j + min(i - above, NUM_LAYERS) + 1)] = True
+                expected[i, :j] = True
+                expected[i, j, :c] = True
+                row = found[(i * width + j) * channels + c].reshape(shape)
+                np.testing.assert_array_equal(row, expected, str((i, j, c)))
+
+
+@each_shape
+def test_a_pixel_sees_the_latents_around_it(shape):
+    """The first pixel too: nothing of the latents is masked."""
+    found = dependence(shape, "conditions")
+    assert found[:, 0, 0].any(-1)[0]
+    for index, row in enumerate(found.reshape(*shape, *found.shape[1:]).reshape(-1, *found.shape[1:])):
+        i, j = divmod(index // shape[2], shape[1])
+        assert row[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].all(), (i, j)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_masks_of_channels(strict):
+    layer = MaskedConv2D(6, 3, channels=3, strict=strict, num_conditions=1)
+    layer.build((None, 4, 4, 4))
+    centre = layer.mask[1, 1]
+    expected = np.array([[a < b if strict else a <= b for b in (0, 0, 1, 1, 2, 2)] for a in range(3)])
+    np.testing.assert_array_equal(centre[:3], expected)
+    assert layer.mask[0].all() and layer.mask[1, 0].all() and layer.mask[:, :, 3].all()
+    assert not layer.mask[1, 2, :3].any() and not layer.mask[2, :, :3].any()
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: MaskedConv2D(4, 2), "kernel_size must be odd; got 2"),
+        (lambda: MaskedConv2D(2, 3, channels=3), "each of the 3 channels of an image needs a filter; got 2"),
+        (lambda: MaskedConv2D(4, 3, 3, num_conditions=2).build((None, 4, 4, 4)), "got 4 features"),
+    ],
+)
+def test_masks_that_cannot_be(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+def draw_naively(decoder, z, uniform) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Images by one full pass a pixel and channel; and the raw outputs that each value was drawn from."""
+    likelihood = decoder(*z)
+    x = np.zeros(uniform.shape, np.float32)
+    raw = [np.zeros(uniform.shape, np.float32) for _ in decoder.heads]
+    for i in range(x.shape[1]):
+        for j in range(x.shape[2]):
+            for c in range(x.shape[3]):
+                heads = [head.numpy() for head in decoder.raw(x, likelihood.conditions)]
+                drawn = decoder.likelihood.of_pixels(*map(tf.constant, heads)).at_uniform(uniform).numpy()
+                x[:, i, j, c] = drawn[:, i, j, c]
+                for kept, head in zip(raw, heads, strict=True):
+                    kept[:, i, j, c] = head[:, i, j, c]
+    return x, raw
+
+
+@each_shape
+@each_likelihood
+@pytest.mark.parametrize("jit", [False, True])
+def test_drawing_equals_one_full_pass_a_pixel(shape, likelihood, jit):
+    decoder, z = trained(shape, likelihood), latents(7)
+    uniform = np.random.default_rng(6).uniform(size=(7, *shape)).astype(np.float32)
+    naive, raw = draw_naively(decoder, z, uniform)
+    draw = tf.function(lambda *z: decoder(*z).at_uniform(uniform), jit_compile=jit, autograph=False)
+    np.testing.assert_array_equal(draw(*z), naive)  # no uniform number here lies within 1e-5 of an edge
+    assert len(np.unique(naive)) == 2 if likelihood == "bernoulli" else len(np.unique(naive)) > 20
+    on_prefix = decoder.raw(naive, decoder(*z).conditions)  # all at once: each pixel's prefix is the image's
+    for head, expected in zip(on_prefix, raw, strict=True):
+        np.testing.assert_allclose(head, expected, atol=1e-5, rtol=1e-5)
+
+
+@each_likelihood
+def test_the_density_is_the_product_over_pixels(likelihood):
+    decoder, z = trained((3, 2, 1), likelihood), latents(4)
+    x = decoder(*z).sample(seed=(1, 2)).numpy()
+    expected = np.zeros(4)
+    for i in range(3):
+        for j in range(2):
+            prefix = np.zeros_like(x)
+            prefix[:, :i], prefix[:, i, :j] = x[:, :i], x[:, i, :j]
+            heads = [head[:, i, j] for head in decoder.raw(prefix, decoder(*z).conditions)]
+            expected += decoder.likelihood.of_pixels(*heads).log_prob(x[:, i, j]).numpy()[:, 0]
+    np.testing.assert_allclose(decoder(*z).log_prob(x), expected, rtol=2e-6, atol=1e-5)
+
+
+def test_binary_images_have_probabilities_that_sum_to_one():
+    decoder, z = trained((2, 2, 2)), latents(3)
+    every = np.array(np.meshgrid(*[[0.0, 1.0]] * 8)).reshape(8, -1).T.reshape(256, 1, 2, 2, 2)
+    total = np.exp(decoder(*z).log_prob(every.astype(np.float32)).numpy().astype(np.float64)).sum(0)
+    np.testing.assert_allclose(total, 1.0, rtol=2e-5)
+
+
+def test_draws_have_the_frequencies_of_the_density():
+    decoder, z = trained((2, 2, 1)), latents(1)
+    every = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T.reshape(16, 1, 2, 2, 1)
+    p = np.exp(decoder(*z).log_prob(every.astype(np.float32)).numpy().ravel().astype(np.float64))
+    draws = decoder(*z).sample(20_000, seed=(5, 6)).numpy().reshape(-1, 4)
+    codes = draws @ [1, 2, 4, 8]
+    shares = np.array([(codes == code).mean() for code in every.reshape(16, 4) @ [1, 2, 4, 8]])
+    assert (np.abs(shares - p) < 5 * np.sqrt(p * (1 - p) / 20_000) + 1e-4).all()
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+def test_any_leading_dimensions(leading):
+    decoder = trained((5, 4, 1))
+    z = [np.zeros((*leading, 3), np.float32)] * 2
+    likelihood = decoder(*z)
+    assert likelihood.batch_shape == leading and likelihood.event_shape == (5, 4, 1)
+    assert likelihood.log_prob(np.zeros((5, 4, 1), np.float32)).shape == leading
+    assert likelihood.sample(2, seed=(1, 2)).shape == (2, *leading, 5, 4, 1)
+    with pytest.raises(NotImplementedError, match="mean is not implemented"):
+        likelihood.mean()
+
+
+def test_batch_normalisation_learns_in_training_alone(images):
+    """Evaluation, sampling and pseudo-inputs take the moving moments and leave them as they are."""
+    model = small_model(PixelHVAE)
+    moments = model.decoder.non_trainable_variables
+    assert len(moments) == 2 * NUM_LAYERS
+
+    def values():
+        return [variable.numpy() for variable in moments]
+
+    before = values()
+    seed = seeds.stateless(1)
+    alone = model.elbo(images[:1], seed).reconstruction
+    model.bound(images, seed)
+    model.sample(2, 1)
+    model.prior()
+    model(images)
+    for a, b in zip(before, values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # An image's density does not depend on its batch, but for the noise.
+    z = [np.ones((8, 3), np.float32)] * 2
+    of_all, of_one = (
+        model.decoder(*z).log_prob(images),
+        model.decoder(*(a[:1] for a in z)).log_prob(images[:1]),
+    )
+    np.testing.assert_allclose(of_all[:1], of_one, rtol=1e-5)
+    assert np.isfinite(alone).all()
+
+    model.compile(optimizer="sgd")
+    model.train_step(tf.constant(images))
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before, values(), strict=True))
+    trained_moments = values()
+    model.test_step(tf.constant(images))
+    for a, b in zip(trained_moments, values(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,71 @@
+"""OMNIGLOT, 28x28 grey pixels, as the importance-weighted auto-encoder's code has it (Burda and others 2016)."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfvamp.datasets import sources
+from tfvamp.datasets.splits import SPLIT_SEED
+from tfvamp.errors import DataError
+
+SOURCE = sources.Source(
+    filename="chardata.mat",
+    url="https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat",
+    md5="21ecaf34373511aa7691cf2e0802aa3d",
+)
+NUM_VALIDATION = 1345  # of the 24345 training images
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """DatasetBuilder for omniglot_28x28."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "23000 / 1345 / 8070, the training images shuffled with a fixed seed."
+    }
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Optional: put {SOURCE.filename} (from {SOURCE.url}) in this folder."
+    SOURCES = (SOURCE,)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return sources.image_info(self, (28, 28, 1), "https://github.com/yburda/iwae")
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        path = sources.fetch(dl_manager, SOURCE)
+        images, test = read_mat(path)
+        sources.record(self.info, {SOURCE: path})
+        images = images[np.random.RandomState(SPLIT_SEED).permutation(len(images))]
+        return {
+            "train": self._generate_examples(images[:-NUM_VALIDATION]),
+            "validation": self._generate_examples(images[-NUM_VALIDATION:]),
+            "test": self._generate_examples(test),
+        }
+
+    def _generate_examples(self, images: np.ndarray):
+        return sources.examples(images)
+
+
+def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test images [N, 28, 28, 1] (uint8, drawings white on black), in the file's order.
+
+    The file has `data` and `testdata`, [784, N] in [0, 1], pixels in Matlab's column order.
+
+    Raises:
+      DataError: the file is no such `.mat`.
+    """
+    stored = sources.read_mat(path, ("data", "testdata"), SOURCE.url)
+    images, test = (_images(path, stored[key], key) for key in ("data", "testdata"))
+    if len(images) <= NUM_VALIDATION:
+        raise DataError(f"{path}: data must hold more than {NUM_VALIDATION} drawings; got {len(images)}")
+    return images, test
+
+
+def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
+    if pixels.ndim != 2 or pixels.shape[0] != 784 or not pixels.shape[1]:
+        raise DataError(f"{path}: {key} must have shape [784, N]; got {list(pixels.shape)}")
+    if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
+        raise DataError(f"{path}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
+    return np.rint(255 * pixels.T).astype(np.uint8).reshape(-1, 28, 28, order="F")[..., np.newaxis]

@@ -1,0 +1,240 @@
+"""One's own images: arrays, `npz:FILE`, `folder:DIR`, `tfds:NAME[/CONFIG][:IMAGE_KEY]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+import re
+import typing
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfvamp.datasets import image_store, pipeline
+from tfvamp.datasets.catalog import Binarization, DatasetSpec
+from tfvamp.datasets.splits import SPLIT_SEED, SPLITS, split_counts
+from tfvamp.errors import DataError, UsageError, check_choice
+
+BINARIZATIONS: tuple[Binarization, ...] = typing.get_args(Binarization)
+SAMPLE = 2000  # images whose mean the initial pseudo-inputs take
+PSEUDO_INPUT_STD = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnData:
+    """What was read: a spec, pixels [N, H, W, C] and labels [N] of each split, where they come from."""
+
+    spec: DatasetSpec
+    pixels: Mapping[str, np.ndarray]
+    checksums: dict[str, str]
+    labels: Mapping[str, np.ndarray] | None = None
+    verified: bool | None = None
+
+
+def read(
+    name: str,
+    data_dir: str | None,
+    image_size: str | None,
+    grayscale: bool,
+    binarize: str | None,
+    say: Callable[[str], None],
+) -> OwnData:
+    """The data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
+    if binarize is not None:
+        check_choice("binarisation", binarize, BINARIZATIONS)
+    kind, rest = name.split(":", 1)
+    size = _size(image_size)
+    if kind == "npz":
+        if size or grayscale:
+            raise UsageError("--image-size and --grayscale go with folder: and tfds:, not with npz:")
+        path = pathlib.Path(rest).expanduser()
+        return from_arrays(f"npz:{path.name}", read_npz(path), binarize, {path.name: _sha256(path)})
+    if kind == "folder":
+        if size is None:
+            raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
+        folder = pathlib.Path(rest).expanduser()
+        store = image_store.of_folder(folder, size, grayscale, data_dir, say)
+        return _of_store(f"folder:{folder.name}", store, binarize)
+    match = re.fullmatch(r"([\w./-]+?)(?::([A-Za-z_]\w*))?", rest)
+    if match is None:
+        raise UsageError(
+            f"tfds: must be followed by NAME, NAME/CONFIG or NAME/CONFIG:IMAGE_KEY; got {rest!r}"
+        )
+    store = image_store.of_tfds(match[1], match[2] or "image", size, grayscale, data_dir, say)
+    return _of_store(f"tfds:{match[1]}", store, binarize)
+
+
+def read_tfds(spec: DatasetSpec, tfds_name: str, data_dir: str | None, say: Callable[[str], None]) -> OwnData:
+    """A data set of TFDS's own that the catalogue has: its splits have the spec's sizes."""
+    store = image_store.of_tfds(tfds_name, "image", None, False, data_dir, say, spec.sizes[1])
+    if store.pixels["train"].shape[1:] != spec.shape:
+        raise DataError(
+            f"{tfds_name}: images must have shape {list(spec.shape)}: the TFDS data set is another one"
+        )
+    return OwnData(spec, store.pixels, store.checksums, verified=True)  # TFDS checks what it downloads
+
+
+def from_arrays(
+    name: str, arrays: Mapping[str, np.ndarray], binarize: str | None, checksums: dict[str, str] | None = None
+) -> OwnData:
+    """Checked arrays with the likelihood that fits them."""
+    if binarize is not None:
+        check_choice("binarisation", binarize, BINARIZATIONS)
+    pixels = {split: _images(np.asarray(array), f"{name} ({split})") for split, array in arrays.items()}
+    shapes = {split: array.shape[1:] for split, array in pixels.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(f"{name}: all splits must have images of one shape; got {shapes}")
+    dtypes = {array.dtype for array in pixels.values()}
+    if len(dtypes) > 1:
+        raise DataError(f"{name}: all splits must have one dtype; got {', '.join(sorted(map(str, dtypes)))}")
+    if dtypes == {np.dtype(np.uint8)} and max(array.max() for array in pixels.values()) == 1:
+        pixels = {split: 255 * array for split, array in pixels.items()}  # bits, not nearly black greys
+    binary = all(_is_binary(array) for array in pixels.values())
+    return OwnData(_spec(name, pixels, binary, binarize), pixels, checksums or {})
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays `train`, `validation` and `test` of a .npz file, or `x` split by a fixed seed.
+
+    Raises:
+      DataError: there is no such file, or it is damaged, or holds objects, or has other keys.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            keys: list[str] = [key for key in SPLITS if key in members]
+            if len(keys) < len(SPLITS):
+                keys = ["x"] if "x" in members else []
+            if not keys:
+                raise DataError(
+                    f"{path} must have the arrays train, validation and test, or x; "
+                    f"it has: {', '.join(sorted(members)) or 'none'}"
+                )
+            arrays = {key: _read_member(archive, members[key], f"{path}: {key}") for key in keys}
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise DataError(
+            f"{path} cannot be read as a .npz file ({error}): write it anew with numpy.savez"
+        ) from error
+    if "x" not in arrays:
+        return arrays
+    counts = split_counts(len(arrays["x"]), str(path))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(arrays["x"]))
+    parts = np.split(order, np.cumsum(list(counts.values()))[:-1])
+    return {split: arrays["x"][part] for split, part in zip(counts, parts, strict=True)}
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> np.ndarray:
+    """One array; its header must account for every byte before memory is taken for it."""
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject or dtype.kind not in "buif":
+            raise DataError(f"{what} must hold numbers; got dtype {dtype}")
+        count = math.prod(shape)
+        contents = file.read(count * dtype.itemsize) if count * dtype.itemsize <= info.file_size else b""
+        if len(contents) != count * dtype.itemsize or file.read(1):
+            raise DataError(
+                f"{what} is damaged: its header says shape {list(shape)} of {dtype}, its size another"
+            )
+    return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
+    """Raises DataError for pixels that are no numbers in [0, 1], or not 0 and 1 where `binary`."""
+    if not np.isfinite(images).all():
+        raise DataError(f"{what}: pixels must be finite; got NaN or infinity")
+    if images.min() < 0.0 or images.max() > 1.0:
+        raise DataError(f"{what}: pixels must lie in [0, 1]; got {images.min():g} to {images.max():g}")
+    if binary and not np.isin(images, (0.0, 1.0)).all():
+        value = images[(images != 0.0) & (images != 1.0)][0]
+        raise DataError(
+            f"{what}: a Bernoulli likelihood needs pixels that are 0 or 1; got {value:g} (binarise the images first)"
+        )
+
+
+def _images(array: np.ndarray, what: str) -> np.ndarray:
+    """[N, H, W, C], bytes or float32 in [0, 1]."""
+    if array.ndim == 3:
+        array = array[..., np.newaxis]
+    if array.ndim != 4 or not array.size:
+        raise DataError(
+            f"{what} must have shape [N, H, W] or [N, H, W, C], none of them 0; got {list(array.shape)}"
+        )
+    if array.dtype == np.bool_:
+        return 255 * array.astype(np.uint8)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise DataError(f"{what} must have dtype uint8, or floats in [0, 1]; got {array.dtype}")
+    check_pixels(array, what, binary=False)
+    return array.astype(np.float32)
+
+
+def _is_binary(pixels: np.ndarray) -> bool:
+    white = 255 if pixels.dtype == np.uint8 else 1.0
+    return all(
+        np.isin(pixels[start : start + 1000], (0, white)).all() for start in range(0, len(pixels), 1000)
+    )
+
+
+def _of_store(name: str, store: image_store.Store, binarize: str | None) -> OwnData:
+    return OwnData(_spec(name, store.pixels, store.binary, binarize), store.pixels, store.checksums)
+
+
+def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: str | None) -> DatasetSpec:
+    train, binarization = pixels["train"], typing.cast(Binarization, binarize or "none")
+    grey = not binary and binarization == "none"
+    spec = DatasetSpec(
+        name=name,
+        tfds_name="",
+        title="one's own images",
+        shape=(int(train.shape[1]), int(train.shape[2]), int(train.shape[3])),
+        sizes=(len(train), len(pixels["validation"]), len(pixels["test"])),
+        source="one's own",
+        binarization=binarization,
+        likelihood="logistic" if grey else "bernoulli",
+        scaling="centre" if grey else "unit",
+        pseudo_input_std=PSEUDO_INPUT_STD,
+    )
+    mean = float(pipeline.to_images(tf.constant(train[:SAMPLE]), spec).numpy().mean())
+    return dataclasses.replace(spec, pseudo_input_mean=round(mean, 4))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """(H, W) of "HxW"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4})[xX](\d{1,4})", text)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise UsageError(f"--image-size must be HxW, such as 64x64; got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def absolute(name: str) -> str:
+    """The name of a data set as it is found from any folder."""
+    kind, _, rest = name.partition(":")
+    return f"{kind}:{os.path.abspath(os.path.expanduser(rest))}" if kind in ("npz", "folder") else name

@@ -1,0 +1,221 @@
+"""Pickled NumPy arrays read without running what a pickle asks for.
+
+A pickle is a program. Here it may make numbers, texts, bytes, lists, tuples, dictionaries, and arrays of numbers
+in any shape; every other name that it calls for, and every opcode that could build something else or ask for
+memory that the file does not fill, ends the reading. So does what makes much of little: one text turned
+into bytes over and over, or tuples in tuples, as deep as the file is long, hashed as the key of a dictionary.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from typing import Any, ClassVar
+
+import numpy as np
+
+MAX_RANK = 4
+MAX_KEYS = 16  # of a dictionary: the largest here has three
+LARGEST_TEXTS = 2**28  # bytes that texts are turned into: a published file is smaller as a whole
+NUMBERS = re.compile(r"[<>|=]?[buif]\d{1,2}")  # codes of one number, not of a record of several
+OPCODES = [
+    "PROTO",
+    "FRAME",
+    "STOP",
+    "MARK",
+    "POP",
+    "POP_MARK",
+    "DUP",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "EMPTY_LIST",
+    "LIST",
+    "APPEND",
+    "APPENDS",
+    "EMPTY_TUPLE",
+    "TUPLE",
+    "TUPLE1",
+    "TUPLE2",
+    "TUPLE3",
+    "EMPTY_DICT",
+    "GET",
+    "BINGET",
+    "LONG_BINGET",
+    "PUT",
+    "BINPUT",
+    "LONG_BINPUT",
+    "MEMOIZE",
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "REDUCE",
+]
+
+
+class UnsafePickleError(Exception):
+    """The pickle asks for what is no array of numbers and no plain container."""
+
+
+def loads(contents: bytes) -> Any:
+    """What is pickled: plain containers, numbers, texts, and `numpy` arrays of numbers.
+
+    Raises:
+      UnsafePickleError: it asks for anything else, or is damaged.
+    """
+    try:
+        return _plain(_Unpickler(io.BytesIO(contents), encoding="latin1").load())
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # damaged bytes lead anywhere
+        raise UnsafePickleError(f"it is damaged ({type(error).__name__})") from error
+
+
+class _Dtype:
+    """Stands for `numpy.dtype`: of numbers, or none."""
+
+    def __init__(self, code, align=False, copy=False):
+        if not isinstance(code, str) or not NUMBERS.fullmatch(code):
+            raise UnsafePickleError(f"it holds an array of dtype {_shown(repr(code))}, not of numbers")
+        self.dtype = np.dtype(code)
+
+    def set_state(self, state, to_bytes):
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for an array that is being built; `value` is None until its state comes."""
+
+    value: np.ndarray | None = None
+
+    def set_state(self, state, to_bytes):
+        _, shape, dtype, fortran, contents = state
+        if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or len(shape) > MAX_RANK:
+            raise UnsafePickleError("it holds an array whose dtype or shape cannot be read")
+        if isinstance(contents, str):  # written by Python 2
+            contents = to_bytes(contents)
+        if not isinstance(contents, bytes):
+            raise UnsafePickleError("it holds an array of objects")
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise UnsafePickleError(f"it holds an array of shape {_shown(shape)}")
+        if len(contents) != math.prod(shape) * dtype.dtype.itemsize:
+            raise UnsafePickleError(f"it holds an array of shape {_shown(shape)} with {len(contents)} bytes")
+        self.value = np.frombuffer(contents, dtype.dtype).reshape(shape, order="F" if fortran else "C")
+
+
+class _NdArray:
+    """Stands for the class `numpy.ndarray`, which is named, never called."""
+
+    def __init__(self, *args):
+        raise UnsafePickleError("it calls numpy.ndarray")
+
+
+def _reconstruct(kind, shape, code) -> _Array:
+    if kind is not _NdArray:
+        raise UnsafePickleError("it reconstructs what is not a numpy.ndarray")
+    return _Array()
+
+
+_NAMES = {
+    ("numpy", "ndarray"): _NdArray,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+}
+
+
+class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file states
+    dispatch: ClassVar[dict] = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES
+    }
+    stack: list
+    append: Any
+    pop_mark: Any
+    texts = 0  # bytes that texts were turned into so far
+
+    def find_class(self, module, name):
+        if (module, name) == ("_codecs", "encode"):
+            return self.to_bytes
+        if (module, name) not in _NAMES:
+            raise UnsafePickleError(f"it asks for {_shown(module)}.{_shown(name)}")
+        return _NAMES[module, name]
+
+    def to_bytes(self, text, encoding="latin1") -> bytes:
+        """`text.encode("latin1")`, for as long as all texts together are no larger than a file."""
+        if encoding != "latin1" or not isinstance(text, str):
+            raise UnsafePickleError("it encodes other than latin1")
+        self.texts += len(text)
+        if self.texts > LARGEST_TEXTS:
+            raise UnsafePickleError("it turns more text into bytes than a file holds")
+        return text.encode("latin1")
+
+    def load_build(self):
+        state, instance = self.stack.pop(), self.stack[-1]
+        if not isinstance(instance, _Array | _Dtype):
+            raise UnsafePickleError("it sets the state of what is neither an array nor a dtype")
+        instance.set_state(state, self.to_bytes)
+
+    def load_dict(self):
+        items = self.pop_mark()
+        self.append({})
+        self._set(items)
+
+    def load_setitem(self):
+        items = self.stack[-2:]
+        del self.stack[-2:]
+        self._set(items)
+
+    def load_setitems(self):
+        self._set(self.pop_mark())
+
+    def _set(self, items: list) -> None:
+        """Puts keys and values in turn into the dictionary on the stack; only texts are hashed."""
+        into, keys = self.stack[-1], items[::2]
+        if type(into) is not dict or not all(isinstance(key, str) for key in keys):
+            raise UnsafePickleError("it holds a dictionary whose keys are no texts")
+        if len(into) + len(keys) > MAX_KEYS:
+            raise UnsafePickleError(f"it holds a dictionary of more than {MAX_KEYS} entries")
+        into.update(zip(keys, items[1::2], strict=True))
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+
+def _shown(value: Any) -> str:
+    """A value for an error of one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _plain(value):
+    """The value, or the values of a list or dictionary, as arrays; deeper ones are of no use to a data set."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [item.value if isinstance(item, _Array) else item for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) if not isinstance(item, dict) else None for key, item in value.items()}
+    return value

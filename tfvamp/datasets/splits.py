@@ -1,0 +1,25 @@
+"""Training, validation and test: their names, and how images that come in one piece are split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tfvamp.errors import DataError
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+# Of every shuffle that nobody published: the date of arXiv 1705.07120v1.
+SPLIT_SEED = 20170519
+SHARE = 10  # one image in so many validates, and as many test
+
+
+def split_counts(count: int, what: str) -> dict[str, int]:
+    """How many of so many images train, validate and test: one in ten each for the last two, at least one.
+
+    Raises:
+      DataError: a split would be empty.
+    """
+    part = max(1, count // SHARE)
+    if count < 3:
+        raise DataError(f"{what} has {count} images: at least 3 are needed, one for each split")
+    return {"train": count - 2 * part, "validation": part, "test": part}

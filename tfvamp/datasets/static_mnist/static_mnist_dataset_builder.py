@@ -1,0 +1,63 @@
+"""Static MNIST: the digits binarised once by Hugo Larochelle (Salakhutdinov and Murray 2008)."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfvamp.datasets import sources
+from tfvamp.errors import DataError
+
+ADDRESS = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+FILES = {
+    split: sources.Source(f"binarized_mnist_{name}.amat", f"{ADDRESS}/binarized_mnist_{name}.amat", sha256)
+    for split, name, sha256 in (
+        ("train", "train", "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"),
+        ("validation", "valid", "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"),
+        ("test", "test", "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"),
+    )
+}
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """DatasetBuilder for static_mnist."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "50000 / 10000 / 10000 as published."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Optional: put the three binarized_mnist_*.amat files, or *.amat.gz, in this folder."
+    )
+    SOURCES = tuple(FILES.values())
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return sources.image_info(self, (28, 28, 1), f"{ADDRESS}/")
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        paths = {split: sources.fetch(dl_manager, source) for split, source in FILES.items()}
+        images = {split: read_amat(path) for split, path in paths.items()}
+        sources.record(self.info, {source: paths[split] for split, source in FILES.items()})
+        return {split: self._generate_examples(images[split]) for split in FILES}
+
+    def _generate_examples(self, images: np.ndarray):
+        return sources.examples(images)
+
+
+def read_amat(path: pathlib.Path) -> np.ndarray:
+    """Images [N, 28, 28, 1] (uint8, 0 or 255) of lines of 784 digits, 0 or 1, between spaces.
+
+    Raises:
+      DataError: the file is no such text.
+    """
+    lines = sources.read_bytes(path).split(b"\n")
+    rows = [line for line in (line.translate(None, b" \r\t") for line in lines) if line]
+    wrong = next((number for number, row in enumerate(rows, 1) if len(row) != 784), None)
+    if not rows or wrong is not None:
+        got = f"{len(rows[wrong - 1])} in line {wrong}" if wrong else "no line"
+        raise DataError(f"{path} must hold lines of 784 digits, 0 or 1; got {got}: fetch it again")
+    digits = np.frombuffer(b"".join(rows), np.uint8) - ord("0")
+    if digits.max() > 1:
+        raise DataError(f"{path} must hold only 0 and 1: fetch it again")
+    return (255 * digits).reshape(-1, 28, 28, 1)

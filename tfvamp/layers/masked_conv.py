@@ -1,0 +1,103 @@
+"""Masked convolutions: what a pixel depends on comes before it (van den Oord and others, 2016)."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvamp.layers import initializers
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class MaskedConv2D(keras.layers.Layer):
+    """A convolution in raster order, "same" padding, whose features at a pixel belong to its channels in turn.
+
+    The feature f of F belongs to channel floor(f C / F). It sees all features of the pixels above and to
+    the left, and at its own pixel those of the channels before its own (`strict`, mask A), or up to its own
+    (mask B). Conditions, the last features of the input, are seen whole, wherever the kernel reaches.
+
+    Args:
+      filters: F, features of the output.
+      kernel_size: height and width of the kernel, odd.
+      channels: C, of an image.
+      strict: mask A.
+      num_conditions: how many of the input's last features are conditions.
+      use_bias: add a bias.
+
+    Call: [B, H, W, features + num_conditions] -> [B, H, W, filters].
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        channels: int = 1,
+        strict: bool = False,
+        num_conditions: int = 0,
+        use_bias: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd; got {kernel_size}")
+        if not 1 <= channels <= filters:
+            raise ValueError(
+                f"each of the {channels} channels of an image needs a filter; got {filters} filters"
+            )
+        self.filters, self.kernel_size, self.channels = int(filters), int(kernel_size), int(channels)
+        self.strict, self.num_conditions, self.use_bias = bool(strict), int(num_conditions), bool(use_bias)
+
+    def build(self, input_shape):
+        size, features = self.kernel_size, int(input_shape[-1])
+        if features - self.num_conditions < self.channels:
+            raise ValueError(
+                f"the input must have a feature for each of {self.channels} channels, and {self.num_conditions} "
+                f"conditions; got {features} features"
+            )
+        fan_in = size * size * features
+        self.mask = self._mask(features)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(size, size, features, self.filters),
+            initializer=initializers.fan_in_uniform(fan_in),
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.filters,), initializer=initializers.fan_in_uniform(fan_in)
+            )
+
+    def _mask(self, features: int) -> np.ndarray:
+        """[kernel_size, kernel_size, features, filters], 1 where the kernel counts."""
+        ordered, centre = features - self.num_conditions, self.kernel_size // 2
+        channel_in = np.arange(ordered) * self.channels // ordered
+        channel_out = np.arange(self.filters) * self.channels // self.filters
+        mask = np.zeros((self.kernel_size, self.kernel_size, features, self.filters), np.float32)
+        mask[:centre], mask[centre, :centre] = 1.0, 1.0
+        compare = np.less if self.strict else np.less_equal
+        mask[centre, centre, :ordered] = compare(channel_in[:, np.newaxis], channel_out)
+        mask[:, :, ordered:] = 1.0
+        return mask
+
+    def masked_kernel(self) -> tf.Tensor:
+        """The kernel with zeros where the mask has them."""
+        kernel = tf.convert_to_tensor(self.kernel)
+        return kernel * tf.constant(self.mask, kernel.dtype)
+
+    def call(self, inputs):
+        features = tf.nn.conv2d(inputs, self.masked_kernel(), 1, "SAME")
+        return features + tf.convert_to_tensor(self.bias) if self.use_bias else features
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        config = {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "channels": self.channels,
+            "strict": self.strict,
+            "num_conditions": self.num_conditions,
+            "use_bias": self.use_bias,
+        }
+        return {**super().get_config(), **config}
