@@ -29,6 +29,7 @@ setup(
         "scipy>=1.11",  # Matlab files
         "pillow>=10",  # pictures in folders of one's own; matplotlib needs it, too
         "requests>=2.31",  # its errors, when tensorflow-datasets cannot download
+        "tqdm>=4.66",  # the bar while images are read; tensorflow-datasets shows its own with it
         "click>=8.1",  # the command line
         "rich>=13",  # progress bars and tables; Keras depends on it, too
         "matplotlib>=3.8",  # pictures

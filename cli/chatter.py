@@ -22,8 +22,8 @@ def held_back(debug: bool):
         yield
         return
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("tensorflow", "absl", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     sys.stderr.flush()
     terminal = os.dup(2)
     stderr = sys.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
 from tfvamp_cli.output import console
@@ -35,8 +37,7 @@ def command():
 @data_dir
 def list_(data_dir):
     """List the data sets: shape, sizes, likelihood, whether prepared, source and licence."""
-    from tfvamp import datasets
-    from tfvamp.datasets import describe
+    from tfvamp import datasets, describe
 
     rows = [("name", "shape", "train/val/test", "likelihood", "prepared", "what, and from where")]
     for spec in datasets.CATALOG.values():
@@ -55,7 +56,7 @@ def list_(data_dir):
 @command.command("info")
 @name
 @click.option(
-    "--picture", metavar="FILE.png", help="Write the mean image and a grid of images of each split."
+    "--picture", metavar="FILE.png", help="Write the mean training image and a grid of training images."
 )
 @image_size
 @grayscale
@@ -70,11 +71,10 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
     Example:
       tfvamp datasets info caltech101 --picture caltech101.png
     """
-    from tfvamp import datasets
-    from tfvamp.datasets import describe
+    from tfvamp import datasets, describe
     from tfvamp_cli import output
 
-    dataset = datasets.load(name, data_dir, raw_dir, say=_say(ctx), **loading)
+    dataset = datasets.load(name, data_dir, raw_dir, **_shown(ctx), **loading)
     output.table(dataset.spec.name, describe.rows(dataset))
     if picture:
         describe.write_picture(dataset, picture)
@@ -99,7 +99,7 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
     """
     from tfvamp import datasets
 
-    dataset = datasets.load(name, data_dir, raw_dir, say=_say(ctx), **loading)
+    dataset = datasets.load(name, data_dir, raw_dir, **_shown(ctx), **loading)
     sizes = "/".join(str(dataset.split(split).num_examples) for split in datasets.SPLITS)
     verified = {True: "verified", False: "not the published files", None: "your own"}[dataset.verified]
     click.echo(
@@ -107,6 +107,10 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
     )
 
 
-def _say(ctx):
+def _shown(ctx) -> dict:
+    """How `datasets.load` shows what it does."""
     shown = console(ctx)
-    return (lambda text: shown.print(text)) if shown else (lambda text: None)
+    if shown is None:
+        return {}
+    say = functools.partial(shown.print, markup=False, highlight=False, soft_wrap=True)
+    return {"say": say, "progress": shown.is_terminal}

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import mmap
 import zipfile
 
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 from PIL import Image
+from tensorflow_datasets.core.download import downloader
 
 import tfvamp
 from tests.tiny_pictures import TinyPictures
@@ -256,14 +259,30 @@ def test_any_set_of_tfds(tmp_path):
         datasets.load(f"tfds:{name}:label", tmp_path)
 
 
+def test_a_set_of_tfds_without_a_network(tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        assert downloader.MAX_RETRIES < 10  # which take minutes
+        raise requests.ConnectionError("unreachable")
+
+    monkeypatch.setattr(TinyPictures, "download_and_prepare", no_network)
+    with pytest.raises(DataError, match=r"cannot download tiny_pictures .*: check the network, or copy "):
+        datasets.load(f"tfds:{TinyPictures.name}", tmp_path)
+    assert downloader.MAX_RETRIES == 10
+
+
 def test_batches_from_a_file_equal_those_from_memory(folder, tmp_path, monkeypatch):
+    map_of = pipeline._map_of
+
     def batches():
         data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x9")
         return [batch.numpy() for batch in data.training_batches(7, 3, 2)], data.test.array()[0]
 
     held, test = batches()
     monkeypatch.setattr(pipeline, "IN_MEMORY", 0)
+    released = []
+    monkeypatch.setattr(pipeline, "_map_of", lambda pixels: released.append(map_of(pixels)) or released[-1])
     read, same = batches()
+    assert len(released) == 2 and all(isinstance(mapped, mmap.mmap) for mapped in released)
     np.testing.assert_array_equal(test, same)
     assert [len(batch) for batch in read] == [7, 7, 7, 3]
     for a, b in zip(held, read, strict=True):

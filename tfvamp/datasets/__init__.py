@@ -119,6 +119,7 @@ def load(
     image_size: str | None = None,
     grayscale: bool = False,
     binarize: str | None = None,
+    progress: bool = False,
 ) -> Dataset:
     """Prepares (once) and loads a data set.
 
@@ -133,6 +134,7 @@ def load(
       image_size: "HxW" to which one's own images are brought; needed for "folder:".
       grayscale: make one's own images grey.
       binarize: of one's own images: "none", "threshold" (at 0.5) or "dynamic".
+      progress: show bars on the standard error stream while data are downloaded and prepared.
 
     Raises:
       UsageError: the name is unknown, an option does not go with it, or the limit is below 1.
@@ -141,7 +143,7 @@ def load(
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
     if name.startswith(OWN):
-        return _own(own.read(name, _as_text(data_dir), image_size, grayscale, binarize, say), limit)
+        return _own(own.read(name, _as_text(data_dir), image_size, grayscale, binarize, say, progress), limit)
     check_choice("data set", name, CATALOG)
     if image_size or grayscale or binarize:
         raise UsageError(
@@ -149,8 +151,10 @@ def load(
         )
     spec = CATALOG[name]
     if spec.tfds_name not in BUILDERS:
-        return _own(own.read_tfds(spec, spec.tfds_name, _as_text(data_dir), say), limit)
-    builder = sources.prepare(BUILDERS[spec.tfds_name], _as_text(data_dir), sources.raw_dir(raw_dir), say)
+        return _own(own.read_tfds(spec, spec.tfds_name, _as_text(data_dir), say, progress), limit)
+    builder = sources.prepare(
+        BUILDERS[spec.tfds_name], _as_text(data_dir), sources.raw_dir(raw_dir), say, progress
+    )
     splits = {split: _read(builder, spec, split, limit) for split in SPLITS}
     checksums, verified = sources.recorded(builder.info), sources.verified(builder.info)
     return Dataset(spec=spec, checksums=checksums, verified=verified, **splits)

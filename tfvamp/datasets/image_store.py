@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -18,9 +19,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import requests
 import tensorflow_datasets as tfds
+import tqdm
 from PIL import Image
 
+from tfvamp.datasets import sources
 from tfvamp.datasets.splits import SHARE, SPLIT_SEED, SPLITS, split_counts
 from tfvamp.errors import DataError, UsageError
 
@@ -46,6 +50,7 @@ def of_folder(
     grayscale: bool,
     data_dir: str | None,
     say: Callable[[str], None],
+    progress: bool = False,
 ) -> Store:
     """The PNG and JPEG images under a folder, brought to one size.
 
@@ -86,7 +91,9 @@ def of_folder(
                         ) from error
 
     shape = (*size, channels)
-    store = _store(key, images(), len(listing), shape, {folder.name: checksum}, data_dir, say, str(folder))
+    store = _store(
+        key, images(), len(listing), shape, {folder.name: checksum}, data_dir, say, progress, str(folder)
+    )
     if broken:
         say(f"{len(broken)} of {len(listing)} files are broken and left out: {', '.join(broken[:5])}")
     return store
@@ -99,6 +106,7 @@ def of_tfds(
     grayscale: bool,
     data_dir: str | None,
     say: Callable[[str], None],
+    progress: bool = False,
     num_validation: int | None = None,
 ) -> Store:
     """The images of any data set of TFDS, brought to one size if one is given.
@@ -129,8 +137,14 @@ def of_tfds(
     if not builder.data_path.exists():
         say(f"preparing {builder.name} in {builder.data_dir}")
         try:
-            builder.download_and_prepare()
-        except Exception as error:  # whatever the builder, the network or the disk raise
+            with sources.tfds_output(progress):
+                builder.download_and_prepare()
+        except (requests.RequestException, tfds.download.DownloadError) as error:
+            raise DataError(
+                f"cannot download {name} ({type(error).__name__}): check the network, or copy "
+                f"{builder.data_dir} from a machine where TFDS has prepared it"
+            ) from error
+        except Exception as error:  # whatever the builder or the disk raise
             text = " ".join(str(error).split())[:200]
             raise DataError(
                 f"cannot prepare {name} in {builder.data_dir} ({type(error).__name__}: {text})"
@@ -146,7 +160,7 @@ def of_tfds(
 
     key = _key("tfds", str(builder.data_dir), image_key, (height, width), channels, splits)
     checksums = {f"{builder.name}/{builder.version}": key}
-    return _store(key, images(), count, (height, width, channels), checksums, data_dir, say, name)
+    return _store(key, images(), count, (height, width, channels), checksums, data_dir, say, progress, name)
 
 
 def _tfds_splits(builder, num_validation: int | None) -> dict[str, tuple[str, int, int]]:
@@ -216,6 +230,7 @@ def _store(
     checksums: dict[str, str],
     data_dir: str | None,
     say: Callable[[str], None],
+    progress: bool,
     what: str,
 ) -> Store:
     """The store of that key, as it is on disk, or made now from (split, image) of at most `most` images."""
@@ -228,7 +243,8 @@ def _store(
             with tempfile.TemporaryDirectory(prefix="tfvamp-", dir=root) as scratch:
                 made = pathlib.Path(scratch) / "store"
                 made.mkdir()
-                _write(made, images, most, shape, checksums, say, what)
+                shown = tqdm.tqdm(images, what, most, leave=False, unit=" images", disable=not progress)
+                _write(made, shown, most, shape, checksums, what)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(made, folder)
         return _open(folder)
@@ -238,19 +254,20 @@ def _store(
         ) from error
 
 
-def _write(folder: pathlib.Path, images, most: int, shape, checksums, say, what: str) -> None:
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (most, *shape))
+def _write(folder: pathlib.Path, images, most: int, shape, checksums, what: str) -> None:
     counts: dict[str, int] = {}
-    binary, row = True, 0
-    for split, image in images:
-        pixels[row] = image
-        binary = binary and bool(np.isin(image, (0, 255)).all())
-        counts[split] = counts.get(split, 0) + 1
-        row += 1
-        if row % 20_000 == 0:
-            say(f"  {row} of {most} images")
-    pixels.flush()
-    counts = split_counts(row, what) if "all" in counts else counts
+    binary = True
+    with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
+        header = {"descr": "|u1", "fortran_order": False, "shape": (most, *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for split, image in images:
+            assert image.shape == shape and image.dtype == np.uint8
+            file.write(image.tobytes())
+            binary = binary and bool(np.isin(image, (0, 255)).all())
+            counts[split] = counts.get(split, 0) + 1
+        written = sum(counts.values())
+        file.truncate(file.tell() + (most - written) * math.prod(shape))
+    counts = split_counts(written, what) if "all" in counts else counts
     for split in SPLITS:
         if counts.get(split, 0) < 1:
             raise DataError(f"{what} has no image for {split}: three splits need at least one image each")

@@ -44,6 +44,7 @@ def read(
     grayscale: bool,
     binarize: str | None,
     say: Callable[[str], None],
+    progress: bool = False,
 ) -> OwnData:
     """The data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
     if binarize is not None:
@@ -59,20 +60,26 @@ def read(
         if size is None:
             raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
         folder = pathlib.Path(rest).expanduser()
-        store = image_store.of_folder(folder, size, grayscale, data_dir, say)
+        store = image_store.of_folder(folder, size, grayscale, data_dir, say, progress)
         return _of_store(f"folder:{folder.name}", store, binarize)
     match = re.fullmatch(r"([\w./-]+?)(?::([A-Za-z_]\w*))?", rest)
     if match is None:
         raise UsageError(
             f"tfds: must be followed by NAME, NAME/CONFIG or NAME/CONFIG:IMAGE_KEY; got {rest!r}"
         )
-    store = image_store.of_tfds(match[1], match[2] or "image", size, grayscale, data_dir, say)
+    store = image_store.of_tfds(match[1], match[2] or "image", size, grayscale, data_dir, say, progress)
     return _of_store(f"tfds:{match[1]}", store, binarize)
 
 
-def read_tfds(spec: DatasetSpec, tfds_name: str, data_dir: str | None, say: Callable[[str], None]) -> OwnData:
+def read_tfds(
+    spec: DatasetSpec,
+    tfds_name: str,
+    data_dir: str | None,
+    say: Callable[[str], None],
+    progress: bool = False,
+) -> OwnData:
     """A data set of TFDS's own that the catalogue has: its splits have the spec's sizes."""
-    store = image_store.of_tfds(tfds_name, "image", None, False, data_dir, say, spec.sizes[1])
+    store = image_store.of_tfds(tfds_name, "image", None, False, data_dir, say, progress, spec.sizes[1])
     if store.pixels["train"].shape[1:] != spec.shape:
         raise DataError(
             f"{tfds_name}: images must have shape {list(spec.shape)}: the TFDS data set is another one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 
 import numpy as np
@@ -34,11 +35,28 @@ def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
         held = tf.constant(np.ascontiguousarray(pixels))
         return lambda indices: tf.gather(held, indices)
 
+    mapped = _map_of(pixels)
+
+    def chosen(indices: np.ndarray) -> np.ndarray:
+        copies = pixels[indices]
+        # The pages just read would count as this process's memory until it held the whole file.
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+        return copies
+
     def read(indices: tf.Tensor) -> tf.Tensor:
-        rows = tf.numpy_function(lambda chosen: pixels[chosen], [indices], tf.as_dtype(pixels.dtype))
+        rows = tf.numpy_function(chosen, [indices], tf.as_dtype(pixels.dtype))
         return tf.ensure_shape(rows, [None, *pixels.shape[1:]])
 
     return read
+
+
+def _map_of(array: np.ndarray) -> mmap.mmap | None:
+    """The mapped file that an array reads from; None if it is in memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def training_batches(

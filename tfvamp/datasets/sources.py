@@ -19,12 +19,14 @@ import numpy as np
 import requests
 import scipy.io
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tfvamp.errors import DataError
 
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
+RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
 MAT_HEADER, MAT_COMPRESSED = (
     128,
     15,
@@ -244,7 +246,11 @@ def examples(images: np.ndarray, labels: np.ndarray | None = None):
 
 
 def prepare(
-    builder_class, data_dir: str | None, folder: pathlib.Path | None, say: Callable[[str], None]
+    builder_class,
+    data_dir: str | None,
+    folder: pathlib.Path | None,
+    say: Callable[[str], None],
+    progress: bool = False,
 ) -> tfds.core.DatasetBuilder:
     """The prepared builder: as it is on disk, or made now.
 
@@ -254,7 +260,7 @@ def prepare(
     builder = builder_class(data_dir=data_dir)
     if not builder.data_path.exists():
         say(f"preparing {builder.name} in {builder.data_dir}")
-        _download_and_prepare(builder, folder)
+        _download_and_prepare(builder, folder, progress)
         return builder
     offered = {
         source.filename: source.checksum(path)
@@ -270,17 +276,31 @@ def prepare(
     root = pathlib.Path(builder.data_dir).parent
     with tempfile.TemporaryDirectory(prefix="tfvamp-", dir=root) as scratch:
         anew = builder_class(data_dir=scratch)
-        _download_and_prepare(anew, folder)
+        _download_and_prepare(anew, folder, progress)
         shutil.rmtree(builder.data_dir)
         os.replace(anew.data_dir, builder.data_dir)
     return builder_class(data_dir=data_dir)
 
 
-def _download_and_prepare(builder: tfds.core.DatasetBuilder, folder: pathlib.Path | None) -> None:
-    config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
-    tfds.disable_progress_bar()
+@contextlib.contextmanager
+def tfds_output(progress: bool):
+    """TFDS with its progress bars or without, without what it prints, and seconds of retries, not minutes."""
+    (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
+    retries = downloader.MAX_RETRIES
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
+        downloader.MAX_RETRIES = RETRIES
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        downloader.MAX_RETRIES = retries
+
+
+def _download_and_prepare(
+    builder: tfds.core.DatasetBuilder, folder: pathlib.Path | None, progress: bool
+) -> None:
+    config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
+    try:
+        with tfds_output(progress):
             builder.download_and_prepare(download_config=config)
     except OSError as error:
         raise DataError(

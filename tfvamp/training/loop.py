@@ -68,12 +68,18 @@ def train(
       RunError, DataError, UsageError: the folder, the data or the settings do not allow it.
       TrainingError: the loss became NaN; the run folder keeps the weights before that.
     """
-    say = Progress(config.epochs, console).say
+    shown = Progress(config.epochs, console)
     dataset = datasets.load(
-        config.dataset, config.data_dir, config.raw_dir, config.limit, say, **config.loading()
+        config.dataset,
+        config.data_dir,
+        config.raw_dir,
+        config.limit,
+        shown.say,
+        progress=shown.on_terminal,
+        **config.loading(),
     )
     if config.likelihood is None:
-        say(
+        shown.say(
             f"likelihood {dataset.spec.likelihood}, because the {PIXELS[dataset.spec.likelihood]} as they are trained on"
         )
     config = config.resolve(dataset.spec)

@@ -20,6 +20,7 @@ class Progress:
 
     def __init__(self, epochs: int, console: rich.console.Console | None = None):
         self._console = console
+        self.on_terminal = console is not None and console.is_terminal
         self._epochs = epochs
         self._last_line = time.monotonic()
         self._bar: rich.progress.Progress | None = None

@@ -14,6 +14,11 @@ from tfvamp.datasets.catalog import DatasetSpec
 from tfvamp.training.run_folder import replace_file
 
 SHOWN = 63  # images beside the mean image
+BINARIZED = {
+    "none": "",
+    "threshold": ", pixels of at least a half made 1, the others 0",
+    "dynamic": ", training images drawn anew in each batch",
+}
 
 
 def is_prepared(spec: DatasetSpec, data_dir: str | os.PathLike | None = None) -> bool:
@@ -37,8 +42,7 @@ def rows(dataset: Dataset) -> dict[str, str]:
         found[split] = (
             f"{part.num_examples} images, {kind} from {values[0]:g} to {values[-1]:g} ({held}), mean {first.mean():.4g}"
         )
-    dynamic = ", training images drawn anew in each batch" if spec.binarization == "dynamic" else ""
-    found["likelihood"] = f"{spec.likelihood}{dynamic}"
+    found["likelihood"] = spec.likelihood + BINARIZED[spec.binarization]
     for name, checksum in dataset.checksums.items():
         found[f"sha256 of {name}"] = checksum
     found["verified"] = {
