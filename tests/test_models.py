@@ -1,13 +1,16 @@
 """The whole model: sizes, gradients, equal paths, likelihood, sampling, optimiser."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.conftest import small_hvae, small_model, small_vae
-from tfvamp import seeds
+from tfvamp import blocks, evaluation, seeds
 from tfvamp.errors import UsageError
+from tfvamp.layers import BernoulliLikelihood, DiscretizedLogisticLikelihood
 from tfvamp.models import HVAE, MODELS, PRIORS, VAE, ConvHVAE, PixelHVAE
 from tfvamp.optimizers import NormalizedAdam
 
@@ -34,6 +37,92 @@ def test_parameter_counts(kind, size, prior, extra):
     model = kind(prior=prior)
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert trainable == size + extra
+
+
+@each_model
+@pytest.mark.parametrize("likelihood", ["bernoulli", "logistic"])
+def test_initial_weights_are_the_papers(kind, likelihood):
+    """Dense kernels N(0, 2 / fan_in), the rest U(+-1 / sqrt(fan_in)); no two weights share their draws."""
+    model = kind((28, 20, 1), likelihood=likelihood, prior="standard")
+    fan_in, seen = None, []
+    for variable in model.trainable_variables:  # a kernel comes before its bias
+        values = variable.numpy()
+        if variable.name in ("gamma", "beta"):
+            assert (values == (variable.name == "gamma")).all()
+            continue
+        if values.ndim > 1:
+            fan_in = int(np.prod(values.shape[:-1]))
+        if values.ndim == 2:
+            # The deviation of n normal draws has a relative error of 1 / sqrt(2 n); five of them.
+            assert values.std() == pytest.approx((2 / fan_in) ** 0.5, rel=5 * (2 * values.size) ** -0.5), (
+                variable.path
+            )
+        else:
+            bound = fan_in**-0.5
+            assert np.abs(values).max() <= bound * (1 + 1e-6), variable.path
+            if values.size > 100:
+                assert np.abs(values).max() > 0.9 * bound, variable.path
+        seen.append((variable.path, values.ravel()))
+    for (path, a), (other, b) in itertools.combinations(seen, 2):
+        count = min(4, len(a), len(b))
+        ratio = a[:count] / b[:count]
+        assert count < 2 or np.ptp(ratio) > 1e-5 * np.abs(ratio).max(), (path, other)
+
+
+@pytest.mark.parametrize(
+    "name, layer, settings",
+    [
+        ("bernoulli", BernoulliLikelihood, {"clip": None}),
+        ("bernoulli-clipped", BernoulliLikelihood, {"clip": 1e-5}),
+        ("logistic", DiscretizedLogisticLikelihood, {"open_ends": True}),
+        ("logistic-paper", DiscretizedLogisticLikelihood, {"open_ends": False}),
+    ],
+)
+def test_the_likelihood_of_a_name(name, layer, settings):
+    likelihood = small_vae("standard", likelihood=name).decoder.likelihood
+    assert type(likelihood) is layer
+    assert {key: getattr(likelihood, key) for key in settings} == settings
+
+
+@each_model
+@pytest.mark.parametrize("shape", [(7, 5, 3), (4, 9, 1)], ids=str)
+def test_grey_and_colour_images_of_odd_sizes(kind, shape):
+    """Every weight learns, an evaluation in pieces is the whole one, and what is drawn are pixels."""
+    model = small_model(kind, event_shape=shape, likelihood="logistic")
+    x = (np.random.default_rng(0).integers(0, 256, (6, *shape)).astype(np.float32) + 0.5) / 256
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model.bound(x, seeds.stateless(0), training=True).surrogate)
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    ):
+        assert gradient is not None and np.isfinite(gradient).all() and np.abs(gradient).max() > 0, (
+            variable.path
+        )
+    data = tf.data.Dataset.from_tensor_slices(x)
+    whole, pieces = (evaluation.evaluate(model, data, 5, rows=rows, jit=False) for rows in (100, 3))
+    np.testing.assert_allclose(pieces.log_likelihood, whole.log_likelihood, rtol=1e-5)
+    np.testing.assert_allclose(whole.kl, sum(whole.kls.values()), rtol=1e-5)
+    drawn = model.sample(3, 1, draw=True).numpy()
+    assert drawn.shape == (3, *shape) and np.isin(256 * drawn - 0.5, range(256)).all()
+    assert model(x).shape == x.shape
+
+
+@each_model
+def test_many_images_are_decoded_some_at_a_time(kind, monkeypatch):
+    model = small_model(kind)
+    whole = model.sample(7, 3)
+    monkeypatch.setattr(blocks, "ROWS", 3)
+    np.testing.assert_allclose(model.sample(7, 3), whole, rtol=1e-5)
+    sampled = tf.function(lambda: model.sample(7, 3), autograph=False)
+    np.testing.assert_allclose(sampled(), whole, rtol=1e-5)
+
+
+def test_wide_images_are_decoded_fewer_at_a_time():
+    """At most 512 MiB in the widest of a decoder's layers and its outputs."""
+    assert blocks.rows_of(small_vae("standard"), (28, 28, 1)) == 2500
+    grey = small_vae("standard", likelihood="logistic")
+    assert blocks.rows_of(grey, (256, 256, 3)) == 2**27 // (256 * 256 * 3 * 2)
+    assert blocks.rows_of(small_model(PixelHVAE, "standard"), (28, 28, 1)) == 2**27 // (784 * 128)
 
 
 @every_pair

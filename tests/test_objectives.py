@@ -380,3 +380,11 @@ def test_dreg_reports_the_same_bound(make, images):
 def test_objectives_that_make_no_sense(settings, match):
     with pytest.raises(UsageError, match=match):
         small_vae("standard", **settings)
+
+
+def test_no_doubly_reparameterised_gradient_through_batch_normalisation():
+    """In training a sample's weight depends on the other samples there, and the gradient would be biased."""
+    with pytest.raises(UsageError, match="PixelHVAE has no doubly reparameterised gradient"):
+        small_model(
+            MODELS["pixelhvae"], objective="iwae", num_importance_samples=3, doubly_reparameterized=True
+        )

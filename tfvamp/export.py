@@ -20,8 +20,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfvamp import runs, seeds
+from tfvamp.blocks import in_blocks, rows_of
 from tfvamp.errors import RunError, UsageError
-from tfvamp.evaluation.log_likelihood import noise_of, rows_of, weight_parts
+from tfvamp.evaluation.log_likelihood import noise_of, weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.priors import VampPriorLayer
 from tfvamp.models import LatentVariableModel
@@ -224,7 +225,7 @@ class Functions:
             return self._log_likelihood(images[start:stop], noise)
 
         block = tf.maximum(1, self.rows // num_samples)
-        return {"log_likelihood": _in_blocks(of_block, tf.shape(images)[0], block, [None])}
+        return {"log_likelihood": in_blocks(of_block, tf.shape(images)[0], block, [None])}
 
     def _log_likelihood(self, images, noise):
         """Estimates [B] from noise [S, B, D] for each layer, by a running logsumexp over blocks of samples."""
@@ -248,15 +249,8 @@ class Functions:
         return as_diagonal_gaussian(self.model.encoder(images, training=False))
 
     def _images(self, latents, n, seed):
-        """Pictures of p(x | z) at top latents [n, D] and draws of those below, some rows at a time."""
         noise, pixels = self.model.noise_below(n, seed), self.model.pixel_noise(n, seed)
-
-        def of_block(start, stop):
-            likelihood = self.model.generate(latents[start:stop], [draws[start:stop] for draws in noise])
-            return self.model.pictures(likelihood, None if pixels is None else pixels[start:stop])
-
-        images = _in_blocks(of_block, tf.shape(latents)[0], self.rows, [None, *self.event_shape])
-        return {"images": images}
+        return {"images": self.model.generate_images(latents, noise, pixels)}
 
     def _checked_n(self, n):
         limit = self.limits["n"]
@@ -274,21 +268,6 @@ def _checked(value: tf.Tensor, condition: tf.Tensor, text: str, show: bool = Tru
 def _checked_images(images: tf.Tensor) -> tf.Tensor:
     inside = tf.reduce_all((images >= 0.0) & (images <= 1.0))  # false for NaN
     return _checked(images, inside, "images must lie between 0 and 1, without NaN", show=False)
-
-
-def _in_blocks(function: Callable, count: tf.Tensor, size: int | tf.Tensor, shape: list) -> tf.Tensor:
-    """function(start, stop) for one block of 0, ..., count - 1 after the other, joined along the first axis."""
-    num_blocks = -(-count // size)
-    results = tf.TensorArray(tf.float32, num_blocks, infer_shape=False, element_shape=shape)
-
-    def body(block, results):
-        start = block * size
-        return block + 1, results.write(block, function(start, tf.minimum(start + size, count)))
-
-    _, results = tf.while_loop(
-        lambda block, _: block < num_blocks, body, (tf.constant(0), results), parallel_iterations=1
-    )
-    return results.concat()
 
 
 def _module(functions: Functions) -> tf.Module:

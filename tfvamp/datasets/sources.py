@@ -94,7 +94,7 @@ def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict
       DataError: the file cannot be read, has not all keys, or holds something else under one.
     """
     try:
-        contents = _inflated(read_bytes(path), path)
+        contents = inflated_mat(read_bytes(path), path)
         stored = scipy.io.loadmat(io.BytesIO(contents), variable_names=list(keys))
     except DataError:
         raise
@@ -111,7 +111,7 @@ def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict
     return stored
 
 
-def _inflated(contents: bytes, path: pathlib.Path) -> bytes:
+def inflated_mat(contents: bytes, path: pathlib.Path) -> bytes:
     """A Matlab 5 file with its compressed elements unpacked, up to 256 MiB in all: SciPy knows no limit."""
     order = ">" if contents[126:128] == b"MI" else "<"
     parts, start, total = [contents[:MAT_HEADER]], MAT_HEADER, MAT_HEADER

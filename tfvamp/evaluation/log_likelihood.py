@@ -12,16 +12,12 @@ import scipy.special
 import tensorflow as tf
 
 from tfvamp import objectives, seeds
+from tfvamp.blocks import rows_of
 from tfvamp.errors import UsageError
 from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.graph import compiled
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.models import LatentVariableModel
-
-# Latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
-# S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
-ROWS = 2500
-WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,12 +165,6 @@ def evaluate(
             for name, of_layer in zip(model.latent_names, posteriors, strict=True)
         },
     )
-
-
-def rows_of(model: LatentVariableModel, event_shape) -> int:
-    """How many latents the model decodes at a time: `ROWS`, or fewer where its layers are wide."""
-    values = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
-    return max(1, min(ROWS, WIDEST_MAP // values))
 
 
 def encode(model: LatentVariableModel, batches) -> list[DiagonalGaussian]:

@@ -94,12 +94,19 @@ class DistributionLayer(keras.layers.Layer):
     distribution gives the distribution of all inputs.
     """
 
+    travels = True  # whether its distribution is a `TravellingDistribution`
+
     def __call__(self, *args, **kwargs):
         try:
             return super().__call__(*args, **kwargs)
         except ValueError as error:
             if "outputs must be tensors" not in str(error):
                 raise
+            if not self.travels:
+                raise NotImplementedError(
+                    f"the distribution of {self.name!r} holds its network and cannot go through a functional model: "
+                    "call the layer in the `call` of a layer or a model of your own"
+                ) from error
             raise NotImplementedError(
                 f"Keras {keras.__version__} does not let the distribution of {self.name!r} through a functional "
                 "model as Keras 3.15 does: let your encoder return a pair [mean, log_variance], or subclass "

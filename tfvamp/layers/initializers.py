@@ -18,6 +18,17 @@ def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomUniform(minval=-bound, maxval=bound)
 
 
+def conv1x1(filters: int, fan_in: int, **kwargs) -> keras.layers.Conv2D:
+    """A linear layer at every pixel with the paper's initial weights."""
+    return keras.layers.Conv2D(
+        filters,
+        1,
+        kernel_initializer=fan_in_uniform(fan_in),  # one for each: a Keras initializer repeats its draws
+        bias_initializer=fan_in_uniform(fan_in),
+        **kwargs,
+    )
+
+
 def dense(units: int, fan_in: int, **kwargs) -> keras.layers.Dense:
     """A linear layer with the paper's initial weights."""
     return keras.layers.Dense(

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvamp import objectives, seeds
+from tfvamp.blocks import in_blocks, rows_of
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
@@ -86,6 +87,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
     latent_names: tuple[str, ...] = ("z",)  # the top ones first
     features_per_pixel = 1  # of the decoder's widest layer
     faster_with_xla = True  # measured on CPUs: docs/performance.md
+    couples_images = (
+        False  # whether the decoder of one image sees the others in training: batch normalisation
+    )
     has_mean = True  # whether p(x | z) has a mean in closed form; a model without one draws
 
     def __init__(
@@ -109,6 +113,11 @@ class LatentVariableModel(keras.Model, abc.ABC):
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
         self.objective = Objective(objective, num_samples, num_importance_samples, doubly_reparameterized)
+        if self.couples_images and doubly_reparameterized:
+            raise UsageError(
+                f"{type(self).__name__} has no doubly reparameterised gradient: its batch normalisation makes the weight of "
+                "one sample depend on the others"
+            )
         self.seed = int(seed)
         self.settings = {
             "latent_dims": latent_dims,
@@ -184,6 +193,19 @@ class LatentVariableModel(keras.Model, abc.ABC):
     def noise_below(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Standard normal draws [n, D] for each layer below the top one."""
         return [seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name)) for level in self.levels]
+
+    def generate_images(self, z, noise: Sequence[tf.Tensor], pixels: tf.Tensor | None = None) -> tf.Tensor:
+        """Pictures [n, H, W, C] of p(x | z) at top latents z [n, D], some at a time.
+
+        From `noise_below` for the layers below, and `pixel_noise`.
+        """
+
+        def of_block(start, stop):
+            likelihood = self.generate(z[start:stop], [draws[start:stop] for draws in noise])
+            return self.pictures(likelihood, None if pixels is None else pixels[start:stop])
+
+        rows = rows_of(self, self.event_shape)
+        return in_blocks(of_block, z.shape[0] or tf.shape(z)[0], rows, [None, *self.event_shape])
 
     def pixel_noise(self, n: int | tf.Tensor, seed: tf.Tensor, draw: bool = False) -> tf.Tensor | None:
         """Uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means.
@@ -291,8 +313,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             if not 0 <= component < count:
                 raise UsageError(f"the prior has components 0 to {count - 1}; got {component}")
             z = components[component].sample(n, seed=seeds.fold_in_name(seed, "latents"))
-        likelihood = self.generate(z, self.noise_below(n, seed))
-        return self.pictures(likelihood, self.pixel_noise(n, seed, draw))
+        return self.generate_images(z, self.noise_below(n, seed), self.pixel_noise(n, seed, draw))
 
     def get_config(self):
         if callable(self.settings["prior"]):

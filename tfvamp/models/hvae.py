@@ -72,4 +72,4 @@ class PixelHVAE(_TwoLayers):
 
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, PixelDecoder
     features_per_pixel, faster_with_xla = pixelcnn.FEATURES_PER_PIXEL, False
-    has_mean = False
+    couples_images, has_mean = True, False

@@ -115,16 +115,8 @@ class _ConvDecoder(_Convolutions, DecoderNetwork):
         self.gated_latents = [self.gated(f"gated_{index}") for index in range(1, self.num_latents + 1)]
         self.gated_image = self.gated("gated_image", math.prod(self.event_shape))
         self.stack = self.convolutions(DECODER)
-        uniform = initializers.fan_in_uniform(DECODER[-1][0])
         self.heads = [
-            keras.layers.Conv2D(
-                self.event_shape[-1],
-                1,
-                kernel_initializer=uniform,
-                bias_initializer=uniform,
-                name=head,
-                dtype=self.dtype_policy,
-            )
+            initializers.conv1x1(self.event_shape[-1], DECODER[-1][0], name=head, dtype=self.dtype_policy)
             for head in likelihood.heads
         ]
 

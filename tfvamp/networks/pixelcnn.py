@@ -103,6 +103,8 @@ class PixelDecoder(DecoderNetwork):
     Call: z2 [..., D] and z1 [..., D] -> `AutoregressiveImages`, batch shape [...], event shape [H, W, C].
     """
 
+    travels = False
+
     def __init__(self, likelihood, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
         super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
         size, channels = math.prod(self.event_shape), self.event_shape[-1]

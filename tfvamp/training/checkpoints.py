@@ -30,7 +30,9 @@ class Checkpoints:
             "best_epoch": tf.Variable(0, dtype=tf.int64),
             "waited": tf.Variable(0, dtype=tf.int64),
         }
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, **self._progress)
+        # The variables themselves: `tf.train.Checkpoint` does not look into the lists of a Keras model.
+        state = [weight.value for weight in (*model.weights, *model.optimizer.variables)]
+        checkpoint = tf.train.Checkpoint(state=state, **self._progress)
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
 
     def save(self, epoch: int) -> None:

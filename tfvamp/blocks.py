@@ -1,0 +1,47 @@
+"""Latents decoded some at a time, so that memory does not grow with how many are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+# Latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
+# S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
+ROWS = 2500
+WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
+
+
+def rows_of(model, event_shape: Sequence[int]) -> int:
+    """How many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
+    heads = getattr(getattr(model.decoder, "likelihood", None), "heads", ("pixels",))
+    inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
+    return max(1, min(ROWS, WIDEST_MAP // max(inside, math.prod(event_shape) * len(heads))))
+
+
+def in_blocks(
+    function: Callable, count: int | tf.Tensor, size: int | tf.Tensor, shape: Sequence[int | None]
+) -> tf.Tensor:
+    """function(start, stop) for one block of 0, ..., count - 1 after the other, joined along the first axis.
+
+    Args:
+      function: gives float32 of `shape`, whose first size is stop - start.
+      count: how many in all.
+      size: how many at a time.
+      shape: of a result, its first size None.
+    """
+    known = tf.get_static_value(count), tf.get_static_value(size)
+    if None not in known and known[0] <= known[1]:
+        return function(0, count)
+    num_blocks = -(-count // size)
+    results = tf.TensorArray(tf.float32, num_blocks, infer_shape=False, element_shape=shape)
+
+    def body(block, results):
+        start = block * size
+        return block + 1, results.write(block, function(start, tf.minimum(start + size, count)))
+
+    _, results = tf.while_loop(
+        lambda block, _: block < num_blocks, body, (tf.constant(0), results), parallel_iterations=1
+    )
+    return results.concat()
