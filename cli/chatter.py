@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import warnings
 
 _held: pathlib.Path | None = None
 
@@ -24,6 +25,9 @@ def held_back(debug: bool):
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     for name in ("tensorflow", "absl", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter(
+        "ignore"
+    )  # of Pillow and NumPy, about files that are then read or refused in one line
     sys.stderr.flush()
     terminal = os.dup(2)
     stderr = sys.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 
 import click
 
@@ -80,7 +81,7 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
         describe.write_picture(dataset, picture)
         click.echo(f"wrote {picture}")
     else:
-        click.echo(f"Next: tfvamp train --dataset {name}")
+        click.echo(f"Next: {_train(name, loading)}")
 
 
 @command.command("prepare")
@@ -102,9 +103,16 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
     dataset = datasets.load(name, data_dir, raw_dir, **_shown(ctx), **loading)
     sizes = "/".join(str(dataset.split(split).num_examples) for split in datasets.SPLITS)
     verified = {True: "verified", False: "not the published files", None: "your own"}[dataset.verified]
-    click.echo(
-        f"{dataset.spec.name} is prepared: {sizes} images, {verified}. Next: tfvamp train --dataset {name}"
-    )
+    click.echo(f"{dataset.spec.name} is prepared: {sizes} images, {verified}. Next: {_train(name, loading)}")
+
+
+def _train(name: str, loading: dict) -> str:
+    """The command that trains on these images."""
+    words = ["tfvamp", "train", "--dataset", name]
+    for option, value in loading.items():
+        if value:
+            words += [f"--{option.replace('_', '-')}", *([] if value is True else [value])]
+    return shlex.join(words)
 
 
 def _shown(ctx) -> dict:

@@ -24,6 +24,9 @@ COMMANDS = {
 }
 
 
+LONGEST_ERROR = 2000  # letters: a file may hold names of any length
+
+
 class LazyGroup(click.Group):
     """Imports the module of a command when the command is used."""
 
@@ -55,14 +58,16 @@ class LazyGroup(click.Group):
                 raise
             exit_code = getattr(error, "exit_code", None)
             if exit_code is None:
-                text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                text = f"{type(error).__name__}: {str(error)[:300]}"
                 _fail(ctx, f"{text} (unexpected; tfvamp --debug shows the traceback)", 1)
             else:
-                _fail(ctx, " ".join(str(error).split()), exit_code)
+                _fail(ctx, str(error), exit_code)
 
 
 def _fail(ctx, text: str, exit_code: int):
-    click.echo(f"tfvamp: {text}", err=True)
+    from tfvamp.errors import printable  # not at the top: it is in a package that imports TensorFlow
+
+    click.echo(f"tfvamp: {printable(text)[:LONGEST_ERROR]}", err=True)
     ctx.exit(exit_code)
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 import gzip
 import hashlib
+import io
 import pathlib
 import pickle
+import struct
 import tarfile
 import tracemalloc
 import unittest
@@ -145,7 +147,8 @@ def test_frey_faces_from_the_matlab_file_are_the_same(raw, tmp_path):
 WRONG = {
     "static_mnist": [
         ("binarized_mnist_test.amat", b"0 1 0\n", "lines of 784 digits, 0 or 1; got 3 in line 1"),
-        ("binarized_mnist_test.amat", b"", "got no line"),
+        ("binarized_mnist_test.amat", b"", "got no such line"),
+        ("binarized_mnist_test.amat", b"0 " * 784 + b"\n" + b"0 " * 783, "got 783 in line 2"),
         ("binarized_mnist_test.amat", b"2 " * 784, "must hold only 0 and 1"),
         ("binarized_mnist_test.amat.gz", b"\x1f\x8bxx", "cannot be read"),
     ],
@@ -223,8 +226,8 @@ def test_histopathology_values(raw, tmp_path):
 
 
 def gzip_bomb(path):
-    path.write_bytes(gzip.compress(b"0" * 2**20))
-    static_mnist.read_amat(path)
+    path.write_bytes(gzip.compress(b"0" * 2**23))
+    dynamic_mnist.read_idx(path)
 
 
 def csv_bomb(path):
@@ -237,6 +240,41 @@ def matlab_bomb(path):
     scipy.io.savemat(path, {"data": np.zeros((784, 1400), np.uint8)}, do_compression=True)
     assert path.stat().st_size < 2**14
     omniglot.read_mat(path)
+
+
+def amat_bomb(path):
+    path.write_bytes(gzip.compress(b"0" + b"\n" * 2**22 + b"0"))
+    static_mnist.read_amat(path)
+
+
+def matlab_class(array_class: int, dims: tuple[int, int], name: bytes = b"data") -> bytes:
+    """A Matlab 5 file of one array, without what it holds."""
+    flags = struct.pack("<IIII", 6, 8, array_class, 0)
+    shape = struct.pack("<IIii", 5, 8, *dims)
+    array = flags + shape + struct.pack("<II", 1, len(name)) + name.ljust(8, b"\0")
+    header = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
+    return header + struct.pack("<II", 14, len(array)) + array
+
+
+def matlab_cells(path):
+    """A few hundred bytes that state 2^28 cells, for which SciPy would make an array of objects at once."""
+    path.write_bytes(matlab_class(1, (2**28, 1)))
+    omniglot.read_mat(path)
+
+
+def matlab_text(path):
+    path.write_bytes(matlab_class(4, (2**28, 1)))
+    omniglot.read_mat(path)
+
+
+def pax_tar(path):
+    """An extension header of a megabyte, which `tarfile` reads in quadratic time."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, kind in (("ext", tarfile.XHDTYPE), ("other", tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, 2**15
+            archive.addfile(member, io.BytesIO(b"1" * 2**15))
+    histopathology.read_archive(path)
 
 
 def sparse_tar(path):
@@ -253,18 +291,21 @@ def sparse_tar(path):
     histopathology.read_archive(path)
 
 
-@pytest.mark.parametrize("read", [gzip_bomb, csv_bomb, matlab_bomb, sparse_tar])
+@pytest.mark.parametrize(
+    "read", [gzip_bomb, csv_bomb, amat_bomb, matlab_bomb, matlab_cells, matlab_text, sparse_tar, pax_tar]
+)
 def test_bombs_are_not_unpacked(read, tmp_path, monkeypatch):
     monkeypatch.setattr("tfvamp.datasets.sources.LARGEST_CONTENTS", 2**16)
     monkeypatch.setattr(mnist5k, "LARGEST_TABLE", 2**16)
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="holds more than 0.0625 MiB|does not hold histopathology.pkl"):
+        refused = "holds more than 0.0625 MiB|does not hold histopathology.pkl|must hold numbers|no such line"
+        with pytest.raises(DataError, match=refused):
             read(tmp_path / "bomb.gz")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2**23
+    assert peak < 2**25
 
 
 def test_compressed_matlab_files_read_as_plain_ones(tmp_path):
@@ -322,3 +363,44 @@ def test_real_files(name, real_raw_dir, tmp_path):
         assert set(np.unique(256 * images - 0.5)) <= set(range(8, 239))  # (v + 0.5) / 256
     else:
         assert images[:, 9:19, 9:19].mean() > 2 * images[:, [0, -1]].mean()  # white on black
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_another_process_prepares_the_same(ready, raw, tmp_path, monkeypatch):
+    """The slower one takes what the faster one has made; where there is nothing, it says what went wrong."""
+    builder = datasets.BUILDERS["frey_faces"]
+    real = builder.download_and_prepare
+
+    def slow(self, **kwargs):
+        if ready:
+            monkeypatch.setattr(builder, "download_and_prepare", real)
+            datasets.load("frey_faces", tmp_path, raw / "frey_faces")
+            raise OSError("Destination already exists")
+        raise RuntimeError("ResourceExhaustedError: No space left on device")
+
+    monkeypatch.setattr(builder, "download_and_prepare", slow)
+    if ready:
+        assert datasets.load("frey_faces", tmp_path, raw / "frey_faces").train.num_examples == 9
+    else:
+        with pytest.raises(DataError, match="cannot prepare frey_faces .*No space left.*another --data-dir"):
+            datasets.load("frey_faces", tmp_path, raw / "frey_faces")
+
+
+def test_prepared_data_whose_description_is_damaged(raw, tmp_path):
+    datasets.load("frey_faces", tmp_path, raw / "frey_faces")
+    for name in ("dataset_info.json", "metadata.json"):
+        path = next(tmp_path.rglob(name))
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="are damaged .*delete that folder"):
+            datasets.load("frey_faces", tmp_path)
+        path.write_bytes(whole)
+
+
+def test_labels_of_mnist5k(tmp_path):
+    lines = gzip.decompress(mnist5k.find_file().read_bytes()).decode().splitlines()
+    lines[7] = lines[7].rsplit(",", 1)[0] + ",77"
+    path = tmp_path / "mnist_5k.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode(), 1))
+    with pytest.raises(DataError, match=r"a label \(0 to 9\)"):
+        mnist5k.read_csv(path)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import mmap
+import os
+import time
 import zipfile
 
 import numpy as np
@@ -102,11 +104,14 @@ def bad(**changes):
         (bad(test=bytes_of(0)), r"\(test\) must have shape .* none of them 0; got \[0, 6, 5, 1\]"),
         (bad(train=bytes_of(4)[:, 0, 0]), r"got \[4, 1\]"),
         (bad(test=bytes_of(4, (5, 5, 1))), "all splits must have images of one shape"),
-        (bad(test=bytes_of(4) / 255.0), "all splits must have one dtype; got float32, uint8"),
+        (bad(test=bytes_of(4) / 255.0), "all splits must have one dtype; got floats, uint8"),
         (bad(train=bytes_of(4).astype(np.int64)), "must have dtype uint8, or floats in .*; got int64"),
         (bad(train=np.full((4, 6, 5, 1), np.nan)), "pixels must be finite"),
         (bad(train=np.full((4, 6, 5, 1), 1.5)), r"pixels must lie in \[0, 1\]; got 1.5 to 1.5"),
         (bad(train=np.array([[["a"]]])), "must hold numbers"),
+        (bad(train=bytes_of(4) > 99), "all splits must have one dtype; got bool, uint8"),
+        (bad(train=bytes_of(4) // 128), "some splits hold 0 and 1 and others grey bytes"),
+        ({"x": np.uint8(3)}, r"must have shape .*; got \(\)"),
         ({"x": bytes_of(2)}, "has 2 images: at least 3 are needed"),
     ],
 )
@@ -140,6 +145,24 @@ def test_a_header_that_promises_terabytes(tmp_path):
     with pytest.raises(
         DataError, match=r"its header says shape \[1099511627776, 28, 28, 1\] of uint8, its size another"
     ):
+        datasets.load(f"npz:{tmp_path / 'a.npz'}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x02\x00" + (2**30).to_bytes(4, "little") + b" " * 10_000,  # a header of a GiB
+        b"\x01\x00\x40\x00" + b"{'descr': '|u1', 'fortran_order': False, 'shape': ((((((".ljust(63) + b"\n",
+        b"\x01\x00\x40\x00" + b"{'descr': (), 'fortran_order': False, 'shape': (1,)}".ljust(63) + b"\n",
+        b"\x01\x00\x40\x00" + b"{'descr':'|u1','fortran_order':False,'shape':(-1,8,8)}".ljust(63) + b"\n",
+        b"\x01\x00\x40\x00" + b"{'descr':'|u1','fortran_order':False,'shape':(True,8)}".ljust(63) + b"\n",
+        b"\x09\x09\x02\x00{}",
+    ],
+)
+def test_damaged_headers_of_arrays(header, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY" + header + b"12")
+    with pytest.raises(DataError, match="damaged header|must have shape"):
         datasets.load(f"npz:{tmp_path / 'a.npz'}")
 
 
@@ -190,6 +213,71 @@ def test_folder_pixels_are_means_of_blocks(tmp_path):
     )  # rounded along rows, then columns
 
 
+def test_pictures_of_sixteen_bits_and_turned_ones(tmp_path):
+    root = tmp_path / "a"
+    root.mkdir()
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # by half a turn
+    for number in range(3):
+        Image.fromarray(ramp).save(root / f"{number}.png", exif=turned)
+    for grayscale in (True, False):
+        data = datasets.load(f"folder:{root}", tmp_path / "data", image_size="8x8", grayscale=grayscale)
+        np.testing.assert_array_equal(data.test.pixels[0, :, :, 0], (ramp // 257)[::-1, ::-1])
+
+
+def test_a_changed_picture_of_the_same_size_is_read_anew(tmp_path):
+    root = tmp_path / "a"
+    root.mkdir()
+    for grey in (10, 200):
+        for number in range(3):
+            Image.new("L", (8, 8), grey).save(root / f"{number}.png")
+            os.utime(root / f"{number}.png", ns=(0, grey))
+        data = datasets.load(f"folder:{root}", tmp_path / "data", image_size="8x8", grayscale=True)
+        assert (data.train.pixels == grey).all()
+    (checksum,) = data.checksums.values()
+    for number in range(3):
+        os.utime(root / f"{number}.png", ns=(0, 7))  # copied, say: the pixels are the same
+    again = datasets.load(f"folder:{root}", tmp_path / "data", image_size="8x8", grayscale=True)
+    assert list(again.checksums.values()) == [checksum]
+
+
+def test_a_folder_with_some_of_the_splits(folder, tmp_path):
+    (folder / "train").mkdir()
+    (folder / "test").mkdir()
+    with pytest.raises(
+        DataError, match="has the folders train, test, but not all of train, validation, test"
+    ):
+        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+
+
+def test_names_that_are_no_text(folder, tmp_path):
+    broken = folder / os.fsdecode(b"a\xff\n\x1b[31mb.png")
+    broken.write_bytes(b"")
+    said = []
+    datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
+    assert "a? ?[31mb.png (UnidentifiedImageError)" in said[1] and said[1].isprintable()
+
+
+def test_two_processes_keep_the_same_images(folder, tmp_path, monkeypatch):
+    """The slower one takes what the faster one has made; what a killed one left goes after a day."""
+    real = image_store._write
+
+    def slow(made, *args):
+        real(made, *args)
+        monkeypatch.setattr(image_store, "_write", real)
+        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+
+    monkeypatch.setattr(image_store, "_write", slow)
+    root = tmp_path / "data" / "tfvamp_images"
+    for name, age in (("tfvamp-old", 90_000), ("tfvamp-new", 10)):
+        (root / name).mkdir(parents=True)
+        os.utime(root / name, (time.time() - age,) * 2)
+    data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    assert data.train.num_examples == 24
+    assert len(list(root.iterdir())) == 2 and (root / "tfvamp-new").is_dir()
+
+
 def test_broken_files_are_named_and_left_out(folder, tmp_path):
     victim = sorted(folder.rglob("*.png"))[3]
     victim.write_bytes(victim.read_bytes()[:60])
@@ -217,6 +305,8 @@ def test_an_image_too_large_is_broken(folder, tmp_path, monkeypatch):
     [
         ("folder:nowhere", {"image_size": "8x8"}, DataError, "there is no folder nowhere"),
         ("folder:.", {}, UsageError, "needs --image-size HxW"),
+        ("folder:", {"image_size": "8x8"}, UsageError, "must be followed by a folder"),
+        ("npz:/dev/zero", {}, DataError, "there is no file /dev/zero"),
         ("folder:.", {"image_size": "8"}, UsageError, "--image-size must be HxW, such as 64x64; got '8'"),
         ("folder:.", {"image_size": "0x8"}, UsageError, "got '0x8'"),
         ("folder:.", {"image_size": "8x8"}, DataError, "has no PNG or JPEG image"),

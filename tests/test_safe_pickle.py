@@ -73,6 +73,14 @@ def array_state(shape, code="u1", contents=b""):
     return pickle.dumps(Fake(), protocol=3)
 
 
+def lists_in_lists(depth: int) -> bytes:
+    """A list of two lists, both the one before, and so on: whoever shows it in words writes 2^depth of them."""
+    steps = [
+        b"]q" + bytes([i]) + b"(h" + bytes([i - 1]) + b"h" + bytes([i - 1]) + b"e" for i in range(1, depth)
+    ]
+    return b"\x80\x02]q\x00" + b"".join(steps) + b"cnumpy\ndtype\nh" + bytes([depth - 1]) + b"\x85R."
+
+
 def same_text(times: int) -> bytes:
     """One text of 1 MiB turned into bytes many times over."""
     text = b"X" + struct.pack("<I", 2**20) + b"x" * 2**20  # BINUNICODE
@@ -116,12 +124,19 @@ def same_text(times: int) -> bytes:
         (b"\x80\x02(" + b"".join(b"U\x02%02dK\x01" % i for i in range(17)) + b"d.", "more than 16 entries"),
         (b"\x80\x02cnumpy\ndtype\nU\x05u1,u1\x85R.", "dtype 'u1,u1', not of numbers"),
         (b"\x80\x02cnumpy\ndtype\nU\x04u1,O\x85R.", "dtype 'u1,O', not of numbers"),
+        (lists_in_lists(100), "dtype of a list, not of numbers"),
+        (b"](" + b"]" * 2**18 + b"e.", "more than 65536 instructions"),
+        (b"\x80\x04" + b"N\x94" * 2**18 + b".", "more than 65536 instructions"),
+        (b"X" + struct.pack("<I", 2**25) + b"a" * 2**25 + b".", "more than 16 MiB"),
         (b"\x80\x04\x8c\x03a\nb\x8c\x01c\x93.", "asks for a b.c$"),  # in one line
     ],
 )
 def test_bombs_and_damage(contents, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(safe_pickle, "LARGEST_TEXTS", 2**24)
+    monkeypatch.setattr(safe_pickle, "LARGEST_PICKLE", 2**24)
+    if contents[:3] in (b"](]", b"\x80\x04N"):
+        monkeypatch.setattr(safe_pickle, "MAX_OPCODES", 2**16)
     tracemalloc.start()
     try:
         if text is None:

@@ -30,6 +30,11 @@ class TrainingError(TfvampError):
     """Training cannot go on."""
 
 
+def printable(text: str) -> str:
+    """A text from a file in one line that a terminal only shows: no line breaks, escape codes or lone surrogates."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
     """Raises UsageError with the choices, and the nearest one, unless `name` is among them."""
     choices = list(choices)

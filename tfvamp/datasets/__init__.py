@@ -204,10 +204,7 @@ def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName
         pixels = batch["image"].numpy()
         labels = batch["label"].numpy() if "label" in batch else np.full(len(pixels), -1)
     except (tf.errors.OpError, KeyError, StopIteration) as error:
-        raise DataError(
-            f"the prepared data in {builder.data_dir} are damaged ({type(error).__name__}): "
-            "delete that folder and run the command again"
-        ) from error
+        raise sources.damaged(str(builder.data_dir), error) from error
     part = Split(split, spec, pixels, labels, spec.binarization == "dynamic" and split != "train")
     _check_values(part)
     return part

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -22,16 +23,17 @@ import numpy as np
 import requests
 import tensorflow_datasets as tfds
 import tqdm
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tfvamp.datasets import sources
 from tfvamp.datasets.splits import SHARE, SPLIT_SEED, SPLITS, split_counts
-from tfvamp.errors import DataError, UsageError
+from tfvamp.errors import DataError, UsageError, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_IMAGE = 2**26  # pixels
 # What Pillow raises for a damaged picture.
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+SCRATCH = "tfvamp-"  # what names of unfinished stores begin with
 MOST_BROKEN = 0.1  # share of files that may be broken
 
 
@@ -62,19 +64,26 @@ def of_folder(
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    by_split = all((folder / split).is_dir() for split in SPLITS)
+    found = [split for split in SPLITS if (folder / split).is_dir()]
+    by_split = len(found) == len(SPLITS)
+    if found and not by_split:
+        raise DataError(
+            f"{folder} has the folders {', '.join(found)}, but not all of {', '.join(SPLITS)}: "
+            "make all three, or none to have the images split by a fixed seed"
+        )
     places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
     paths = {split: _paths(place) for split, place in (places if by_split else {"all": folder}).items()}
     listing = [
-        (str(path.relative_to(folder)), path.stat().st_size) for group in paths.values() for path in group
+        (os.fsencode(path.relative_to(folder)).hex(), path.stat().st_size, path.stat().st_mtime_ns)
+        for group in paths.values()
+        for path in group
     ]
     if not listing:
         raise DataError(f"{folder} has no PNG or JPEG image, nor has a folder in it")
-    checksum = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     if not by_split:
         order = np.random.default_rng(SPLIT_SEED).permutation(len(listing))
         paths = {"all": [paths["all"][index] for index in order]}
-    key = _key("folder", str(folder.resolve()), checksum, size, grayscale)
+    key = _key("folder", os.fsencode(folder.resolve()).hex(), listing, size, grayscale)
     channels = 1 if grayscale else 3
     broken: list[str] = []
 
@@ -84,16 +93,14 @@ def of_folder(
                 try:
                     yield split, decode(path, size, grayscale)
                 except BROKEN as error:
-                    broken.append(f"{path.relative_to(folder)} ({type(error).__name__})")
+                    broken.append(f"{printable(str(path.relative_to(folder)))} ({type(error).__name__})")
                     if len(broken) > max(1, MOST_BROKEN * len(listing)):
                         raise DataError(
                             f"{folder}: more than one file in ten is broken, {broken[0]} first: remove or replace them"
                         ) from error
 
     shape = (*size, channels)
-    store = _store(
-        key, images(), len(listing), shape, {folder.name: checksum}, data_dir, say, progress, str(folder)
-    )
+    store = _store(key, images(), len(listing), shape, data_dir, say, progress, str(folder))
     if broken:
         say(f"{len(broken)} of {len(listing)} files are broken and left out: {', '.join(broken[:5])}")
     return store
@@ -159,8 +166,7 @@ def of_tfds(
                 yield split, _resized(_to_bytes(example[image_key], name), (height, width), channels)
 
     key = _key("tfds", str(builder.data_dir), image_key, (height, width), channels, splits)
-    checksums = {f"{builder.name}/{builder.version}": key}
-    return _store(key, images(), count, (height, width, channels), checksums, data_dir, say, progress, name)
+    return _store(key, images(), count, (height, width, channels), data_dir, say, progress, name)
 
 
 def _tfds_splits(builder, num_validation: int | None) -> dict[str, tuple[str, int, int]]:
@@ -191,7 +197,10 @@ def decode(path: pathlib.Path, size: tuple[int, int], grayscale: bool) -> np.nda
     with Image.open(path, formats=("PNG", "JPEG")) as image:
         if image.width * image.height > LARGEST_IMAGE:
             raise ValueError(f"more than {LARGEST_IMAGE} pixels")
-        return _resize(image.convert("L" if grayscale else "RGB"), size)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+            upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+        return _resize(upright.convert("L" if grayscale else "RGB"), size)
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -227,7 +236,6 @@ def _store(
     images: Iterable[tuple[str, np.ndarray]],
     most: int,
     shape: tuple[int, int, int],
-    checksums: dict[str, str],
     data_dir: str | None,
     say: Callable[[str], None],
     progress: bool,
@@ -240,13 +248,15 @@ def _store(
         if not (folder / "index.json").is_file():
             say(f"reading {most} images of {what} into {folder}")
             root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="tfvamp-", dir=root) as scratch:
+            _sweep(root)
+            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as scratch:
                 made = pathlib.Path(scratch) / "store"
                 made.mkdir()
                 shown = tqdm.tqdm(images, what, most, leave=False, unit=" images", disable=not progress)
-                _write(made, shown, most, shape, checksums, what)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(made, folder)
+                _write(made, shown, most, shape, what)
+                if not (folder / "index.json").is_file():  # or another process was faster
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.replace(made, folder)
         return _open(folder)
     except OSError as error:
         raise DataError(
@@ -254,15 +264,24 @@ def _store(
         ) from error
 
 
-def _write(folder: pathlib.Path, images, most: int, shape, checksums, what: str) -> None:
+def _sweep(root: pathlib.Path) -> None:
+    """Removes what processes that were killed left behind more than a day ago."""
+    for left in root.glob(f"{SCRATCH}*"):
+        if left.stat().st_mtime < time.time() - 86400:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _write(folder: pathlib.Path, images, most: int, shape, what: str) -> None:
     counts: dict[str, int] = {}
-    binary = True
+    binary, checksum = True, hashlib.sha256()
     with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
         header = {"descr": "|u1", "fortran_order": False, "shape": (most, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for split, image in images:
             assert image.shape == shape and image.dtype == np.uint8
-            file.write(image.tobytes())
+            contents = image.tobytes()
+            file.write(contents)
+            checksum.update(contents)
             binary = binary and bool(np.isin(image, (0, 255)).all())
             counts[split] = counts.get(split, 0) + 1
         written = sum(counts.values())
@@ -271,6 +290,7 @@ def _write(folder: pathlib.Path, images, most: int, shape, checksums, what: str)
     for split in SPLITS:
         if counts.get(split, 0) < 1:
             raise DataError(f"{what} has no image for {split}: three splits need at least one image each")
+    checksums = {f"the pixels of {printable(what)}": checksum.hexdigest()}
     index = {"counts": [counts[split] for split in SPLITS], "binary": binary, "checksums": checksums}
     (folder / "index.json").write_text(json.dumps(index))
 

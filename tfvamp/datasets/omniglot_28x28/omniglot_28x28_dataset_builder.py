@@ -68,4 +68,7 @@ def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
         raise DataError(f"{path}: {key} must have shape [784, N]; got {list(pixels.shape)}")
     if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
         raise DataError(f"{path}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
-    return np.rint(255 * pixels.T).astype(np.uint8).reshape(-1, 28, 28, order="F")[..., np.newaxis]
+    stored = np.empty((pixels.shape[1], 784), np.uint8)
+    for start in range(0, len(stored), 1000):  # the file's float64 are 200 MB already
+        stored[start : start + 1000] = np.rint(255 * pixels[:, start : start + 1000].T)
+    return stored.reshape(-1, 28, 28, order="F")[..., np.newaxis]

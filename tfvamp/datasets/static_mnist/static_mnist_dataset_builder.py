@@ -22,6 +22,9 @@ FILES = {
 }
 
 
+LARGEST_TEXT = 96 * 2**20  # bytes; the published training file has 78 million
+
+
 class Builder(tfds.core.GeneratorBasedBuilder):
     """DatasetBuilder for static_mnist."""
 
@@ -51,13 +54,20 @@ def read_amat(path: pathlib.Path) -> np.ndarray:
     Raises:
       DataError: the file is no such text.
     """
-    lines = sources.read_bytes(path).split(b"\n")
-    rows = [line for line in (line.translate(None, b" \r\t") for line in lines) if line]
-    wrong = next((number for number, row in enumerate(rows, 1) if len(row) != 784), None)
-    if not rows or wrong is not None:
-        got = f"{len(rows[wrong - 1])} in line {wrong}" if wrong else "no line"
-        raise DataError(f"{path} must hold lines of 784 digits, 0 or 1; got {got}: fetch it again")
-    digits = np.frombuffer(b"".join(rows), np.uint8) - ord("0")
+    text = np.frombuffer(sources.read_bytes(path, LARGEST_TEXT).rstrip(), np.uint8)
+    text = text[(text != ord(" ")) & (text != ord("\r")) & (text != ord("\t"))]
+    ends = text == ord("\n")
+    digits = text[~ends] - ord("0")
+    if not len(digits) or np.count_nonzero(ends) >= len(digits):
+        raise DataError(f"{path} must hold lines of 784 digits, 0 or 1; got no such line: fetch it again")
+    # How many digits stand before each end of a line, and in all.
+    before = np.append(np.flatnonzero(ends) - np.arange(np.count_nonzero(ends)), len(digits))
+    lengths = np.diff(before, prepend=0)
+    if (lengths != 784).any():
+        line = int(np.argmax(lengths != 784))
+        raise DataError(
+            f"{path} must hold lines of 784 digits, 0 or 1; got {lengths[line]} in line {line + 1}: fetch it again"
+        )
     if digits.max() > 1:
         raise DataError(f"{path} must hold only 0 and 1: fetch it again")
     return (255 * digits).reshape(-1, 28, 28, 1)
