@@ -13,10 +13,13 @@ import rich.console
 import tensorflow as tf
 
 import tfvamp
+from tests.conftest import small_model
 from tfvamp import runs, training
 from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
+from tfvamp.optimizers import NormalizedAdam
 from tfvamp.training import loop
+from tfvamp.training.checkpoints import Checkpoints
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.run_folder import HISTORY_COLUMNS, RunFolder
@@ -103,6 +106,29 @@ def test_the_same_seed_gives_the_same_run_and_resuming_is_not_seen(small_config,
         np.testing.assert_array_equal(a, b)
     other = training.train(dataclasses.replace(config, seed=1), tmp_path / "other")
     assert other.best_elbo != whole.best_elbo
+
+
+@pytest.mark.parametrize("kind", tfvamp.models.MODELS.values(), ids=tfvamp.models.MODELS)
+def test_checkpoints_hold_every_weight(kind, tmp_path, images):
+    """The moving moments of batch normalisation and the optimiser's too."""
+
+    def trained(steps):
+        model = small_model(kind)
+        model.compile(optimizer=NormalizedAdam(1e-2))
+        model.optimizer.build(model.trainable_variables)
+        for _ in range(steps):
+            model.train_step(tf.constant(images))
+        return model, Checkpoints(tmp_path, model, EarlyStopping(1, 0))
+
+    def state(model):
+        return [variable.numpy() for variable in (*model.weights, *model.optimizer.variables)]
+
+    model, checkpoints = trained(2)
+    checkpoints.save(7)
+    other, fresh = trained(1)
+    assert fresh.restore() == 7
+    for a, b in zip(state(model), state(other), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_resuming_after_a_crash_between_history_and_checkpoint(small_config, tmp_path):
