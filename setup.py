@@ -52,6 +52,7 @@ setup(
             "httpx>=0.27",  # sends requests to the application in the tests
             "playwright>=1.45",  # drives a browser that is there, in the test of the page
             "pytest>=8",  # tests
+            "pytest-xdist>=3.6",  # on all cores: most of their time is compilation on one
             "dill>=0.3.8",  # TFDS's test case for builders imports it
             "ruff>=0.9",  # format and lint
             "mypy>=1.15",  # types
