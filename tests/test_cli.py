@@ -227,7 +227,7 @@ def test_quiet_shows_only_the_result(data_dir, tmp_path):
         (["train", "--components", "0"], 2, "components must be at least 1; got 0"),
         (["train", "--preset", "papers"], 2, "unknown preset 'papers'. Did you mean 'paper'?"),
         (["train", "--resume", "nowhere"], 1, "there is no run folder nowhere"),
-        (["train", "--raw-dir", "nowhere"], 1, "the raw-data folder nowhere does not exist"),
+        (["train", "--raw-dir", "nowhere"], 1, "there is no raw-data folder nowhere"),
         (["evaluate", "nowhere"], 1, "there is no run folder nowhere"),
         (["evaluate"], 2, "Missing argument 'RUN'"),
         (["sample", "nowhere", "--output", "a.jpg"], 2, "--output must end with .png or .npz; got a.jpg"),

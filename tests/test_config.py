@@ -42,7 +42,7 @@ def test_the_papers_preset():
     [
         (
             {"dataset": "mnist5"},
-            r"unknown data set 'mnist5'. Did you mean 'mnist5k'\? Choose one of: mnist5k, caltech101",
+            r"unknown data set 'mnist5'. Did you mean 'mnist5k'\? Choose one of: mnist5k, static_mnist",
         ),
         ({"model": "vea"}, r"unknown model 'vea'. Did you mean 'vae'\?"),
         (

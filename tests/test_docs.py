@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tfvamp.datasets.catalog import CATALOG
 from tfvamp_cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -157,3 +158,23 @@ def test_nothing_speaks_of_a_machine():
         if path.suffix in (".py", ".md", ".toml", ".json", ".yaml", "") and path.is_file():
             text = path.read_text()
             assert not re.search(r"(^|[^\w./])/(home|root|opt|tmp|Users)/\w", text), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_finished(page):
+    assert "@@" not in page.read_text()
+
+
+def test_the_table_of_data_sets_is_the_catalogues():
+    rows = {}
+    for line in (ROOT / "docs" / "datasets.md").read_text().splitlines():
+        if line.startswith("| `") and line.count("|") == 9:
+            name, _, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[name.strip("`")] = cells
+    assert set(rows) == set(CATALOG)
+    for name, (sizes, shape, _, likelihood, components, pseudo_inputs) in rows.items():
+        spec = CATALOG[name]
+        assert sizes == " / ".join(map(str, spec.sizes)) and shape == "x".join(map(str, spec.shape))
+        assert likelihood == {"bernoulli": "Bernoulli", "logistic": "discretised logistic"}[spec.likelihood]
+        assert components == str(spec.num_components)
+        assert pseudo_inputs == f"N({spec.pseudo_input_mean:g}, {spec.pseudo_input_std:g})"
