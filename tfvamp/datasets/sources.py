@@ -7,7 +7,6 @@ import dataclasses
 import gzip
 import hashlib
 import io
-import itertools
 import os
 import pathlib
 import shutil
@@ -72,14 +71,18 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
       DataError: it cannot be read, or is larger than `largest` bytes (256 MiB).
     """
     largest = LARGEST_CONTENTS if largest is None else largest
+    parts: list[bytes] = []
+    total = 0
     try:
         with path.open("rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if gzipped else path.open("rb") as file:
-            parts = list(itertools.takewhile(len, (file.read(2**20) for _ in range(largest // 2**20 + 1))))
+            while total <= largest and (part := file.read(2**20)):
+                parts.append(part)
+                total += len(part)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
-    if sum(map(len, parts)) > largest:
+    if total > largest:
         raise _too_large(path, largest)
     return b"".join(parts)
 
