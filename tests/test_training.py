@@ -218,7 +218,7 @@ def test_nan_stops_and_keeps_the_last_good_weights(small_config, tmp_path, monke
 
     def epoch(number, config, dataset, model, *rest):
         if number == 3:
-            model.decoder.pixels.bias.assign(np.full(784, np.nan, np.float32))
+            model.decoder.heads[0].bias.assign(np.full(784, np.nan, np.float32))
         return real(number, config, dataset, model, *rest)
 
     monkeypatch.setattr(loop, "_epoch", epoch)
