@@ -44,7 +44,8 @@ def moved(name: str):
     rng = np.random.default_rng(5)
     for variable in model.trainable_variables:
         fan_in = int(np.prod(variable.shape[:-1]))
-        spread = 0.4 if len(variable.shape) < 4 or variable.name == "pseudo_inputs" else 1.5 * fan_in**-0.5
+        # Convolutions that keep the size of what goes in: larger ones multiply float32's rounding layer by layer.
+        spread = 0.4 if len(variable.shape) < 4 or variable.name == "pseudo_inputs" else fan_in**-0.5
         variable.assign_add(rng.normal(0.0, spread, variable.shape))
     return model
 
@@ -194,13 +195,13 @@ def test_blocks_change_nothing_and_bound_what_is_decoded(name, num_samples, call
             return decoder(*map(tf.identity, latents), training=training)
 
     monkeypatch.setattr(model, "decoder", counting)
-    functions = export.Functions(model)
     answers = []
     for rows, expected_calls in ((7, calls), (10**6, 2)):
-        functions.rows = rows
+        monkeypatch.setattr("tfvamp.blocks.ROWS", rows)
+        functions = export.Functions(model)
         decoded.clear()
         both = tf.function(
-            lambda n, num_samples, seed: (
+            lambda n, num_samples, seed, functions=functions: (
                 functions.sample(n, seed)["images"],
                 functions.log_likelihood(tf.constant(images), num_samples, seed)["log_likelihood"],
             ),
