@@ -76,7 +76,10 @@ def main():
     vae.compile(keras.optimizers.Adam(1e-3), loss=NegativeLogLikelihood())
     callbacks = [EarlyStopping(patience=15, warmup=options.warmup), WarmUp(options.warmup)]
     if options.pictures:
-        sample = lambda n, seed: keras.ops.sigmoid(decoder(prior.sample(n, seed)))  # noqa: E731
+
+        def sample(n, seed):
+            return keras.ops.sigmoid(decoder(prior.sample(n, seed)))
+
         callbacks.append(DrawSamples(options.pictures, sample))
     vae.fit(
         train,

@@ -82,8 +82,9 @@ def test_every_kind_is_binarised_as_asked(kind, folder, tmp_path):
         "folder": (f"folder:{folder}", {"image_size": "8x9", "grayscale": True}),
         "tfds": (f"tfds:{TinyPictures.name}", {}),
     }[kind]
-    load = lambda how: datasets.load(name, tmp_path, binarize=how, **options)  # noqa: E731
-    cut, drawn, plain = (load(how) for how in ("threshold", "dynamic", "none"))
+    cut, drawn, plain = (
+        datasets.load(name, tmp_path, binarize=how, **options) for how in ("threshold", "dynamic", "none")
+    )
     np.testing.assert_array_equal(cut.test.array()[0], plain.test.pixels >= 128)
     np.testing.assert_array_equal(cut.split("train").array()[0], plain.train.pixels >= 128)
     batch = next(iter(cut.training_batches(5, 0, 1))).numpy()
@@ -185,9 +186,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("grayscale, channels", [(True, 1), (False, 3)])
 def test_folder(folder, tmp_path, grayscale, channels):
     said = []
-    load = lambda: datasets.load(  # noqa: E731
-        f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x9", grayscale=grayscale
-    )
+
+    def load():
+        options = {"image_size": "8x9", "grayscale": grayscale}
+        return datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, **options)
+
     data = load()
     assert data.spec.shape == (8, 9, channels) and data.spec.likelihood == "logistic"
     assert [data.split(split).num_examples for split in datasets.SPLITS] == [24, 3, 3]

@@ -96,6 +96,25 @@ def test_masks_of_channels(strict):
     assert not layer.mask[1, 2, :3].any() and not layer.mask[2, :, :3].any()
 
 
+@pytest.mark.parametrize("size, conditions", [(1, 0), (3, 0), (3, 2), (5, 0)])
+def test_rows_that_are_masked_whole_are_left_out_of_the_product_alone(size, conditions):
+    """Values and gradients are those of the whole masked kernel."""
+    layer = MaskedConv2D(6, size, num_conditions=conditions)
+    layer.build((None, 7, 6, 4))
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(2, 7, 6, 4)), tf.float32)
+
+    def values_and_gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            values = function(inputs)
+            total = tf.reduce_sum(values**2)
+        return values, *tape.gradient(total, [inputs, layer.kernel.value])
+
+    whole = values_and_gradients(lambda x: tf.nn.conv2d(x, layer.masked_kernel(), 1, "SAME"))
+    for found, expected in zip(values_and_gradients(layer), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "make, text",
     [
