@@ -16,9 +16,13 @@ raw_dir = click.option(
     help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]",
 )
 name = click.argument("name", metavar="NAME")
-image_size = click.option("--image-size", metavar="HxW", help="Size that your own images are brought to.")
+image_size = click.option(
+    "--image-size", metavar="HxW", help="Size that your own images are brought to; folder: needs it."
+)
 grayscale = click.option("--grayscale", is_flag=True, help="Make your own images grey.")
-binarize = click.option("--binarize", metavar="HOW", help="Of your own images: none, threshold, dynamic.")
+binarize = click.option(
+    "--binarize", metavar="HOW", help="Of your own images: none, threshold, dynamic.  [default: none]"
+)
 
 
 @click.group("datasets")
@@ -39,10 +43,14 @@ def command():
 def list_(data_dir):
     """List the data sets: shape, sizes, likelihood, whether prepared, source and licence."""
     from tfvamp import datasets, describe
+    from tfvamp.errors import DataError
 
     rows = [("name", "shape", "train/val/test", "likelihood", "prepared", "what, and from where")]
     for spec in datasets.CATALOG.values():
-        prepared = "yes" if describe.is_prepared(spec, data_dir) else "no"
+        try:
+            prepared = "yes" if describe.is_prepared(spec, data_dir) else "no"
+        except DataError:
+            prepared = "damaged"
         shape, sizes = "x".join(map(str, spec.shape)), "/".join(map(str, spec.sizes))
         how = f"{spec.likelihood}, dynamic" if spec.binarization == "dynamic" else spec.likelihood
         rows.append((spec.name, shape, sizes, how, prepared, f"{spec.title}; {spec.source}"))
@@ -81,7 +89,7 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
         describe.write_picture(dataset, picture)
         click.echo(f"wrote {picture}")
     else:
-        click.echo(f"Next: {_train(name, loading)}")
+        click.echo(f"Next: {_train(name, {**loading, 'data_dir': data_dir})}")
 
 
 @command.command("prepare")
@@ -99,17 +107,20 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
       tfvamp datasets prepare omniglot --raw-dir ~/downloads
     """
     from tfvamp import datasets
+    from tfvamp.datasets.catalog import VERIFIED
 
     dataset = datasets.load(name, data_dir, raw_dir, **_shown(ctx), **loading)
     sizes = "/".join(str(dataset.split(split).num_examples) for split in datasets.SPLITS)
-    verified = {True: "verified", False: "not the published files", None: "your own"}[dataset.verified]
-    click.echo(f"{dataset.spec.name} is prepared: {sizes} images, {verified}. Next: {_train(name, loading)}")
+    click.echo(
+        f"{dataset.spec.name} is prepared: {sizes} images (verified: {VERIFIED[dataset.verified]}). "
+        f"Next: {_train(name, {**loading, 'data_dir': data_dir})}"
+    )
 
 
-def _train(name: str, loading: dict) -> str:
+def _train(name: str, options: dict) -> str:
     """The command that trains on these images."""
     words = ["tfvamp", "train", "--dataset", name]
-    for option, value in loading.items():
+    for option, value in options.items():
         if value:
             words += [f"--{option.replace('_', '-')}", *([] if value is True else [value])]
     return shlex.join(words)

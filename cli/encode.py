@@ -15,7 +15,7 @@ from tfvamp_cli import options
     "--output",
     required=True,
     metavar="FILE.npz",
-    help="Gets the arrays mean, log_variance [N, D] and label [N].",
+    help="Gets the arrays mean, log_variance [N, D] and label [N]; of a model with two layers, of z1 too.",
 )
 @options.split
 @options.limit
@@ -35,5 +35,5 @@ def command(run, output, split, limit, data_dir, raw_dir):
 
     arrays = runs.encode(run, split, limit, data_dir, raw_dir)
     runs.save_npz(path, **arrays)
-    count, dimensions = arrays["mean"].shape
-    click.echo(f"wrote mean and log_variance [{count}, {dimensions}] and label [{count}] to {path}")
+    held = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+    click.echo(f"wrote {held} to {path}")

@@ -35,6 +35,7 @@ def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
       tfvamp evaluate runs/first --samples 500 --limit 100 --split validation
     """
     from tfvamp import runs
+    from tfvamp.datasets.catalog import VERIFIED
     from tfvamp.training import RunFolder
     from tfvamp_cli import output
 
@@ -52,9 +53,7 @@ def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
             "ELBO": f"{result['elbo']:.3f} nats = {result['reconstruction']:.3f} - {result['kl']:.3f}",
             "effective sample size": f"{ess['mean']:.1f} on average, {ess['min']:.1f} at least, of {samples}",
             **_by_layer(result),
-            "data verified": "yes"
-            if result["dataset_verified"]
-            else "no: the source files are not the published ones",
+            "data verified": VERIFIED[result["dataset_verified"]],
         },
     )
     folder = RunFolder(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import shlex
 
 import click
@@ -13,7 +14,11 @@ from tfvamp_cli import options
 @options.run
 @click.option("--output", required=True, metavar="DIR", help="The folder of the SavedModel, made here.")
 @click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
-@click.option("--onnx", is_flag=True, help="Also write encode.onnx and decode.onnx into DIR/assets.extra.")
+@click.option(
+    "--onnx",
+    is_flag=True,
+    help="Also write encode.onnx and, but for pixelhvae, decode.onnx into DIR/assets.extra.",
+)
 def command(run, output, overwrite, onnx):
     """Write a run as a SavedModel, which needs TensorFlow alone.
 
@@ -28,7 +33,7 @@ def command(run, output, overwrite, onnx):
     from tfvamp import export
 
     document = export.export_run(run, output, overwrite, onnx)
-    more = ", encode.onnx, decode.onnx" if onnx else ""
+    more = "".join(f", {path.name}" for path in sorted(pathlib.Path(output).rglob("*.onnx"))) if onnx else ""
     click.echo(
         f"wrote {output} ({', '.join(document['signatures'])}{more}). "
         f"Next: saved_model_cli show --dir {shlex.quote(output)} --all"

@@ -16,6 +16,7 @@ def command(run):
     Example:
       tfvamp info runs/first
     """
+    from tfvamp.datasets.catalog import VERIFIED
     from tfvamp.training import RunFolder
     from tfvamp_cli import output
 
@@ -30,9 +31,9 @@ def command(run):
     if config.objective != "elbo":
         gradient = ", doubly reparameterised gradient" if config.dreg else ""
         objective += f", S = {config.importance_samples}{gradient}"
-    verified = {True: "verified", False: "not the published files", None: "your own images"}
     rows = {
-        "data": f"{config.dataset}, {verified[document['data'].get('verified')]}",
+        "data": config.dataset,
+        "data verified": VERIFIED[document["data"].get("verified")],
         "model": f"{config.model}, prior {config.prior}{mixture}, likelihood {config.likelihood}",
         "objective": objective,
         "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}, seed {config.seed}",

@@ -23,7 +23,9 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
     help=f"Data set: {choices.listed(choices.DATASETS)} (caltech101 means the 28x28 silhouettes); or your own "
     "images: npz:FILE, folder:DIR, tfds:NAME[/CONFIG][:IMAGE_KEY].",
 )
-@click.option("--image-size", metavar="HxW", help="Size that your own images are brought to.")
+@click.option(
+    "--image-size", metavar="HxW", help="Size that your own images are brought to; folder: needs it."
+)
 @click.option("--grayscale", is_flag=True, help="Make your own images grey.")
 @click.option(
     "--binarize",
@@ -89,7 +91,8 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
 @click.option(
     "--likelihood",
     metavar="NAME",
-    help=f"Likelihood: {choices.listed(choices.LIKELIHOODS)}.  [default: the data set's]",
+    help=f"Likelihood: {choices.listed(choices.LIKELIHOODS)}, or paper: the form of the paper's code "
+    "that fits the data.  [default: the data set's]",
 )
 @click.option(
     "--objective",
@@ -102,10 +105,12 @@ RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
     "--importance-samples",
     type=int,
     metavar="S",
-    help="Samples inside the logarithm, for iwae.  [default: 1]",
+    help=f"Samples inside the logarithm, for iwae.  [default: {choices.IMPORTANCE_SAMPLES}]",
 )
 @click.option("--num-samples", type=int, metavar="L", help="Samples outside the logarithm.  [default: 1]")
-@click.option("--dreg", is_flag=True, help="The doubly reparameterised gradient, for iwae.")
+@click.option(
+    "--dreg", is_flag=True, help="The doubly reparameterised gradient, for iwae; not for pixelhvae."
+)
 @click.option(
     "--pseudo-input-init",
     metavar="NAME",

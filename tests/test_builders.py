@@ -1,15 +1,22 @@
 """The builders of the data sets: on made files, on damaged ones, in TFDS's own test case, on the real files."""
 
 import dataclasses
+import errno
 import gzip
 import hashlib
+import inspect
 import io
+import os
 import pathlib
 import pickle
+import shutil
+import socket
 import struct
 import tarfile
+import tempfile
 import tracemalloc
 import unittest
+import zlib
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +26,7 @@ import tensorflow_datasets as tfds
 
 from tests import made
 from tests.tiny_pictures import TinyPictures
-from tfvamp import datasets
+from tfvamp import datasets, describe
 from tfvamp.datasets import sources
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
@@ -27,7 +34,7 @@ from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_buil
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
 from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder as omniglot
 from tfvamp.datasets.static_mnist import static_mnist_dataset_builder as static_mnist
-from tfvamp.errors import DataError
+from tfvamp.errors import DataError, UsageError
 
 each_made = pytest.mark.parametrize("name", made.COUNTS)
 
@@ -85,7 +92,7 @@ def _case(name: str, folder: pathlib.Path) -> type:
         DATASET_CLASS = datasets.BUILDERS[datasets.CATALOG[name].tfds_name]
         SPLITS: ClassVar = dict(zip(datasets.SPLITS, made.COUNTS[name], strict=True))
         EXAMPLE_DIR = str(folder)
-        SKIP_CHECKSUMS = True  # the made files have others; the published ones are pinned in SOURCES
+        SKIP_CHECKSUMS = True  # the made files have others; test_checksums_of_tfds_are_those_of_the_sources
         SKIP_TF1_GRAPH_MODE = True
 
     return Case
@@ -95,12 +102,28 @@ def _case(name: str, folder: pathlib.Path) -> type:
 def test_tfds_own_test_case(name, raw, monkeypatch):
     monkeypatch.setenv("TFVAMP_RAW_DIR", str(raw / name))
     case = _case(name, raw / name)
-    suite = unittest.TestSuite([case("test_download_and_prepare_as_dataset"), case("test_registered")])
     result = unittest.TestResult()
-    suite.run(result)
-    assert result.testsRun == 2 and not result.failures + result.errors, (result.failures + result.errors)[0][
-        1
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    assert not result.failures + result.errors, (result.failures + result.errors)[0][1]
+    assert result.testsRun >= 5 and [case.id().rsplit(".", 1)[1] for case, _ in result.skipped] == [
+        "test_session"
     ]
+
+
+@each_made
+def test_checksums_of_tfds_are_those_of_the_sources(name):
+    """Every source that TFDS downloads and that has a known checksum is in checksums.tsv, and nothing else is."""
+    builder = datasets.BUILDERS[datasets.CATALOG[name].tfds_name]
+    table = pathlib.Path(inspect.getfile(builder)).with_name("checksums.tsv").read_text().splitlines()
+    listed = {line.split("\t")[0]: line.split("\t")[2:] for line in table}
+    downloaded = {source.url: source for source in builder.SOURCES if source.url}
+    assert set(listed) <= set(downloaded)
+    for url, source in downloaded.items():
+        name_there = url.rsplit("/", 1)[1]
+        if source.sha256 is not None:
+            assert listed[url] == [source.sha256, name_there]  # of what is downloaded, which is not gzipped
+        elif url in listed:  # of the gzipped file; that of its contents is pinned in the source
+            assert listed[url][1] == name_there == f"{source.filename}.gz" and source.md5
 
 
 def test_static_mnist_reads_plain_and_gzipped_text(tmp_path):
@@ -226,45 +249,78 @@ def test_histopathology_values(raw, tmp_path):
 
 
 def gzip_bomb(path):
-    path.write_bytes(gzip.compress(b"0" * 2**23))
-    dynamic_mnist.read_idx(path)
+    path.write_bytes(gzip.compress(b"0" * 2**26, 1))
+    return dynamic_mnist.read_idx
 
 
 def csv_bomb(path):
-    path.write_bytes(gzip.compress(b"0," * 2**20))
-    mnist5k.read_csv(path)
+    path.write_bytes(gzip.compress(b"0," * 2**25, 1))
+    return mnist5k.read_csv
 
 
 def matlab_bomb(path):
-    """A megabyte of zeros in a compressed element, which SciPy would unpack whatever its size."""
-    scipy.io.savemat(path, {"data": np.zeros((784, 1400), np.uint8)}, do_compression=True)
-    assert path.stat().st_size < 2**14
-    omniglot.read_mat(path)
+    """Many zeros in a compressed element, which SciPy would unpack whatever their size."""
+    scipy.io.savemat(path, {"data": np.zeros((784, 60_000), np.uint8)}, do_compression=True)
+    assert path.stat().st_size < 2**16
+    return omniglot.read_mat
+
+
+def matlab_unread_bomb(path):
+    """The same under another name: nothing of it is unpacked."""
+    scipy.io.savemat(path, {"other": np.zeros((784, 60_000), np.uint8)}, do_compression=True)
+    return omniglot.read_mat
 
 
 def amat_bomb(path):
     path.write_bytes(gzip.compress(b"0" + b"\n" * 2**22 + b"0"))
-    static_mnist.read_amat(path)
+    return static_mnist.read_amat
 
 
-def matlab_class(array_class: int, dims: tuple[int, int], name: bytes = b"data") -> bytes:
-    """A Matlab 5 file of one array, without what it holds."""
+MATLAB_HEADER = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
+
+
+def matlab_array(array_class: int, dims: tuple[int, int], name: bytes = b"data", held: bytes = b"") -> bytes:
+    """An element of a Matlab 5 file: an array that states a class and dimensions, and what it holds."""
     flags = struct.pack("<IIII", 6, 8, array_class, 0)
     shape = struct.pack("<IIii", 5, 8, *dims)
-    array = flags + shape + struct.pack("<II", 1, len(name)) + name.ljust(8, b"\0")
-    header = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
-    return header + struct.pack("<II", 14, len(array)) + array
+    array = flags + shape + struct.pack("<II", 1, len(name)) + name.ljust(8, b"\0") + held
+    return struct.pack("<II", 14, len(array)) + array
 
 
 def matlab_cells(path):
     """A few hundred bytes that state 2^28 cells, for which SciPy would make an array of objects at once."""
-    path.write_bytes(matlab_class(1, (2**28, 1)))
-    omniglot.read_mat(path)
+    path.write_bytes(MATLAB_HEADER + matlab_array(1, (2**28, 1)))
+    return omniglot.read_mat
 
 
 def matlab_text(path):
-    path.write_bytes(matlab_class(4, (2**28, 1)))
-    omniglot.read_mat(path)
+    path.write_bytes(MATLAB_HEADER + matlab_array(4, (2**28, 1)))
+    return omniglot.read_mat
+
+
+def matlab_text_behind_numbers(path):
+    """In one compressed element an honest array, then a text, which SciPy would read as another variable."""
+    numbers = matlab_array(9, (1, 1), held=struct.pack("<IIB7x", 2, 1, 7))
+    both = zlib.compress(numbers + matlab_array(4, (2**24, 1), b"testdata", struct.pack("<II", 2, 0)))
+    path.write_bytes(MATLAB_HEADER + struct.pack("<II", 15, len(both)) + both)
+    return omniglot.read_mat
+
+
+def matlab_many(path):
+    """Empty elements without end."""
+    path.write_bytes(MATLAB_HEADER + bytes(2**15))
+    return omniglot.read_mat
+
+
+def amat_lines(path):
+    """As many lines as digits."""
+    path.write_bytes(gzip.compress(b"0\n" * 2**21, 1))
+    return static_mnist.read_amat
+
+
+def idx_count(path):
+    path.write_bytes(gzip.compress(made.idx(np.zeros((70_001,), np.uint8)), 1))
+    return dynamic_mnist.read_idx
 
 
 def pax_tar(path):
@@ -274,7 +330,7 @@ def pax_tar(path):
             member = tarfile.TarInfo(name)
             member.type, member.size = kind, 2**15
             archive.addfile(member, io.BytesIO(b"1" * 2**15))
-    histopathology.read_archive(path)
+    return histopathology.read_archive
 
 
 def sparse_tar(path):
@@ -288,20 +344,40 @@ def sparse_tar(path):
     path.write_bytes(bytes(header) + bytes(1024))
     with tarfile.open(path) as archive:
         assert archive.getmembers()[0].size == 2**36
-    histopathology.read_archive(path)
+    return histopathology.read_archive
 
 
 @pytest.mark.parametrize(
-    "read", [gzip_bomb, csv_bomb, amat_bomb, matlab_bomb, matlab_cells, matlab_text, sparse_tar, pax_tar]
+    "bomb",
+    [
+        gzip_bomb,
+        csv_bomb,
+        amat_bomb,
+        amat_lines,
+        idx_count,
+        matlab_bomb,
+        matlab_unread_bomb,
+        matlab_cells,
+        matlab_text,
+        matlab_text_behind_numbers,
+        matlab_many,
+        sparse_tar,
+        pax_tar,
+    ],
 )
-def test_bombs_are_not_unpacked(read, tmp_path, monkeypatch):
-    monkeypatch.setattr("tfvamp.datasets.sources.LARGEST_CONTENTS", 2**16)
-    monkeypatch.setattr(mnist5k, "LARGEST_TABLE", 2**16)
+def test_bombs_are_not_unpacked(bomb, tmp_path, monkeypatch):
+    path = tmp_path / "bomb.gz"
+    read = bomb(path)
+    monkeypatch.setattr("tfvamp.datasets.sources.LARGEST_CONTENTS", 2**17)
+    monkeypatch.setattr(mnist5k, "LARGEST_TABLE", 2**17)
     tracemalloc.start()
     try:
-        refused = "holds more than 0.0625 MiB|does not hold histopathology.pkl|must hold numbers|no such line"
+        refused = (
+            "holds more than 0.125 MiB|does not hold histopathology.pkl|must hold numbers|no such line|"
+            "70000 images or labels at most|has no key|size that data states|has more than 1000 arrays"
+        )
         with pytest.raises(DataError, match=refused):
-            read(tmp_path / "bomb.gz")
+            read(path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -325,12 +401,17 @@ def test_sets_of_tfds_are_split_as_the_catalogue_says(tmp_path, monkeypatch):
     data = datasets.load("fashion_mnist", tmp_path)
     assert [data.split(split).num_examples for split in datasets.SPLITS] == [15, 5, 20]
     images, _ = data.train.array()
-    assert images.shape == (15, 28, 28, 1) and data.verified
+    assert images.shape == (15, 28, 28, 1) and data.verified is None  # TFDS keeps no record of it
     assert set(np.unique(256 * images)) <= set(np.arange(20) + 0.5)
-    other = dataclasses.replace(dummy, shape=(32, 32, 3))
-    monkeypatch.setitem(datasets.CATALOG, "cifar10", other)
-    with pytest.raises(DataError, match=r"images must have shape \[32, 32, 3\]"):
-        datasets.load("cifar10", tmp_path)
+    for change, text in (
+        ({"shape": (32, 32, 3)}, r"must have images of \[32, 32, 3\]"),
+        ({"sizes": (16, 5, 20)}, r"\[16, 5, 20\] in its splits; got \[28, 28, 1\], \[15, 5, 20\]"),
+    ):
+        monkeypatch.setitem(datasets.CATALOG, "cifar10", dataclasses.replace(dummy, **change))
+        with pytest.raises(DataError, match=text):
+            datasets.load("cifar10", tmp_path)
+    with pytest.raises(UsageError, match="--raw-dir does not go with fashion_mnist"):
+        datasets.load("fashion_mnist", tmp_path, raw_dir=tmp_path)
 
 
 REAL = {
@@ -386,6 +467,69 @@ def test_another_process_prepares_the_same(ready, raw, tmp_path, monkeypatch):
             datasets.load("frey_faces", tmp_path, raw / "frey_faces")
 
 
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_preparing_anew_is_interrupted(fails_at, raw, tmp_path, monkeypatch):
+    """Before the old data are moved, or between that and the new ones' taking their place: never half of anything."""
+    folder = shutil.copytree(raw / "static_mnist", tmp_path / "raw")
+    before = datasets.load("static_mnist", tmp_path / "data", folder)
+    text = "\n".join([" ".join(["1"] * 784)] * 3).encode()
+    (folder / "binarized_mnist_test.amat.gz").write_bytes(gzip.compress(text))
+    replace, calls = os.replace, []
+
+    def interrupted(source, target):
+        if "static_mnist" in pathlib.Path(target).parts[-2:] or pathlib.Path(target).name == "old":
+            calls.append(target)
+            if len(calls) == fails_at:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.load("static_mnist", tmp_path / "data", folder)
+    monkeypatch.setattr(os, "replace", replace)
+    if fails_at == 1:
+        again = datasets.load("static_mnist", tmp_path / "data")
+        np.testing.assert_array_equal(again.test.pixels, before.test.pixels)
+    assert datasets.load("static_mnist", tmp_path / "data", folder).test.num_examples == 3
+    assert [path.name for path in (tmp_path / "data" / "static_mnist").iterdir()] == ["1.0.0"]
+
+
+def test_preparing_anew_where_nothing_can_be_written(raw, tmp_path, monkeypatch):
+    folder = shutil.copytree(raw / "static_mnist", tmp_path / "raw")
+    datasets.load("static_mnist", tmp_path / "data", folder)
+    text = "\n".join([" ".join(["1"] * 784)] * 3).encode()
+    (folder / "binarized_mnist_test.amat.gz").write_bytes(gzip.compress(text))
+
+    def refused(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refused)
+    with pytest.raises(
+        DataError, match=r"cannot prepare static_mnist .*Permission denied.*another --data-dir"
+    ):
+        datasets.load("static_mnist", tmp_path / "data", folder)
+
+
+def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
+    """One that takes the connection and says nothing, for ever."""
+    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    monkeypatch.setattr(sources, "RETRIES", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/chardata.mat"
+        monkeypatch.setattr(omniglot, "SOURCE", dataclasses.replace(omniglot.SOURCE, url=address))
+        with pytest.raises(DataError, match=r"cannot download chardata.mat \(ConnectionError\): fetch http"):
+            datasets.load("omniglot", tmp_path)
+
+
+def test_a_disk_that_is_full_while_downloading_is_no_missing_network(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", full)
+    with pytest.raises(DataError, match=r"cannot prepare omniglot_28x28 .*No space left.*another --data-dir"):
+        datasets.load("omniglot", tmp_path)
+
+
 def test_prepared_data_whose_description_is_damaged(raw, tmp_path):
     datasets.load("frey_faces", tmp_path, raw / "frey_faces")
     for name in ("dataset_info.json", "metadata.json"):
@@ -394,6 +538,9 @@ def test_prepared_data_whose_description_is_damaged(raw, tmp_path):
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(DataError, match="are damaged .*delete that folder"):
             datasets.load("frey_faces", tmp_path)
+        if name == "dataset_info.json":
+            with pytest.raises(DataError, match="are damaged"):
+                describe.is_prepared(datasets.CATALOG["frey_faces"], tmp_path)
         path.write_bytes(whole)
 
 

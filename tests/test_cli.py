@@ -185,7 +185,7 @@ def test_unverified_data_are_reported_and_recorded(tmp_path):
     assert result.exit_code == 0, result.output
     assert "warning: the source files of caltech101 are not the published ones" in result.stderr
     result = tfvamp_command("evaluate", tmp_path / "r", "--samples", 2)
-    assert "data verified          no: the source files are not the published ones" in result.stdout
+    assert "data verified          no: not known to be the published files" in result.stdout
     assert json.loads((tmp_path / "r" / "evaluation.json").read_text())["dataset_verified"] is False
     (raw / NAME).write_bytes(b"cut")
     result = tfvamp_command("train", *small, *folders, "--run-dir", tmp_path / "s")
@@ -317,8 +317,8 @@ def test_datasets_prepare_and_info(tmp_path):
     result = tfvamp_command("datasets", "prepare", "frey_faces", *folders)
     assert result.exit_code == 0 and result.stderr.startswith("preparing frey_faces in ")
     assert result.stdout == (
-        "frey_faces is prepared: 9/200/200 images, not the published files. "
-        "Next: tfvamp train --dataset frey_faces\n"
+        "frey_faces is prepared: 9/200/200 images (verified: no: not known to be the published files). "
+        f"Next: tfvamp train --dataset frey_faces --data-dir {tmp_path / 'data'}\n"
     )
     assert tfvamp_command("datasets", "prepare", "frey_faces", *folders).stderr == ""  # nothing is done twice
     assert " yes " in tfvamp_command("datasets", "list", "--data-dir", tmp_path / "data").stdout
@@ -326,9 +326,12 @@ def test_datasets_prepare_and_info(tmp_path):
         "datasets", "info", "frey_faces", *folders[:2], "--picture", tmp_path / "faces.png"
     )
     assert result.exit_code == 0 and (tmp_path / "faces.png").read_bytes()[:4] == b"\x89PNG"
-    assert re.search(r"train +9 images, bytes from 0 to 255 \(256 values\)", result.stdout)
+    assert re.search(r"train +9 images, bytes from 0 to 255, mean ", result.stdout)
     assert re.search(r"sha256 of freyfaces.pkl +[0-9a-f]{64}", result.stdout)
     assert re.search("verified +no", result.stdout)
+    next((tmp_path / "data").rglob("dataset_info.json")).write_text("{")
+    listed = tfvamp_command("datasets", "list", "--data-dir", tmp_path / "data")
+    assert listed.exit_code == 0 and re.search("frey_faces .* damaged ", listed.stdout)
 
 
 def test_grey_images_from_the_command_line(tmp_path):
@@ -339,7 +342,9 @@ def test_grey_images_from_the_command_line(tmp_path):
     result = tfvamp_command("train", "--dataset", f"npz:{path}", *small)
     assert result.exit_code == 0, result.stderr
     assert "likelihood logistic, because the pixels are grey" in " ".join(result.stderr.split())
-    assert "data" in (info := tfvamp_command("info", tmp_path / "run").stdout) and "your own images" in info
+    assert (
+        "data" in (info := tfvamp_command("info", tmp_path / "run").stdout) and "unknown: no checksum" in info
+    )
     assert tfvamp_command("sample", tmp_path / "run", "-n", 4, "--output", tmp_path / "s.png").exit_code == 0
     result = tfvamp_command(
         "train", "--dataset", f"npz:{path}", "--likelihood", "bernoulli", *small[:-1], tmp_path / "b"

@@ -1,10 +1,15 @@
 """One's own images: .npz files, folders, TFDS sets, arrays."""
 
 import dataclasses
+import errno
+import io
 import json
 import mmap
 import os
+import shutil
+import struct
 import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -16,9 +21,9 @@ from tensorflow_datasets.core.download import downloader
 
 import tfvamp
 from tests.tiny_pictures import TinyPictures
-from tfvamp import datasets, training
+from tfvamp import datasets, runs, training
 from tfvamp.config import TrainConfig
-from tfvamp.datasets import image_store, pipeline
+from tfvamp.datasets import image_store, own, pipeline
 from tfvamp.errors import DataError, UsageError
 
 
@@ -149,6 +154,40 @@ def test_a_header_that_promises_terabytes(tmp_path):
         datasets.load(f"npz:{tmp_path / 'a.npz'}")
 
 
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_arrays_compressed_to_almost_nothing(how, tmp_path, monkeypatch):
+    """bzip2 and lzma, which NumPy does not write, unpack without a bound; deflated zeros shrink a thousandfold."""
+    monkeypatch.setattr(own, "ALWAYS_READ", 2**20)
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((2**16, 32, 32), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", how) as archive:
+        archive.writestr("x.npy", buffer.getvalue())
+    del buffer
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="in a way that NumPy does not use|more than a hundred times"):
+            datasets.load(f"npz:{tmp_path / 'a.npz'}")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stated_compressed_size_is_not_believed(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "ALWAYS_READ", 2**10)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 32, 32), np.uint8))
+    real = zipfile.ZipFile.infolist
+
+    def boastful(archive):
+        for info in real(archive):
+            info.compress_size = 2**40
+        return real(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", boastful)
+    with pytest.raises(DataError, match="more than a hundred times its size"):
+        datasets.load(f"npz:{path}")
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -260,10 +299,13 @@ def test_names_that_are_no_text(folder, tmp_path):
     said = []
     datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
     assert "a? ?[31mb.png (UnidentifiedImageError)" in said[1] and said[1].isprintable()
+    renamed = folder.rename(folder.with_name(os.fsdecode(b"c\xff")))
+    data = datasets.load(f"folder:{renamed}", tmp_path / "data", image_size="8x8", binarize="dynamic")
+    assert set(np.unique(data.test.array()[0])) <= {0.0, 1.0}
 
 
 def test_two_processes_keep_the_same_images(folder, tmp_path, monkeypatch):
-    """The slower one takes what the faster one has made; what a killed one left goes after a day."""
+    """The slower one takes what the faster one has made; what a killed one left goes after a week."""
     real = image_store._write
 
     def slow(made, *args):
@@ -273,7 +315,7 @@ def test_two_processes_keep_the_same_images(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(image_store, "_write", slow)
     root = tmp_path / "data" / "tfvamp_images"
-    for name, age in (("tfvamp-old", 90_000), ("tfvamp-new", 10)):
+    for name, age in (("tfvamp-old", 700_000), ("tfvamp-new", 10)):
         (root / name).mkdir(parents=True)
         os.utime(root / name, (time.time() - age,) * 2)
     data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
@@ -293,6 +335,29 @@ def test_broken_files_are_named_and_left_out(folder, tmp_path):
     with pytest.raises(DataError, match="more than one file in ten is broken"):
         datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
     assert len(list((tmp_path / "data" / "tfvamp_images").iterdir())) == 1  # nothing half-made
+
+
+def test_a_picture_whose_turning_makes_no_sense_is_broken(folder, tmp_path):
+    """Pillow raises a TypeError where EXIF says to turn and has a text for the resolution."""
+    turn, resolution = struct.pack("<HHIHH", 0x0112, 3, 1, 3, 0), struct.pack("<HHI4s", 0x011A, 2, 1, b"a")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turn + resolution + bytes(4)
+    Image.new("RGB", (8, 8)).save(folder / "turned.jpg", exif=exif)
+    said = []
+    data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
+    assert sum(data.spec.sizes) == 30 and "1 of 31 files are broken and left out: turned.jpg (" in said[1]
+    again = []  # said each time, not only when they are read
+    datasets.load(f"folder:{folder}", tmp_path / "data", say=again.append, image_size="8x8")
+    assert again == said[1:]
+
+
+def test_a_full_disk(folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    with pytest.raises(DataError, match="No space left on device.: choose another --data-dir"):
+        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    assert not list((tmp_path / "data" / "tfvamp_images").iterdir())
 
 
 def test_an_image_too_large_is_broken(folder, tmp_path, monkeypatch):
@@ -335,9 +400,18 @@ def test_a_data_folder_that_cannot_be_written(folder, tmp_path):
 def test_a_damaged_store(folder, tmp_path):
     datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
     (store,) = (tmp_path / "data" / "tfvamp_images").iterdir()
-    (store / "index.json").write_text("{}")
-    with pytest.raises(DataError, match="are damaged: delete that folder"):
-        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    index, pixels = store / "index.json", store / "pixels.npy"
+    whole = pixels.read_bytes()
+    for damage in (
+        lambda: pixels.write_bytes(whole[:-1000]),
+        lambda: pixels.write_bytes(b""),
+        pixels.unlink,
+        lambda: index.write_text("{}"),
+        lambda: index.write_text("{"),
+    ):
+        damage()
+        with pytest.raises(DataError, match="are damaged: delete that folder"):
+            datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
 
 
 def test_any_set_of_tfds(tmp_path):
@@ -352,15 +426,49 @@ def test_any_set_of_tfds(tmp_path):
         datasets.load(f"tfds:{name}:label", tmp_path)
 
 
+def test_prepared_data_of_tfds_that_are_damaged(tmp_path):
+    name = f"tfds:{TinyPictures.name}"
+    datasets.load(name, tmp_path)
+    for victim, keep in (("*.tfrecord*", 200), ("dataset_info.json", 100)):
+        path = next(tmp_path.rglob(victim))
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(DataError, match="the prepared data in .* are damaged .*: delete that folder"):
+            datasets.load(name, tmp_path)
+
+
+def test_sets_of_tfds_prepared_anew_are_read_anew(tmp_path, monkeypatch):
+    first = datasets.load(f"tfds:{TinyPictures.name}", tmp_path)
+
+    def brighter(self):
+        for i in range(20):
+            yield i, {"image": np.full((28, 28, 1), 200 + i, np.uint8), "label": i}
+
+    monkeypatch.setattr(TinyPictures, "_generate_examples", brighter)
+    shutil.rmtree(tmp_path / TinyPictures.name)
+    again = datasets.load(f"tfds:{TinyPictures.name}", tmp_path)
+    assert first.train.pixels.max() < 20 and again.train.pixels.min() >= 200
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pictures_of_tfds_keep_their_channels(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, channels)).astype(np.uint8)
+    small = image_store._resized(pixels, (3, 4), channels)
+    assert small.shape == (3, 4, channels)
+    blocks = pixels.reshape(3, 2, 4, 2, channels).mean(axis=(1, 3))
+    if channels < 4:  # Pillow weighs colours by how opaque they are
+        np.testing.assert_allclose(small, blocks, atol=1.0)
+
+
 def test_a_set_of_tfds_without_a_network(tmp_path, monkeypatch):
     def no_network(*_, **__):
         assert downloader.MAX_RETRIES < 10  # which take minutes
+        assert requests.Session().get.keywords["timeout"] < 60
         raise requests.ConnectionError("unreachable")
 
     monkeypatch.setattr(TinyPictures, "download_and_prepare", no_network)
     with pytest.raises(DataError, match=r"cannot download tiny_pictures .*: check the network, or copy "):
         datasets.load(f"tfds:{TinyPictures.name}", tmp_path)
-    assert downloader.MAX_RETRIES == 10
+    assert downloader.MAX_RETRIES == 10 and not hasattr(requests.Session().get, "keywords")
 
 
 def test_batches_from_a_file_equal_those_from_memory(folder, tmp_path, monkeypatch):
@@ -380,6 +488,44 @@ def test_batches_from_a_file_equal_those_from_memory(folder, tmp_path, monkeypat
     assert [len(batch) for batch in read] == [7, 7, 7, 3]
     for a, b in zip(held, read, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_images_of_some_indices_are_those_in_order(folder, tmp_path):
+    """Also where each is binarised from a seed of its own, and by reading these alone."""
+    for binarize in ("none", "dynamic"):
+        data = datasets.load(
+            f"folder:{folder}", tmp_path / "data", image_size="8x9", grayscale=True, binarize=binarize
+        )
+        for split in datasets.SPLITS:
+            part = data.split(split)
+            np.testing.assert_array_equal(part.at(tf.constant([2, 0])), part.array()[0][[2, 0]])
+
+
+def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
+    """Other values of the same kind are said; those that the model cannot mean are refused."""
+    bits = bytes_of(40) // 128 * 255
+    name = save(tmp_path / "a.npz", x=bits)
+    config = dataclasses.replace(small_config, dataset=name, limit=None, epochs=1)
+    training.train(config, tmp_path / "run")
+    said = []
+    first = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append)
+    assert said == [] and list(first["sources"]) == ["a.npz"]
+    save(tmp_path / "a.npz", x=255 - bits)
+    second = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append)
+    assert "is made from other files now" in said[0] and second["sources"] != first["sources"]
+    with pytest.raises(tfvamp.errors.RunError, match="was trained on other source files"):
+        training.resume(tmp_path / "run", epochs=2)
+    save(tmp_path / "a.npz", x=bytes_of(40))
+    for use in (tfvamp.evaluate, runs.encode, runs.plot):
+        with pytest.raises(
+            UsageError, match="likelihood bernoulli does not fit npz:a.npz, whose pixels are grey"
+        ):
+            use(tmp_path / "run")
+    save(tmp_path / "a.npz", x=bits[:, :5])
+    with pytest.raises(
+        tfvamp.errors.RunError, match=r"trained on images of \[6, 5, 1\]; .* have \[5, 5, 1\] now"
+    ):
+        tfvamp.evaluate(tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder", "tfds"])

@@ -438,7 +438,7 @@ def test_evaluate_writes_its_files(small_config, tmp_path):
     assert set(document) == {
         "log_likelihood", "standard_error", "bits_per_dim", "elbo", "reconstruction", "kl", "num_examples",
         "num_samples", "monte_carlo_error", "effective_sample_size", "seed", "split", "dataset",
-        "dataset_verified", "active_units",
+        "dataset_verified", "sources", "active_units",
     }  # fmt: skip
     assert document["num_examples"] == 10 and document["dataset_verified"] is True
     assert document["elbo"] <= document["log_likelihood"] < 0

@@ -10,6 +10,7 @@ import tensorflow as tf
 # Latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
 # S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
 ROWS = 2500
+IMAGES = 500  # many, because each batch encodes all pseudo-inputs
 WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
 
 
@@ -18,6 +19,11 @@ def rows_of(model, event_shape: Sequence[int]) -> int:
     heads = getattr(getattr(model.decoder, "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
     return max(1, min(ROWS, WIDEST_MAP // max(inside, math.prod(event_shape) * len(heads))))
+
+
+def images_at_once(model, event_shape: Sequence[int]) -> int:
+    """How many images a model encodes and decodes at a time outside training."""
+    return min(IMAGES, rows_of(model, event_shape))
 
 
 def in_blocks(

@@ -11,7 +11,7 @@ from typing import Any
 from tfvamp import seeds
 from tfvamp.datasets.catalog import CATALOG, OWN, DatasetSpec
 from tfvamp.errors import UsageError, check_choice
-from tfvamp.models import LIKELIHOODS, MODELS, PRIORS, Objective
+from tfvamp.models import LIKELIHOODS, MODELS, PRIORS, Objective, importance_samples
 
 PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels are grey"}
 PSEUDO_INPUT_INITS = ("normal", "images")
@@ -44,7 +44,7 @@ class TrainConfig:
         training images plus N(0, 0.01^2)); the prior vamp-data always takes plain images.
       objective: "elbo" or "iwae".
       num_samples: L, samples averaged outside the logarithm in training.
-      importance_samples: S, samples averaged inside it; "iwae" alone.
+      importance_samples: S, samples averaged inside it; "iwae" alone, where None means 5.
       dreg: the doubly reparameterised gradient; "iwae" alone.
       jit: compile with XLA; None for what is faster for the model (`LatentVariableModel.faster_with_xla`).
       limit: at most this many examples of each split.
@@ -71,7 +71,7 @@ class TrainConfig:
     pseudo_input_init: str = "normal"
     objective: str = "elbo"
     num_samples: int = 1
-    importance_samples: int = 1
+    importance_samples: int | None = None
     dreg: bool = False
     jit: bool | None = None
     limit: int | None = None
@@ -98,13 +98,15 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}; got {value}")
-        Objective(
-            self.objective, self.num_samples, self.importance_samples, self.dreg
-        )  # refuses what is none
+        MODELS[self.model].check_objective(self._objective())
         if self.seed > seeds.LARGEST:
             raise UsageError(f"seed must be at most {seeds.LARGEST}; got {self.seed}")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
             raise UsageError(f"learning_rate must be a positive number; got {self.learning_rate}")
+
+    def _objective(self) -> Objective:
+        count = importance_samples(self.objective, self.importance_samples)
+        return Objective(self.objective, self.num_samples, count, self.dreg)
 
     def resolve(self, spec: DatasetSpec) -> TrainConfig:
         """The same settings with the data set's defaults in place of None.
@@ -116,6 +118,7 @@ class TrainConfig:
             "components": spec.num_components,
             "learning_rate": spec.learning_rate,
             "likelihood": spec.likelihood,
+            "importance_samples": self._objective().num_importance_samples,
         }
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.jit is None:

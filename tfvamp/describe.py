@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from tfvamp import plots
-from tfvamp.datasets import BUILDERS, SPLITS, Dataset
-from tfvamp.datasets.catalog import DatasetSpec
+from tfvamp.datasets import BUILDERS, SPLITS, Dataset, image_store, sources
+from tfvamp.datasets.catalog import VERIFIED, DatasetSpec
 from tfvamp.training.run_folder import replace_file
 
 SHOWN = 63  # images beside the mean image
@@ -23,11 +21,15 @@ BINARIZED = {
 
 
 def is_prepared(spec: DatasetSpec, data_dir: str | os.PathLike | None = None) -> bool:
-    """Whether the data set can be loaded without its source files."""
+    """Whether the data set can be loaded without its source files.
+
+    Raises:
+      DataError: what is prepared is damaged.
+    """
     folder = None if data_dir is None else os.path.expanduser(os.fspath(data_dir))
     if spec.tfds_name in BUILDERS:
-        return BUILDERS[spec.tfds_name](data_dir=folder).data_path.exists()
-    return tfds.builder(spec.tfds_name, data_dir=folder).data_path.exists()
+        return sources.opened(BUILDERS[spec.tfds_name], folder).data_path.exists()
+    return image_store.tfds_builder(spec.tfds_name, folder).data_path.exists()
 
 
 def rows(dataset: Dataset) -> dict[str, str]:
@@ -36,31 +38,28 @@ def rows(dataset: Dataset) -> dict[str, str]:
     found["shape"] = " x ".join(map(str, spec.shape))
     for split in SPLITS:
         part = getattr(dataset, split)
-        first = part.pixels[: min(len(part.pixels), 10_000)]
-        blocks = [first[start : start + 20] for start in range(0, len(first), 20)]  # images may be large
-        values = functools.reduce(np.union1d, map(np.unique, blocks))
-        mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / first.size
-        kind = "bytes" if first.dtype == np.uint8 else "floats"
-        held = " and ".join(map(str, values)) if len(values) < 3 else f"{len(values)} values"
-        found[split] = (
-            f"{part.num_examples} images, {kind} from {values[0]:g} to {values[-1]:g} ({held}), mean {mean:.4g}"
-        )
+        found[split] = f"{part.num_examples} images, {_values(part.pixels)}"
     found["likelihood"] = spec.likelihood + BINARIZED[spec.binarization]
     for name, checksum in dataset.checksums.items():
         found[f"sha256 of {name}"] = checksum
-    found["verified"] = {
-        True: "yes",
-        False: "no, not known to be the published files",
-        None: "your own images",
-    }[dataset.verified]
+    found["verified"] = VERIFIED[dataset.verified]
     return found
+
+
+def _values(pixels: np.ndarray) -> str:
+    """The least, the largest and the mean value of pixels [N, H, W, C], some images at a time: they may be large."""
+    blocks = [pixels[start : start + 20] for start in range(0, len(pixels), 20)]
+    low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
+    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / pixels.size
+    two = all(((block == low) | (block == high)).all() for block in blocks)
+    kind = "bytes" if pixels.dtype == np.uint8 else "floats"
+    return f"{kind} from {low:g} to {high:g}{' and none between' if two else ''}, mean {mean:.4g}"
 
 
 def write_picture(dataset: Dataset, path: str | os.PathLike) -> None:
     """A PNG: the mean training image, then images of the training split as they are stored."""
     images = np.stack(list(dataset.train.images.take(SHOWN).as_numpy_iterator()))
-    every = dataset.train.images.take(10_000).batch(500).as_numpy_iterator()
-    sums = [(batch.sum(axis=0), len(batch)) for batch in every]
-    mean = np.sum([total for total, _ in sums], axis=0) / sum(count for _, count in sums)
+    every = dataset.train.images.batch(100).as_numpy_iterator()
+    mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in every) / dataset.train.num_examples
     title = f"{dataset.spec.name}: the mean image, then images for training"
     replace_file(pathlib.Path(path), plots.grid(np.concatenate([mean[np.newaxis], images]), title))

@@ -172,7 +172,8 @@ def iwae_bound(
       noise: draws [L S, B, D] for each layer: L bounds are averaged.
       num_importance_samples: S.
       doubly_reparameterized: `surrogate` has the gradient of Tucker, Lawson, Gu and Maddison (2019),
-        whose expectation is the same and whose noise is less.
+        whose expectation is the same, and whose noise is less for most parameters; not with batch
+        normalisation, through which the weights depend on each other.
     """
     latents, posteriors = infer(posterior, generator.levels, x, noise)
     if doubly_reparameterized:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tfvamp import datasets, evaluation, plots, seeds
+from tfvamp.blocks import images_at_once
 from tfvamp.datasets import Dataset
 from tfvamp.errors import RunError
 from tfvamp.layers.priors import VampPriorLayer
@@ -46,10 +47,14 @@ def load_dataset(
     limit: int | None = None,
     data_dir: str | None = None,
     raw_dir: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
-    """The data set of a run, from the folders it was trained with unless others are given."""
-    config = RunFolder.open(run_dir).read_config()
-    return dataset_of(config, data_dir, raw_dir, config.limit if limit is None else limit)
+    """The data set of a run, from the folders it was trained with unless others are given.
+
+    Raises:
+      RunError, UsageError: its images have another shape or other values than those trained on.
+    """
+    return dataset_of(RunFolder.open(run_dir), data_dir, raw_dir, limit, say)
 
 
 def evaluate(
@@ -79,7 +84,7 @@ def evaluate(
     """
     folder = RunFolder.open(run_dir)
     model = load(run_dir)
-    dataset = load_dataset(run_dir, limit, data_dir, raw_dir)
+    dataset = load_dataset(run_dir, limit, data_dir, raw_dir, say)
     part = dataset.split(split)
     result = evaluation.evaluate(
         model, part.images, num_samples, seed, jit=bool(model.train_config.jit), say=say, advance=advance
@@ -89,6 +94,7 @@ def evaluate(
         "split": split,
         "dataset": dataset.spec.name,
         "dataset_verified": dataset.verified,
+        "sources": dataset.checksums,
     }
     if not math.isfinite(document["log_likelihood"]):
         raise RunError(f"the log-likelihood of {run_dir} is not finite: nothing was written")
@@ -96,7 +102,6 @@ def evaluate(
     size = document["num_examples"] * document["num_samples"]
     if before is not None and before["num_examples"] * before["num_samples"] > size:
         say(f"keeping the larger evaluation that was there as {folder.set_evaluation_aside(split)}")
-    _, labels = part.array()
     save_npz(
         folder.log_likelihood_file(split),
         log_likelihood=result.log_likelihood,
@@ -105,7 +110,7 @@ def evaluate(
         kl=result.kl,
         **({f"kl_{name}": kl for name, kl in result.kls.items()} if len(result.kls) > 1 else {}),
         effective_sample_size=result.effective_sample_size,
-        label=labels,
+        label=part.labels,
     )
     write_json(folder.evaluation_file(split), document)
     return document
@@ -124,14 +129,14 @@ def encode(
     """
     model = load(run_dir)
     part = load_dataset(run_dir, limit, data_dir, raw_dir).split(split)
-    posteriors = evaluation.encode(model, part.images.batch(500))
+    posteriors = evaluation.encode(model, part.images.batch(images_at_once(model, part.spec.shape)))
     arrays = {}
     for name, posterior in zip(
         ["", *(f"_{name}" for name in model.latent_names[1:])], posteriors, strict=True
     ):
         arrays[f"mean{name}"] = posterior.loc.numpy()
         arrays[f"log_variance{name}"] = posterior.log_variance.numpy()
-    return {**arrays, "label": part.array()[1]}
+    return {**arrays, "label": part.labels}
 
 
 def plot(

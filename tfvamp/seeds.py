@@ -29,7 +29,9 @@ def stateless(seed: int, *names: str) -> tf.Tensor:
     """
     if not 0 <= seed <= LARGEST:
         raise UsageError(f"seed must lie between 0 and {LARGEST}; got {seed}")
-    pair = np.array([seed, zlib.crc32("/".join(names).encode()) & 0x7FFFFFFF], np.int32)
+    pair = np.array(
+        [seed, zlib.crc32("/".join(names).encode(errors="surrogateescape")) & 0x7FFFFFFF], np.int32
+    )
     return tf.constant(pair)
 
 

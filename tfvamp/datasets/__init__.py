@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tfvamp import seeds
 from tfvamp.datasets import own, pipeline, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
 from tfvamp.datasets.catalog import CATALOG, OWN, DatasetSpec
@@ -71,8 +72,15 @@ class Split:
 
         Grey training images of a dynamically binarised set stay grey here.
         """
-        images = pipeline.in_order(self.rows, self.num_examples, self.spec, self.name, self.binary)
+        blocks = tf.data.Dataset.range(self.num_examples).batch(100)
+        images = blocks.map(self.at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
         return images.cache() if self.pixels.nbytes <= CACHED else images
+
+    def at(self, indices: tf.Tensor) -> tf.Tensor:
+        """The images [B, H, W, C] of some indices [B], as `images` has them."""
+        images = pipeline.to_images(self.rows(indices), self.spec)
+        seed = seeds.stateless(0, "binarize", self.spec.name, self.name)
+        return pipeline.binarize_each(images, indices, seed) if self.binary else images
 
     def array(self) -> tuple[np.ndarray, np.ndarray]:
         """Images [N, H, W, C] and labels [N]."""
@@ -88,7 +96,7 @@ class Dataset:
       spec: what it is.
       train, validation, test: its splits.
       checksums: sha256 of each source file that the data were made from.
-      verified: whether they are all the published ones; None for one's own images.
+      verified: whether they are all the published ones; None where no checksum is published.
     """
 
     spec: DatasetSpec
@@ -128,7 +136,7 @@ def load(
         "npz:FILE", "folder:DIR" or "tfds:NAME[/CONFIG][:IMAGE_KEY]".
       data_dir: where prepared data are kept; None for TFDS's own default.
       raw_dir: a folder with source files fetched by hand, used instead of a download; None
-        takes the environment variable TFVAMP_RAW_DIR.
+        takes the environment variable TFVAMP_RAW_DIR. Not for one's own images, nor for TFDS's own data sets.
       limit: at most this many examples of each split, for a quick look.
       say: told in one line when data are prepared.
       image_size: "HxW" to which one's own images are brought; needed for "folder:".
@@ -142,9 +150,12 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
+    if not name.startswith(OWN):
+        check_choice("data set", name, CATALOG)
+    if raw_dir is not None and (name.startswith(OWN) or CATALOG[name].tfds_name not in BUILDERS):
+        raise UsageError(f"--raw-dir does not go with {name}, which has no source files of its own")
     if name.startswith(OWN):
         return _own(own.read(name, _as_text(data_dir), image_size, grayscale, binarize, say, progress), limit)
-    check_choice("data set", name, CATALOG)
     if image_size or grayscale or binarize:
         raise UsageError(
             f"--image-size, --grayscale and --binarize go with one's own images, not with {name}"
@@ -218,7 +229,8 @@ def _check_values(part: Split) -> None:
             f"{spec.name}: images must have shape [H, W, C] = {list(spec.shape)}; got {list(part.pixels.shape[1:])}"
         )
     binary = spec.likelihood.startswith("bernoulli") and (spec.binarization == "none" or part.binary)
-    own.check_pixels(part.array()[0], f"{spec.name} ({part.name})", binary)
+    for block in part.images.batch(1000):
+        own.check_pixels(block.numpy(), f"{spec.name} ({part.name})", binary)
 
 
 check_pixels, absolute = own.check_pixels, own.absolute

@@ -6,6 +6,12 @@ import dataclasses
 from typing import Literal
 
 Binarization = Literal["none", "threshold", "dynamic"]
+# Whether data are the published ones, in words.
+VERIFIED = {
+    True: "yes",
+    False: "no: not known to be the published files",
+    None: "unknown: no checksum is published",
+}
 
 
 @dataclasses.dataclass(frozen=True)

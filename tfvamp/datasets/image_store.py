@@ -12,17 +12,14 @@ import json
 import math
 import os
 import pathlib
-import shutil
-import struct
-import tempfile
-import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import requests
+import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
+from google.protobuf import json_format
 from PIL import Image, ImageOps
 
 from tfvamp.datasets import sources
@@ -31,19 +28,26 @@ from tfvamp.errors import DataError, UsageError, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_IMAGE = 2**26  # pixels
-# What Pillow raises for a damaged picture.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-SCRATCH = "tfvamp-"  # what names of unfinished stores begin with
 MOST_BROKEN = 0.1  # share of files that may be broken
+SHOWN = 20  # broken files that are named; all are in index.json
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Pixels [N, H, W, C] (uint8, in a file) of each split; whether they are all 0 or 255; where they come from."""
+    """Images that were read.
+
+    Attributes:
+      pixels: [N, H, W, C] (uint8, in a file) of each split.
+      binary: whether they are all 0 or 255.
+      checksums: sha256 of all pixels.
+      broken: files that were left out, and why.
+    """
 
     pixels: dict[str, np.ndarray]
     binary: bool
     checksums: dict[str, str]
+    broken: list[str]
 
 
 def of_folder(
@@ -73,11 +77,7 @@ def of_folder(
         )
     places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
     paths = {split: _paths(place) for split, place in (places if by_split else {"all": folder}).items()}
-    listing = [
-        (os.fsencode(path.relative_to(folder)).hex(), path.stat().st_size, path.stat().st_mtime_ns)
-        for group in paths.values()
-        for path in group
-    ]
+    listing = _listing([path for group in paths.values() for path in group], folder)
     if not listing:
         raise DataError(f"{folder} has no PNG or JPEG image, nor has a folder in it")
     if not by_split:
@@ -92,18 +92,30 @@ def of_folder(
             for path in group:
                 try:
                     yield split, decode(path, size, grayscale)
-                except BROKEN as error:
-                    broken.append(f"{printable(str(path.relative_to(folder)))} ({type(error).__name__})")
+                except DataError as error:
+                    broken.append(f"{printable(str(path.relative_to(folder)))} ({error})")
                     if len(broken) > max(1, MOST_BROKEN * len(listing)):
                         raise DataError(
                             f"{folder}: more than one file in ten is broken, {broken[0]} first: remove or replace them"
                         ) from error
 
     shape = (*size, channels)
-    store = _store(key, images(), len(listing), shape, data_dir, say, progress, str(folder))
-    if broken:
-        say(f"{len(broken)} of {len(listing)} files are broken and left out: {', '.join(broken[:5])}")
+    store = _store(key, images(), len(listing), shape, data_dir, say, progress, str(folder), broken)
+    if store.broken:
+        shown = ", ".join(store.broken[:SHOWN]) + (", ..." if len(store.broken) > SHOWN else "")
+        say(f"{len(store.broken)} of {len(listing)} files are broken and left out: {shown}")
     return store
+
+
+def _listing(paths: list[pathlib.Path], folder: pathlib.Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of files, by which a change is seen."""
+    try:
+        return [
+            (os.fsencode(path.relative_to(folder)).hex(), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in paths
+        ]
+    except OSError as error:
+        raise DataError(f"cannot read {folder} ({error.strerror}): has it changed meanwhile?") from error
 
 
 def of_tfds(
@@ -125,10 +137,7 @@ def of_tfds(
       UsageError: TFDS knows no such data set, or it has no such image.
       DataError: it cannot be prepared, or its images differ in size and none is given.
     """
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError, ImportError, TypeError) as error:
-        raise UsageError(f"TFDS knows no data set {name!r}: see tensorflow.org/datasets/catalog") from error
+    builder = tfds_builder(name, data_dir)
     features = dict((builder.info.features or {}).items())
     feature = features.get(image_key)
     if not isinstance(feature, tfds.features.Image):
@@ -162,11 +171,32 @@ def of_tfds(
     def images() -> Iterator[tuple[str, np.ndarray]]:
         for split, (source, start, stop) in splits.items():
             examples = builder.as_dataset(split=f"{source}[{start}:{stop}]", shuffle_files=False)
-            for example in tfds.as_numpy(examples):
-                yield split, _resized(_to_bytes(example[image_key], name), (height, width), channels)
+            try:
+                for example in tfds.as_numpy(examples):
+                    yield split, _resized(_to_bytes(example[image_key], name), (height, width), channels)
+            except tf.errors.OpError as error:
+                raise sources.damaged(str(builder.data_dir), error) from error
 
-    key = _key("tfds", str(builder.data_dir), image_key, (height, width), channels, splits)
-    return _store(key, images(), count, (height, width, channels), data_dir, say, progress, name)
+    prepared = pathlib.Path(builder.data_dir)
+    files = _listing(sorted(path for path in prepared.rglob("*") if path.is_file()), prepared)
+    key = _key("tfds", str(prepared), files, image_key, (height, width), channels, splits)
+    return _store(key, images(), count, (height, width, channels), data_dir, say, progress, name, [])
+
+
+def tfds_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """A data set of TFDS by its name.
+
+    Raises:
+      UsageError: TFDS knows none of that name.
+      DataError: what is known of its prepared data is damaged.
+    """
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (json.JSONDecodeError, json_format.ParseError) as error:
+        root = data_dir or tfds.core.constants.DATA_DIR
+        raise sources.damaged(os.path.join(root, name), error) from error
+    except (tfds.core.registered.DatasetNotFoundError, ValueError, ImportError, TypeError) as error:
+        raise UsageError(f"TFDS knows no data set {name!r}: see tensorflow.org/datasets/catalog") from error
 
 
 def _tfds_splits(builder, num_validation: int | None) -> dict[str, tuple[str, int, int]]:
@@ -193,14 +223,23 @@ def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def decode(path: pathlib.Path, size: tuple[int, int], grayscale: bool) -> np.ndarray:
-    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size; one of `BROKEN` if it is damaged or too large."""
-    with Image.open(path, formats=("PNG", "JPEG")) as image:
-        if image.width * image.height > LARGEST_IMAGE:
-            raise ValueError(f"more than {LARGEST_IMAGE} pixels")
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-            upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-        return _resize(upright.convert("L" if grayscale else "RGB"), size)
+    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size.
+
+    Raises:
+      DataError: it is damaged or too large; says so in few words.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > LARGEST_IMAGE:
+                raise DataError(f"more than {LARGEST_IMAGE} pixels")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+            return _resize(upright.convert("L" if grayscale else "RGB"), size)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises whatever the damaged bytes lead to
+        raise DataError(type(error).__name__) from error
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -224,7 +263,7 @@ def _resized(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndar
     if array.shape == (*size, channels):
         return array
     image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    return _resize(image.convert("L" if channels == 1 else "RGB"), size)
+    return _resize(image.convert(MODES[channels]), size)
 
 
 def _key(*parts) -> str:
@@ -240,23 +279,25 @@ def _store(
     say: Callable[[str], None],
     progress: bool,
     what: str,
+    broken: list[str],
 ) -> Store:
-    """The store of that key, as it is on disk, or made now from (split, image) of at most `most` images."""
+    """The store of that key, as it is on disk, or made now from (split, image) of at most `most` images.
+
+    `broken` is what `images` has left out, once they are all taken.
+    """
     root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "tfvamp_images"
     folder = root / key[:16]
     try:
         if not (folder / "index.json").is_file():
             say(f"reading {most} images of {what} into {folder}")
             root.mkdir(parents=True, exist_ok=True)
-            _sweep(root)
-            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as scratch:
-                made = pathlib.Path(scratch) / "store"
+            with sources.scratch(root) as scratch:
+                made = scratch / "store"
                 made.mkdir()
                 shown = tqdm.tqdm(images, what, most, leave=False, unit=" images", disable=not progress)
-                _write(made, shown, most, shape, what)
+                _write(made, shown, most, shape, what, broken)
                 if not (folder / "index.json").is_file():  # or another process was faster
-                    shutil.rmtree(folder, ignore_errors=True)
-                    os.replace(made, folder)
+                    sources.replace_folder(made, folder, scratch)
         return _open(folder)
     except OSError as error:
         raise DataError(
@@ -264,14 +305,7 @@ def _store(
         ) from error
 
 
-def _sweep(root: pathlib.Path) -> None:
-    """Removes what processes that were killed left behind more than a day ago."""
-    for left in root.glob(f"{SCRATCH}*"):
-        if left.stat().st_mtime < time.time() - 86400:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _write(folder: pathlib.Path, images, most: int, shape, what: str) -> None:
+def _write(folder: pathlib.Path, images, most: int, shape, what: str, broken: list[str]) -> None:
     counts: dict[str, int] = {}
     binary, checksum = True, hashlib.sha256()
     with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
@@ -291,7 +325,12 @@ def _write(folder: pathlib.Path, images, most: int, shape, what: str) -> None:
         if counts.get(split, 0) < 1:
             raise DataError(f"{what} has no image for {split}: three splits need at least one image each")
     checksums = {f"the pixels of {printable(what)}": checksum.hexdigest()}
-    index = {"counts": [counts[split] for split in SPLITS], "binary": binary, "checksums": checksums}
+    index = {
+        "counts": [counts[split] for split in SPLITS],
+        "binary": binary,
+        "checksums": checksums,
+        "broken": broken,
+    }
     (folder / "index.json").write_text(json.dumps(index))
 
 
@@ -305,8 +344,8 @@ def _open(folder: pathlib.Path) -> Store:
         parts: dict[str, np.ndarray] = {
             split: pixels[ends[i] : ends[i + 1]] for i, split in enumerate(SPLITS)
         }
-        return Store(parts, bool(index["binary"]), dict(index["checksums"]))
-    except (ValueError, KeyError, TypeError) as error:
+        return Store(parts, bool(index["binary"]), dict(index["checksums"]), list(index.get("broken", [])))
+    except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
         raise DataError(
             f"the images kept in {folder} are damaged: delete that folder and run again"
         ) from error

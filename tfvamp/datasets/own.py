@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import lzma
 import math
 import os
 import pathlib
@@ -21,10 +20,12 @@ import tensorflow as tf
 from tfvamp.datasets import image_store, pipeline
 from tfvamp.datasets.catalog import Binarization, DatasetSpec
 from tfvamp.datasets.splits import SPLIT_SEED, SPLITS, split_counts
-from tfvamp.errors import DataError, UsageError, check_choice
+from tfvamp.errors import DataError, UsageError, check_choice, printable
 
 BINARIZATIONS: tuple[Binarization, ...] = typing.get_args(Binarization)
 LARGEST_HEADER = 4096  # bytes of a .npy file's: of an array of numbers it has some hundred
+ALWAYS_READ = 2**28  # bytes: a larger array must not be compressed to less than
+MOST_COMPRESSED = 0.01  # this share; images of one colour alone are
 SAMPLE = 2000  # images whose mean the initial pseudo-inputs take
 PSEUDO_INPUT_STD = 0.02
 
@@ -84,13 +85,21 @@ def read_tfds(
     say: Callable[[str], None],
     progress: bool = False,
 ) -> OwnData:
-    """A data set of TFDS's own that the catalogue has: its splits have the spec's sizes."""
+    """A data set of TFDS's own that the catalogue has.
+
+    TFDS checks what it downloads and keeps no record of that: whether the data are verified is not known.
+
+    Raises:
+      DataError: the shape of its images or the sizes of its splits are not the spec's.
+    """
     store = image_store.of_tfds(tfds_name, "image", None, False, data_dir, say, progress, spec.sizes[1])
-    if store.pixels["train"].shape[1:] != spec.shape:
+    shape, sizes = store.pixels["train"].shape[1:], tuple(map(len, store.pixels.values()))
+    if (shape, sizes) != (spec.shape, spec.sizes):
         raise DataError(
-            f"{tfds_name}: images must have shape {list(spec.shape)}: the TFDS data set is another one"
+            f"{tfds_name} must have images of {list(spec.shape)}, {list(spec.sizes)} in its splits; "
+            f"got {list(shape)}, {list(sizes)}: what is prepared is another data set of this name"
         )
-    return OwnData(spec, store.pixels, store.checksums, verified=True)  # TFDS checks what it downloads
+    return OwnData(spec, store.pixels, store.checksums)
 
 
 def from_arrays(
@@ -136,18 +145,19 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
             if not keys:
                 raise DataError(
                     f"{path} must have the arrays train, validation and test, or x; "
-                    f"it has: {', '.join(sorted(members)) or 'none'}"
+                    f"it has: {printable(', '.join(sorted(members))[:200]) or 'none'}"
                 )
-            arrays = {key: _read_member(archive, members[key], f"{path}: {key}") for key in keys}
+            size = path.stat().st_size
+            arrays = {key: _read_member(archive, members[key], f"{path}: {key}", size) for key in keys}
     except (
         OSError,
         EOFError,
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
-        lzma.LZMAError,
         NotImplementedError,
         RuntimeError,
+        MemoryError,
     ) as error:
         raise DataError(
             f"{path} cannot be read as a .npz file ({error}): write it anew with numpy.savez"
@@ -160,8 +170,17 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {split: arrays["x"][part] for split, part in zip(counts, parts, strict=True)}
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> np.ndarray:
-    """One array; its header must account for every byte before memory is taken for it."""
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int) -> np.ndarray:
+    """One array of an archive of `size` bytes; its header must account for all before memory is taken for it."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{what} is compressed in a way that NumPy does not use: write it anew with numpy.savez"
+        )
+    if info.file_size > max(ALWAYS_READ, min(size, info.compress_size) / MOST_COMPRESSED):
+        raise DataError(
+            f"{what} unpacks to {info.file_size} bytes, more than a hundred times its size: if that is meant, "
+            "write it anew with numpy.savez, without compression"
+        )
     with archive.open(info) as file:
         shape, fortran, dtype = _read_header(file, what)
         if dtype.hasobject or dtype.kind not in "buif":

@@ -32,7 +32,8 @@ def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     """From indices [B] to pixels [B, H, W, C]; a large array in a file stays there."""
     if pixels.nbytes <= IN_MEMORY:
-        held = tf.constant(np.ascontiguousarray(pixels))
+        with tf.init_scope():  # held once, in whatever graph it is first asked for
+            held = tf.constant(np.ascontiguousarray(pixels))
         return lambda indices: tf.gather(held, indices)
 
     mapped = _map_of(pixels)
@@ -95,21 +96,10 @@ def training_batches(
     )
 
 
-def in_order(
-    rows: Callable[[tf.Tensor], tf.Tensor], count: int, spec: DatasetSpec, split: str, binary: bool
-) -> tf.data.Dataset:
-    """The images [H, W, C] of a split one after the other; binarised, if so, the same at every pass."""
-    seed = seeds.stateless(0, "binarize", spec.name, split)
-
-    def block(indices):
-        images = to_images(rows(indices), spec)
-        if not binary:
-            return images
-        return tf.map_fn(
-            lambda one: binarize(one[0], seeds.fold_in(seed, one[1])),
-            (images, indices),
-            fn_output_signature=tf.TensorSpec(spec.shape, tf.float32),
-        )
-
-    blocks = tf.data.Dataset.range(count).batch(100)
-    return blocks.map(block, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+def binarize_each(images: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Images [B, H, W, C] binarised from a seed and the index of each: the same at every pass."""
+    return tf.map_fn(
+        lambda one: binarize(one[0], seeds.fold_in(seed, one[1])),
+        (images, indices),
+        fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+    )

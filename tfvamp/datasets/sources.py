@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import functools
 import gzip
 import hashlib
 import io
@@ -12,8 +14,9 @@ import pathlib
 import shutil
 import struct
 import tempfile
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import requests
@@ -29,8 +32,14 @@ from tfvamp.errors import DataError
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
+TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # what a disk fails with
 # Of a Matlab 5 file: bytes before its elements; the types of an element; the classes of arrays of numbers.
 MAT_HEADER, MAT_ARRAY, MAT_COMPRESSED, MAT_NUMBERS = 128, 14, 15, range(6, 16)
+MAT_NAMED = 128  # bytes of an element of two dimensions in which its name ends
+MAT_MOST_ELEMENTS = 1000  # the published files have some ten
+SCRATCH = "tfvamp-"  # what names of unfinished folders begin with
+LEFT_BEHIND = 7 * 86400  # seconds after which an unfinished folder is taken for one of a killed process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +127,8 @@ def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict
 def inflated_mat(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) -> bytes:
     """A Matlab 5 file of the numeric arrays of a file alone (those of `keys`, if any), unpacked.
 
-    SciPy believes what a file says of the size of cells, structures, texts, and compressed elements.
+    SciPy believes what a file says of the size of cells, structures, texts, and compressed elements, and reads
+    whatever follows an array in its element.
 
     Raises:
       DataError: it is no such file, holds something else under one of the keys, or unpacks to more than 256 MiB.
@@ -126,24 +136,41 @@ def inflated_mat(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()
     order = {b"IM": "<", b"MI": ">"}.get(contents[126:128])
     if order is None:
         raise DataError(f"{path} cannot be read as a Matlab 5 file: its header is not that of one")
-    parts, start, total = [contents[:MAT_HEADER]], MAT_HEADER, 0
-    while start + 8 <= len(contents):
-        kind, size = struct.unpack(f"{order}II", contents[start : start + 8])
-        part = contents[start : start + 8 + size]
-        if kind == MAT_COMPRESSED:
-            part = zlib.decompressobj().decompress(part[8:], LARGEST_CONTENTS + 1)
-        start += 8 + size
-        if len(part) > LARGEST_CONTENTS:
-            raise _too_large(path, LARGEST_CONTENTS)
-        name, array_class = _mat_array(part, order)
-        if name in keys and array_class not in MAT_NUMBERS:
-            raise DataError(f"{path}: {name} must hold numbers; got a Matlab array of class {array_class}")
-        if array_class in MAT_NUMBERS and (name in keys or not keys):
-            parts.append(part)
-            total += len(part)
+    parts, total = [contents[:MAT_HEADER]], 0
+    for kind, element in _mat_elements(contents, order, path):
+        compressed = kind == MAT_COMPRESSED
+        head = zlib.decompressobj().decompress(element[8:], MAT_NAMED) if compressed else element[:MAT_NAMED]
+        name, array_class = _mat_array(bytes(head), order)
+        if keys and name not in keys:
+            continue
+        if array_class not in MAT_NUMBERS:
+            if name in keys:
+                raise DataError(
+                    f"{path}: {name} must hold numbers; got a Matlab array of class {array_class}"
+                )
+            continue
+        part = bytes(element)
+        if compressed:
+            part = zlib.decompressobj().decompress(element[8:], LARGEST_CONTENTS + 1)
+        total += len(part)
         if total > LARGEST_CONTENTS:
             raise _too_large(path, LARGEST_CONTENTS)
+        if struct.unpack_from(f"{order}I", part, 4)[0] + 8 != len(part):
+            raise DataError(f"{path} is damaged: the size that {name} states is not its own; fetch it again")
+        parts.append(part)
     return b"".join(parts)
+
+
+def _mat_elements(contents: bytes, order: str, path: pathlib.Path) -> Iterator[tuple[int, memoryview]]:
+    """The type and the bytes, tag included, of each element of a Matlab 5 file."""
+    start = MAT_HEADER
+    for _ in range(MAT_MOST_ELEMENTS):
+        if start + 8 > len(contents):
+            return
+        kind, size = struct.unpack_from(f"{order}II", contents, start)
+        yield kind, memoryview(contents)[start : start + 8 + size]
+        start += 8 + size
+    raise DataError(f"{path} has more than {MAT_MOST_ELEMENTS} arrays: it is not the published file")
 
 
 def _mat_array(element: bytes, order: str) -> tuple[str, int]:
@@ -210,7 +237,9 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
     )
     try:
         return pathlib.Path(dl_manager.download(source.url))
-    except (OSError, requests.RequestException, tfds.download.DownloadError) as error:
+    except (OSError, tfds.download.DownloadError) as error:  # those of requests among them
+        if getattr(error, "errno", None) in DISK:
+            raise
         raise DataError(f"cannot download {source.filename} ({type(error).__name__}): {by_hand}") from error
     except NonMatchingChecksumError as error:
         raise DataError(
@@ -298,12 +327,7 @@ def prepare(
     Data prepared from other files than those in `folder` are made anew, beside the old
     ones, which are replaced only when the new ones are complete.
     """
-    try:
-        builder = builder_class(data_dir=data_dir)
-    except (ValueError, json_format.ParseError) as error:  # of its metadata
-        raise damaged(
-            os.path.join(data_dir or tfds.core.constants.DATA_DIR, builder_class.name), error
-        ) from error
+    builder = opened(builder_class, data_dir)
     if not builder.data_path.exists():
         say(f"preparing {builder.name} in {builder.data_dir}")
         _download_and_prepare(builder, folder, progress)
@@ -319,26 +343,63 @@ def prepare(
         return builder
     offered = {name: checksum for name, checksum in known.items() if before.get(name) != checksum}
     say(f"preparing {builder.name} anew: {', '.join(offered)} in {folder} differs from what it was made of")
-    root = pathlib.Path(builder.data_dir).parent
-    with tempfile.TemporaryDirectory(prefix="tfvamp-", dir=root) as scratch:
-        anew = builder_class(data_dir=scratch)
-        _download_and_prepare(anew, folder, progress)
-        shutil.rmtree(builder.data_dir)
-        os.replace(anew.data_dir, builder.data_dir)
+    try:
+        with scratch(pathlib.Path(builder.data_dir).parent) as place:
+            anew = builder_class(data_dir=str(place))
+            _download_and_prepare(anew, folder, progress)
+            replace_folder(pathlib.Path(anew.data_dir), pathlib.Path(builder.data_dir), place)
+    except OSError as error:
+        raise _unwritable(builder, error) from error
     return builder_class(data_dir=data_dir)
+
+
+def opened(builder_class, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """A builder with what is known of the prepared data.
+
+    Raises:
+      DataError: that is damaged.
+    """
+    try:
+        return builder_class(data_dir=data_dir)
+    except (ValueError, json_format.ParseError) as error:  # of its metadata
+        root = data_dir or tfds.core.constants.DATA_DIR
+        raise damaged(os.path.join(root, builder_class.name), error) from error
+
+
+@contextlib.contextmanager
+def scratch(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An empty folder in `root`, removed at the end; those that killed processes left are removed after a week."""
+    for left in root.glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):  # another process is removing it, too
+            if left.stat().st_mtime < time.time() - LEFT_BEHIND:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root, ignore_cleanup_errors=True) as folder:
+        yield pathlib.Path(folder)
+
+
+def replace_folder(new: pathlib.Path, old: pathlib.Path, aside: pathlib.Path) -> None:
+    """Puts a folder in the place of another, if there is one, which is moved into `aside`; neither is ever in parts."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(old, aside / "old")
+    try:
+        os.replace(new, old)
+    except OSError:
+        if not old.is_dir():  # else another process was faster
+            raise
 
 
 @contextlib.contextmanager
 def tfds_output(progress: bool):
-    """TFDS with its progress bars or without, without what it prints, and seconds of retries, not minutes."""
+    """TFDS with its progress bars or without, without what it prints, and with an end to what it waits for."""
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
-    retries = downloader.MAX_RETRIES
+    retries, get = downloader.MAX_RETRIES, requests.Session.get
     try:
         downloader.MAX_RETRIES = RETRIES
+        requests.Session.get = functools.partialmethod(get, timeout=TIMEOUT)  # type: ignore[method-assign,assignment]
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        downloader.MAX_RETRIES = retries
+        downloader.MAX_RETRIES, requests.Session.get = retries, get  # type: ignore[method-assign]
 
 
 def _download_and_prepare(
@@ -349,9 +410,12 @@ def _download_and_prepare(
         with tfds_output(progress):
             builder.download_and_prepare(download_config=config)
     except (OSError, RuntimeError, tf.errors.OpError) as error:  # TFDS wraps what TensorFlow raises
-        if builder.data_path.exists():  # another process was faster
-            return
-        reason = getattr(error, "strerror", None) or str(error)[:200]
-        raise DataError(
-            f"cannot prepare {builder.name} in {builder.data_dir} ({reason}): choose another --data-dir"
-        ) from error
+        if not builder.data_path.exists():  # else another process was faster
+            raise _unwritable(builder, error) from error
+
+
+def _unwritable(builder: tfds.core.DatasetBuilder, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or str(error)[:200]
+    return DataError(
+        f"cannot prepare {builder.name} in {builder.data_dir} ({reason}): choose another --data-dir"
+    )

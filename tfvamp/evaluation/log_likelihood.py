@@ -12,7 +12,7 @@ import scipy.special
 import tensorflow as tf
 
 from tfvamp import objectives, seeds
-from tfvamp.blocks import rows_of
+from tfvamp.blocks import images_at_once, rows_of
 from tfvamp.errors import UsageError
 from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.graph import compiled
@@ -113,7 +113,7 @@ def evaluate(
         raise UsageError(
             f"the number of samples and of rows must be at least 1; got {num_samples} and {rows}"
         )
-    all_images = list(images.batch(500))
+    all_images = list(images.batch(images_at_once(model, tuple(images.element_spec.shape))))
     if not all_images:
         raise UsageError("there are no images to evaluate")
     x = tf.concat(all_images, axis=0)

@@ -80,8 +80,8 @@ class MaskedConv2D(keras.layers.Layer):
         return mask
 
     def masked_kernel(self) -> tf.Tensor:
-        """The kernel with zeros where the mask has them."""
-        kernel = tf.convert_to_tensor(self.kernel)
+        """The kernel with zeros where the mask has them, in the precision that the layer computes in."""
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         return kernel * tf.constant(self.mask, kernel.dtype)
 
     def call(self, inputs):

@@ -6,6 +6,7 @@ from tfvamp.models.base import (
     PRIORS,
     LatentVariableModel,
     Objective,
+    importance_samples,
     likelihood_layer,
 )
 from tfvamp.models.clone import clone_model
@@ -33,5 +34,6 @@ __all__ = [
     "Objective",
     "PixelHVAE",
     "clone_model",
+    "importance_samples",
     "likelihood_layer",
 ]

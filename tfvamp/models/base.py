@@ -27,6 +27,7 @@ from tfvamp.layers.priors import (
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
+IMPORTANCE_SAMPLES = 5  # of "iwae", where none are given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,12 @@ class Objective:
             )
 
 
+def importance_samples(objective: str, given: int | None) -> int:
+    """S as it is given, or where it is not: 5 for "iwae", 1 for "elbo"."""
+    default = IMPORTANCE_SAMPLES if objective == "iwae" else 1
+    return default if given is None else given
+
+
 class LatentVariableModel(keras.Model, abc.ABC):
     """A variational auto-encoder with one stochastic layer or several.
 
@@ -79,8 +86,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
       likelihood: for binary images "bernoulli", or "bernoulli-clipped" with probabilities in
         [1e-5, 1 - 1e-5]; for grey ones "logistic" (`DiscretizedLogisticLikelihood`), or
         "logistic-paper" in the form of the paper's code.
-      objective: "elbo" or "iwae"; `num_samples`, `num_importance_samples`, `doubly_reparameterized` as
-        in `Objective`.
+      objective: "elbo" or "iwae"; `num_samples`, `num_importance_samples` (None: 5 for "iwae") and
+        `doubly_reparameterized` as in `Objective`.
       seed: of the noise in training, with the optimiser's iteration.
     """
 
@@ -103,7 +110,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         likelihood: str = "bernoulli",
         objective: str = "elbo",
         num_samples: int = 1,
-        num_importance_samples: int = 1,
+        num_importance_samples: int | None = None,
         doubly_reparameterized: bool = False,
         seed: int = 0,
         **kwargs,
@@ -112,12 +119,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
         check_choice("likelihood", likelihood, LIKELIHOODS)
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
+        num_importance_samples = importance_samples(objective, num_importance_samples)
         self.objective = Objective(objective, num_samples, num_importance_samples, doubly_reparameterized)
-        if self.couples_images and doubly_reparameterized:
-            raise UsageError(
-                f"{type(self).__name__} has no doubly reparameterised gradient: its batch normalisation makes the weight of "
-                "one sample depend on the others"
-            )
+        self.check_objective(self.objective)
         self.seed = int(seed)
         self.settings = {
             "latent_dims": latent_dims,
@@ -142,6 +146,15 @@ class LatentVariableModel(keras.Model, abc.ABC):
         names += [f"kl_{name}" for name in self.latent_names if self.levels]
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.build((None, *self.event_shape))
+
+    @classmethod
+    def check_objective(cls, objective: Objective) -> None:
+        """Raises UsageError for an objective that the model does not have."""
+        if cls.couples_images and objective.doubly_reparameterized:
+            raise UsageError(
+                f"{cls.__name__} has no doubly reparameterised gradient: its batch normalisation makes the weight of "
+                "one sample depend on the others"
+            )
 
     @property
     def levels(self) -> tuple[objectives.Level, ...]:

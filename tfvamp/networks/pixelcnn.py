@@ -29,7 +29,7 @@ class AutoregressiveImages(tfd.Distribution):
 
     Args:
       decoder: `PixelDecoder`, which has the network.
-      conditions: [..., H, W, 2 C], what every pixel sees of the latents.
+      conditions: [..., H, W, 2 C], the maps of the latents.
       training: whether batch normalisation takes the batch's moments.
     """
 
@@ -90,8 +90,9 @@ class PixelDecoder(DecoderNetwork):
     """p(x | z1, z2): z1 and z2 to image-sized maps, and with x through eight masked convolutions.
 
     Tomczak and Welling (2018), appendix. Each 3x3 convolution of 64 features, the first with mask A, is
-    followed by batch normalisation and ReLU; a 1x1 convolution makes the raw output. Pixels see the whole
-    of the maps of the latents, and the channels of a pixel are ordered; the paper's code masks the maps as if
+    followed by batch normalisation and ReLU; a 1x1 convolution makes the raw output. A pixel sees the maps of
+    the latents all around it, and those around the pixels that it depends on, which are eight rows above it and
+    eight columns to the left at most. The channels of a pixel are ordered. The paper's code masks the maps as if
     they were pixels, and takes the channels of a pixel as independent.
 
     Args:
@@ -166,7 +167,10 @@ class PixelDecoder(DecoderNetwork):
             for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True)
         ]
         kernels = [tf.cast(head.masked_kernel()[0, 0], tf.float32) for head in self.heads]
-        biases = [tf.cast(tf.convert_to_tensor(head.bias), tf.float32) for head in self.heads]
+        biases = [
+            tf.cast(tf.cast(tf.convert_to_tensor(head.bias), self.compute_dtype), tf.float32)
+            for head in self.heads
+        ]
 
         def pixel(features: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
             raw = [tf.matmul(features, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]

@@ -15,6 +15,7 @@ import rich.console
 import tensorflow as tf
 
 from tfvamp import datasets, seeds
+from tfvamp.blocks import images_at_once
 from tfvamp.config import PIXELS, TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import RunError, TrainingError, UsageError
@@ -27,7 +28,6 @@ from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
 from tfvamp.training.run_folder import RunFolder
 
-VALIDATION_BATCH = 500  # large, because every batch encodes all pseudo-inputs
 IMAGE_NOISE = 0.01  # the paper's code adds N(0, 0.01^2) to images taken as pseudo-inputs
 
 
@@ -118,7 +118,7 @@ def resume(
     if epochs is not None:
         config = dataclasses.replace(config, epochs=epochs)
     document = folder.read_document()
-    dataset = dataset_of(config, data_dir, raw_dir, config.limit, Progress(config.epochs, console).say)
+    dataset = dataset_of(folder, data_dir, raw_dir, say=Progress(config.epochs, console).say)
     if dataset.checksums != document["data"].get("sources"):
         raise RunError(f"{run_dir} was trained on other source files than {config.dataset} is made from now")
     before = {key: document.get(key) for key in ("command", "started", "versions")}
@@ -127,7 +127,7 @@ def resume(
 
 
 def dataset_of(
-    config: TrainConfig,
+    folder: RunFolder,
     data_dir: str | None = None,
     raw_dir: str | None = None,
     limit: int | None = None,
@@ -136,11 +136,29 @@ def dataset_of(
     """The data set of a run, from where it was then unless other folders are given.
 
     A folder of source files that is gone since does not matter while the prepared data are there.
+
+    Raises:
+      RunError: its images have another shape now.
+      UsageError: the run's likelihood does not fit their values now.
     """
+    config = folder.read_config()
     remembered = config.raw_dir if config.raw_dir and os.path.isdir(config.raw_dir) else None
-    return datasets.load(
+    limit = config.limit if limit is None else limit
+    dataset = datasets.load(
         config.dataset, data_dir or config.data_dir, raw_dir or remembered, limit, say, **config.loading()
     )
+    shape = tuple(folder.read_shape())
+    if dataset.spec.shape != shape:
+        raise RunError(
+            f"{folder.path} was trained on images of {list(shape)}; those of {config.dataset} have "
+            f"{list(dataset.spec.shape)} now"
+        )
+    config.resolve(dataset.spec)
+    if dataset.checksums != folder.read_document()["data"].get("sources"):
+        say(
+            f"warning: {config.dataset} is made from other files now than those that {folder.path} was trained on"
+        )
+    return dataset
 
 
 def build_model(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
@@ -179,14 +197,14 @@ def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset):
     if config.prior != "vamp-data" and config.pseudo_input_init == "normal":
         return keras.initializers.RandomNormal(dataset.spec.pseudo_input_mean, dataset.spec.pseudo_input_std)
     assert config.components is not None  # as `resolve` leaves it
-    images, _ = dataset.train.array()
-    if config.components > len(images):
+    count = dataset.train.num_examples
+    if config.components > count:
         raise UsageError(
-            f"K = {config.components} pseudo-inputs cannot be taken from {len(images)} training images: "
-            f"choose --components {len(images)} or fewer"
+            f"K = {config.components} pseudo-inputs cannot be taken from {count} training images: "
+            f"choose --components {count} or fewer"
         )
     rng = np.random.default_rng(seeds.stateless(config.seed, "pseudo-inputs").numpy())
-    chosen = images[rng.choice(len(images), config.components, replace=False)]
+    chosen = dataset.train.at(tf.constant(rng.choice(count, config.components, replace=False))).numpy()
     if config.prior == "vamp-data":
         return chosen
     return chosen + rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
@@ -212,7 +230,7 @@ def _run(
     say_once = functools.cache(progress.say)
     train_step = compiled(model.train_step, bool(config.jit), say_once)
     test_step = compiled(model.test_step, bool(config.jit), say_once)
-    validation = dataset.validation.images.batch(VALIDATION_BATCH).prefetch(1)
+    validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
     writer = tf.summary.create_file_writer(str(folder.tensorboard))
     interrupted = False
     with progress, Interrupts() as interrupts:

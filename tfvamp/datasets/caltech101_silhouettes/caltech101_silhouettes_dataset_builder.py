@@ -19,6 +19,7 @@ SOURCE = sources.Source(
 # split -> prefix of its keys in the file; the published counts are 4100, 2264 and 2307.
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 NUM_CLASSES = 101
+LARGEST_COUNT = 20_000  # images of a split
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -61,8 +62,10 @@ def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def _images(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
     pixels = stored[key]
-    if pixels.ndim != 2 or pixels.shape[1] != 784 or not len(pixels):
-        raise DataError(f"{path}: {key} must have shape [N, 784]; got {list(pixels.shape)}")
+    if pixels.ndim != 2 or pixels.shape[1] != 784 or not 0 < len(pixels) <= LARGEST_COUNT:
+        raise DataError(
+            f"{path}: {key} must have shape [N, 784], N from 1 to {LARGEST_COUNT}; got {list(pixels.shape)}"
+        )
     if not np.isin(pixels, (0, 1)).all():
         raise DataError(f"{path}: {key} must hold only 0 and 1; got values up to {pixels.max()}")
     return (255 * (1 - pixels.astype(np.uint8))).reshape(-1, 28, 28, order="F")[..., np.newaxis]

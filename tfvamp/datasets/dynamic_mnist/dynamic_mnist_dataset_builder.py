@@ -24,6 +24,7 @@ SOURCES = tuple(
     )
 )
 NUM_VALIDATION = 10_000  # the last of the training images
+LARGEST_COUNT = 70_000  # images or labels of a file
 BINARIZATION_SEED = 777  # of the paper's code: one NumPy generator, validation first, then test
 
 
@@ -94,6 +95,10 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     if not 1 <= rank <= 3 or len(contents) < header:
         raise DataError(f"{path} is not an IDX file of bytes: fetch it again")
     shape = struct.unpack(f">{rank}I", contents[4:header])
+    if shape[0] > LARGEST_COUNT:
+        raise DataError(
+            f"{path} must hold {LARGEST_COUNT} images or labels at most; its header says {shape[0]}"
+        )
     if len(contents) - header != math.prod(shape) or not shape[0]:
         raise DataError(
             f"{path} must hold {' x '.join(map(str, shape))} bytes after its header, as that says; "

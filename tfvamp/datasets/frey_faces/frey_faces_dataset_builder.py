@@ -24,6 +24,7 @@ MAT = sources.Source(
 )
 PIXELS_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"  # of the pixels [1965, 28, 20] in the published order
 COUNTS = {"train": 1565, "validation": 200, "test": 200}
+LARGEST_COUNT = 20_000  # faces
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -85,6 +86,8 @@ def _images(path: pathlib.Path, pixels) -> np.ndarray:
         raise DataError(
             f"{path} must hold more than 400 faces, which validation and test take; got {len(pixels)}"
         )
+    if len(pixels) > LARGEST_COUNT:
+        raise DataError(f"{path} must hold at most {LARGEST_COUNT} faces; got {len(pixels)}")
     if (
         not np.isfinite(pixels).all()
         or pixels.min() < 0

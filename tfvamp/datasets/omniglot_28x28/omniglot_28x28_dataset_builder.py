@@ -18,6 +18,7 @@ SOURCE = sources.Source(
     md5="21ecaf34373511aa7691cf2e0802aa3d",
 )
 NUM_VALIDATION = 1345  # of the 24345 training images
+LARGEST_COUNT = 50_000  # images of an array
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -64,8 +65,10 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
-    if pixels.ndim != 2 or pixels.shape[0] != 784 or not pixels.shape[1]:
-        raise DataError(f"{path}: {key} must have shape [784, N]; got {list(pixels.shape)}")
+    if pixels.ndim != 2 or pixels.shape[0] != 784 or not 0 < pixels.shape[1] <= LARGEST_COUNT:
+        raise DataError(
+            f"{path}: {key} must have shape [784, N], N from 1 to {LARGEST_COUNT}; got {list(pixels.shape)}"
+        )
     if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
         raise DataError(f"{path}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
     stored = np.empty((pixels.shape[1], 784), np.uint8)
