@@ -49,6 +49,7 @@ def test_names_and_defaults_of_help_are_the_librarys():
     assert tfvamp.models.PRIORS == choices.PRIORS
     assert tfvamp.models.LIKELIHOODS == choices.LIKELIHOODS
     assert tfvamp.models.OBJECTIVES == choices.OBJECTIVES
+    assert tfvamp.models.importance_samples("iwae", None) == choices.IMPORTANCE_SAMPLES
     assert tuple(tfvamp.config.PRESETS) == choices.PRESETS
     assert tfvamp.datasets.BINARIZATIONS == choices.BINARIZATIONS
     assert tfvamp.config.PSEUDO_INPUT_INITS == choices.PSEUDO_INPUT_INITS

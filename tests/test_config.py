@@ -8,6 +8,8 @@ import pytest
 from tfvamp.config import PRESETS, TrainConfig
 from tfvamp.datasets import CATALOG
 from tfvamp.errors import UsageError
+from tfvamp.models import VAE
+from tfvamp.models.base import IMPORTANCE_SAMPLES
 
 
 def test_json_round_trip():
@@ -60,6 +62,15 @@ def test_the_papers_preset():
         ({"learning_rat": 1.0}, r"unknown setting 'learning_rat'. Did you mean 'learning_rate'\?"),
         ({"epochs": "many"}, "setting 'epochs' must be of type int; got 'many'"),
         ({"epochs": True}, "setting 'epochs' must be of type int; got True"),
+        ({"objective": "iwea"}, r"unknown objective 'iwea'. Did you mean 'iwae'\?"),
+        ({"objective": "iwae", "importance_samples": 0}, "must be at least 1; got 1 and 0"),
+        ({"num_samples": 0}, "must be at least 1; got 0 and 1"),
+        ({"importance_samples": 5}, "go with the objective iwae, not with elbo"),
+        ({"dreg": True}, "go with the objective iwae, not with elbo"),
+        (
+            {"model": "pixelhvae", "objective": "iwae", "dreg": True},
+            "PixelHVAE has no doubly reparameterised gradient",
+        ),
         ({"jit": 1}, "setting 'jit' must be of type bool \\| None; got 1"),
     ],
 )
@@ -93,6 +104,14 @@ def test_likelihoods_fit_the_data():
         TrainConfig(likelihood="bernoulli").resolve(grey)
     with pytest.raises(UsageError, match="logistic does not fit caltech101, whose pixels are 0 or 1"):
         TrainConfig(likelihood="logistic").resolve(binary)
+
+
+def test_the_number_of_importance_samples_follows_the_objective():
+    spec = CATALOG["caltech101"]
+    assert TrainConfig().resolve(spec).importance_samples == 1
+    assert TrainConfig(objective="iwae").resolve(spec).importance_samples == IMPORTANCE_SAMPLES == 5
+    assert TrainConfig(objective="iwae", importance_samples=1).resolve(spec).importance_samples == 1
+    assert VAE(objective="iwae").objective.num_importance_samples == 5
 
 
 def test_xla_where_it_is_faster():

@@ -1,4 +1,6 @@
-"""Damaged files of every format, some rounds; `make fuzz` does more, on the published files where they are."""
+"""Damaged files of every format; `make fuzz` does it on the published files where they are."""
+
+import sys
 
 import pytest
 
@@ -6,8 +8,8 @@ from tests import fuzz
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of one reading is read from Linux")
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_damaged_files_are_read_or_refused(name):
-    outcomes = fuzz.fuzz(name, rounds=20 if name == "mnist5k" else 200)
-    assert outcomes["refused"] > 0
-    assert sum(outcomes.values()) == (20 if name == "mnist5k" else 200)
+    outcomes = fuzz.fuzz(name, rounds=200)
+    assert outcomes["refused"] > 0 and outcomes["read"] + outcomes["refused"] == 200

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfvamp
 from tests import twins
-from tests.conftest import small_vae
+from tests.conftest import small_model, small_vae
 from tfvamp import seeds
 from tfvamp.callbacks import DrawSamples, EarlyStopping, WarmUp
 from tfvamp.layers import (
@@ -28,6 +28,7 @@ from tfvamp.layers import (
     as_diagonal_gaussian,
 )
 from tfvamp.losses import NegativeLogLikelihood
+from tfvamp.models import PixelHVAE
 
 D, SHAPE = 3, (6, 5, 1)
 OUTPUTS = ("distribution", "pair", "triple", "columns")
@@ -480,6 +481,21 @@ def test_vae_under_mixed_precision(images):
         assert np.isfinite(model.fit(images, epochs=3, verbose=0).history["loss"]).all()
         assert model.encoder(images).dtype == tf.float32 and model.prior().dtype == tf.float32
         assert model.decoder(np.zeros((1, D))).log_prob(images[:1]).dtype == tf.float32
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def test_pixels_drawn_under_mixed_precision(images):
+    """Those of the network in its own precision, whether or not Keras's scope of it is open at the first draw."""
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        drawn = small_model(PixelHVAE).sample(3, 1)
+        model = small_model(PixelHVAE)
+        model(images[:3])  # draws, in a layer's `call`
+        np.testing.assert_array_equal(model.sample(3, 1), drawn)
+        model.compile("adam")
+        assert np.isfinite(model.fit(images, verbose=0).history["loss"]).all()
     finally:
         keras.config.set_dtype_policy(policy)
 

@@ -1,5 +1,7 @@
 """PixelHVAE's decoder: what a pixel depends on, and drawing pixel by pixel."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tests.conftest import small_model
 from tfvamp import seeds
 from tfvamp.layers import MaskedConv2D
 from tfvamp.models import PixelHVAE, likelihood_layer
-from tfvamp.networks.pixelcnn import NUM_LAYERS, PixelDecoder
+from tfvamp.networks.pixelcnn import NUM_LAYERS, PixelDecoder, _draw, _taps
 
 SHAPES = [(5, 4, 1), (4, 5, 3)]
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -58,18 +60,19 @@ def dependence(shape, of: str) -> np.ndarray:
     return jacobian.reshape(len(raw), *((-1,) if of == "x" else jacobian.shape[1:])) != 0
 
 
-@each_shape
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 12, 1), (12, 3, 1), (10, 10, 2)], ids=str)
 def test_a_pixel_depends_on_no_later_one_and_on_all_that_it_should(shape):
-    """Eight 3x3 layers reach everything before a pixel but what lies too far right in the rows above."""
+    """Eight 3x3 layers reach eight rows up, eight columns to the left, and one to the right for each row up."""
     height, width, channels = shape
     found = dependence(shape, "x")
     for i in range(height):
         for j in range(width):
             for c in range(channels):
                 expected = np.zeros(shape, bool)
-                for above in range(i):  # one column to the right for each row and layer
-                    expected[above, : min(width, j + min(i - above, NUM_LAYERS) + 1)] = True
-                expected[i, :j] = True
+                left = max(0, j - NUM_LAYERS)
+                for above in range(max(0, i - NUM_LAYERS), i):
+                    expected[above, left : j + i - above + 1] = True
+                expected[i, left:j] = True
                 expected[i, j, :c] = True
                 row = found[(i * width + j) * channels + c].reshape(shape)
                 np.testing.assert_array_equal(row, expected, str((i, j, c)))
@@ -157,6 +160,33 @@ def test_drawing_equals_one_full_pass_a_pixel(shape, likelihood, jit):
     on_prefix = decoder.raw(naive, decoder(*z).conditions)  # all at once: each pixel's prefix is the image's
     for head, expected in zip(on_prefix, raw, strict=True):
         np.testing.assert_allclose(head, expected, atol=1e-5, rtol=1e-5)
+
+
+@each_shape
+@each_likelihood
+def test_cached_features_give_the_raw_outputs_of_a_full_pass(shape, likelihood):
+    """Where the pixels that are drawn are those of given images, so that no draw hides a difference."""
+    decoder, z = trained(shape, likelihood), latents(3)
+    images = np.random.default_rng(7).uniform(size=(3, *shape)).astype(np.float32)
+    found = []
+
+    def pixel(features, given):
+        found.append(
+            [
+                features @ head.masked_kernel()[0, 0] + tf.convert_to_tensor(head.bias)
+                for head in decoder.heads
+            ]
+        )
+        return given
+
+    layers = list(map(_taps, decoder.convolutions, decoder.normalizations))
+    conditions = decoder(*z).conditions
+    np.testing.assert_array_equal(_draw(layers, pixel, conditions, tf.constant(images)), images)
+    expected = decoder.raw(images, conditions)
+    places = itertools.product(*map(range, shape))
+    for (i, j, c), heads in zip(places, found, strict=True):
+        for head, whole in zip(heads, expected, strict=True):
+            np.testing.assert_allclose(head[:, c], whole[:, i, j, c], atol=1e-5, rtol=1e-5)
 
 
 @each_likelihood
