@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
+from click.testing import CliRunner
 
 import tfvamp
+from tests import made
 from tests.conftest import small_model
 from tfvamp import runs, training
 from tfvamp.errors import RunError, TrainingError, UsageError
@@ -23,6 +25,7 @@ from tfvamp.training.checkpoints import Checkpoints
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.run_folder import HISTORY_COLUMNS, RunFolder
+from tfvamp_cli.main import main
 
 
 def without_seconds(folder):
@@ -388,9 +391,8 @@ def test_errors_of_the_step_itself_are_not_hidden(jit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prior", ["standard", "vamp-weighted"])
-def test_resuming_is_not_seen_under_xla_either(small_config, tmp_path, prior):
-    config = dataclasses.replace(small_config, prior=prior, jit=True)
+def test_resuming_is_not_seen_under_xla_either(small_config, tmp_path):
+    config = dataclasses.replace(small_config, prior="vamp-weighted", jit=True)
     training.train(config, tmp_path / "whole")
     training.train(dataclasses.replace(config, epochs=1), tmp_path / "parts")
     training.resume(tmp_path / "parts", epochs=3)
@@ -452,27 +454,49 @@ def test_evaluate_writes_its_files(small_config, tmp_path):
     assert math.isfinite(other["log_likelihood"])
 
 
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A folder with grey images, 28x20, in the format of Frey Faces."""
+    return made.make("frey_faces", tmp_path_factory.mktemp("faces"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", tfvamp.models.MODELS)
 @pytest.mark.parametrize("prior", tfvamp.models.PRIORS)
-def test_every_model_with_every_prior(model, prior, small_config, tmp_path):
-    """Two epochs, an evaluation, an encoding, pictures, and a run resumed, by one path for all."""
-    config = dataclasses.replace(small_config, model=model, prior=prior, epochs=2, jit=None)
-    tfvamp.train(config, tmp_path / "run")
-    history = RunFolder.open(tmp_path / "run").read_history()
+def test_every_model_with_every_prior(model, prior, data_dir, faces, tmp_path):
+    """Two epochs and an evaluation by one path for all, from the command line; each model on binary and on grey images."""
+    run, grey = tmp_path / "run", prior in ("standard", "vamp-data")
+    data = ["frey_faces", "--raw-dir", faces, "--limit", 9] if grey else ["mnist5k", "--limit", 60]
+    small = ["--components", 7, "--epochs", 2, "--warmup", 2, "--batch-size", 30, "--data-dir", data_dir]
+    commands = [
+        ["train", "--model", model, "--prior", prior, "--dataset", *data, *small, "--run-dir", run],
+        ["evaluate", run, "--samples", 5, "--limit", 6],
+    ]
+    for command in commands:
+        result = CliRunner().invoke(main, [str(word) for word in command])
+        assert result.exit_code == 0, result.stderr
+    history = RunFolder.open(run).read_history()
+    names, several = tfvamp.load(run).latent_names, len(tfvamp.load(run).latent_names) > 1
     parts = [name for name in history[0] if name.startswith("val_kl_")]
-    result = tfvamp.evaluate(tmp_path / "run", num_samples=5, limit=6)
-    names = tfvamp.load(tmp_path / "run").latent_names
-    several = len(names) > 1
-    assert parts == ([f"val_kl_{name}" for name in names] if several else [])
+    assert len(history) == 2 and parts == ([f"val_kl_{name}" for name in names] if several else [])
     for row in history:
         assert row["val_elbo"] == pytest.approx(row["val_reconstruction"] - row["val_kl"], rel=1e-5)
         assert not parts or row["val_kl"] == pytest.approx(sum(row[name] for name in parts), rel=1e-5)
-    assert set(result["active_units"]) == set(names) if several else isinstance(result["active_units"], int)
+    document = RunFolder.open(run).read_evaluation()
+    assert RunFolder.open(run).read_config().likelihood == ("logistic" if grey else "bernoulli")
+    assert math.isfinite(document["log_likelihood"]) and document["elbo"] <= document["log_likelihood"]
+    active = document["active_units"]
+    assert set(active) == set(names) if several else isinstance(active, int)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", tfvamp.models.MODELS)
+def test_every_model_is_encoded_drawn_and_resumed(model, small_config, tmp_path):
+    tfvamp.train(dataclasses.replace(small_config, model=model, epochs=2), tmp_path / "run")
     arrays = runs.encode(tmp_path / "run", limit=6)
     assert {array.shape for name, array in arrays.items() if name != "label"} == {(6, 4)}
-    assert len(arrays) == 1 + 2 * len(names)
-    assert len(runs.plot(tmp_path / "run")) == 4 + 2 * prior.startswith("vamp")
+    assert len(arrays) == 1 + 2 * len(tfvamp.load(tmp_path / "run").latent_names)
+    assert len(runs.plot(tmp_path / "run")) == 5
     tfvamp.resume(tmp_path / "run", epochs=3)
     assert len(RunFolder.open(tmp_path / "run").read_history()) == 3
 
