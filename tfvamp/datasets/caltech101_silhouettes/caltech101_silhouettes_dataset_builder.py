@@ -64,7 +64,7 @@ def _images(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
     pixels = stored[key]
     if pixels.ndim != 2 or pixels.shape[1] != 784 or not 0 < len(pixels) <= LARGEST_COUNT:
         raise DataError(
-            f"{path}: {key} must have shape [N, 784], N from 1 to {LARGEST_COUNT}; got {list(pixels.shape)}"
+            f"{path}: {key} must have shape [N, 784]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
         )
     if not np.isin(pixels, (0, 1)).all():
         raise DataError(f"{path}: {key} must hold only 0 and 1; got values up to {pixels.max()}")

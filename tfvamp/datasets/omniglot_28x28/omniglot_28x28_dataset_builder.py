@@ -67,7 +67,7 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
     if pixels.ndim != 2 or pixels.shape[0] != 784 or not 0 < pixels.shape[1] <= LARGEST_COUNT:
         raise DataError(
-            f"{path}: {key} must have shape [784, N], N from 1 to {LARGEST_COUNT}; got {list(pixels.shape)}"
+            f"{path}: {key} must have shape [784, N]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
         )
     if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
         raise DataError(f"{path}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
