@@ -120,7 +120,7 @@ def test_sample_png_and_npz(run, tmp_path):
 
 def test_encode(run, tmp_path):
     result = tfvamp_command("encode", run, "--output", tmp_path / "z.npz")
-    assert result.exit_code == 0 and "mean and log_variance [60, 40] and label [60]" in result.stdout
+    assert result.exit_code == 0 and "mean [60, 40], log_variance [60, 40], label [60]" in result.stdout
     model, data = (
         tfvamp.load(run),
         tfvamp.datasets.load("mnist5k", tfvamp.load(run).train_config.data_dir, limit=60),
