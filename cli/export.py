@@ -33,7 +33,9 @@ def command(run, output, overwrite, onnx):
     from tfvamp import export
 
     document = export.export_run(run, output, overwrite, onnx)
-    more = "".join(f", {path.name}" for path in sorted(pathlib.Path(output).rglob("*.onnx"))) if onnx else ""
+    extra = pathlib.Path(output) / "assets.extra"
+    written = [name for name in ("encode.onnx", "decode.onnx") if onnx and (extra / name).is_file()]
+    more = "".join(f", {name}" for name in written)
     click.echo(
         f"wrote {output} ({', '.join(document['signatures'])}{more}). "
         f"Next: saved_model_cli show --dir {shlex.quote(output)} --all"
