@@ -25,7 +25,7 @@ import scipy.io
 from PIL import Image
 
 from tests import made
-from tfvamp.datasets import image_store, own, sources
+from tfvamp.datasets import image_store, matlab, own, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder as caltech
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
@@ -54,7 +54,9 @@ READERS: dict[str, tuple[str, Callable]] = {
     ),
     "histopathology_pickle": (
         "histopathology.pkl",
-        lambda path: histopathology.read_pickle(path, path.read_bytes()),
+        lambda path: histopathology.read_pickle(
+            path, sources.read_bytes(path, histopathology.LARGEST_ARCHIVE)
+        ),
     ),
     "npz": ("own.npz", lambda path: own.from_arrays("npz", own.read_npz(path), None)),
     "png": ("own.png", lambda path: image_store.decode(path, (8, 8), grayscale=False)),
@@ -96,7 +98,7 @@ def opened(path: pathlib.Path) -> tuple[bytes, Callable[[bytes], bytes]]:
     """
     contents = sources.read_bytes(path)
     if path.suffix == ".mat":
-        return sources.inflated_mat(contents, path), bytes
+        return matlab.inflated(contents, path), bytes
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             return archive.read("x.npy"), _zipped

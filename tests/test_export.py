@@ -332,7 +332,8 @@ def test_the_page_the_metadata_and_the_signatures_agree(folders):
                     }
                     for key, info in getattr(signatures[name], direction).items()
                 } == signature[direction]
-        operations = {node.op for function in graph.graph_def.library.function for node in function.node_def}
+        definitions = graph.graph_def.library
+        operations = {node.op for function in definitions.function for node in function.node_def}
         random = {name for name in operations if "Random" in name}
         assert random == {"StatelessRandomUniformFullIntV2"}
         kinds = {node.user_object.identifier for node in graph.object_graph_def.nodes} - {""}

@@ -12,7 +12,6 @@ import io
 import os
 import pathlib
 import shutil
-import struct
 import tempfile
 import time
 import zlib
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import requests
-import scipy.io
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
@@ -34,10 +32,6 @@ LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
 TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # what a disk fails with
-# Of a Matlab 5 file: bytes before its elements; the types of an element; the classes of arrays of numbers.
-MAT_HEADER, MAT_ARRAY, MAT_COMPRESSED, MAT_NUMBERS = 128, 14, 15, range(6, 16)
-MAT_NAMED = 128  # bytes of an element of two dimensions in which its name ends
-MAT_MOST_ELEMENTS = 1000  # the published files have some ten
 SCRATCH = "tfvamp-"  # what names of unfinished folders begin with
 LEFT_BEHIND = 7 * 86400  # seconds after which an unfinished folder is taken for one of a killed process
 
@@ -92,97 +86,13 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
     if total > largest:
-        raise _too_large(path, largest)
+        raise too_large(path, largest)
     return b"".join(parts)
 
 
-def _too_large(path: pathlib.Path, largest: int) -> DataError:
+def too_large(path: pathlib.Path, largest: int) -> DataError:
+    """The error for a file that holds more than so many bytes."""
     return DataError(f"{path} holds more than {largest / 2**20:g} MiB: it is not the published file")
-
-
-def read_mat(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str, np.ndarray]:
-    """Arrays of numbers of a Matlab 5 file.
-
-    Raises:
-      DataError: the file cannot be read, has not all keys, or holds something else under one.
-    """
-    try:
-        contents = inflated_mat(read_bytes(path), path, keys)
-        stored = scipy.io.loadmat(io.BytesIO(contents), variable_names=list(keys))
-    except DataError:
-        raise
-    except Exception as error:  # SciPy raises whatever the damaged bytes lead to
-        raise DataError(
-            f"{path} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {url}"
-        ) from error
-    for key in keys:
-        if key not in stored:
-            held = ", ".join(sorted(k for k in stored if not k.startswith("__"))) or "none"
-            raise DataError(f"{path} has no key {key!r} (of the expected keys it has: {held})")
-        if not isinstance(stored[key], np.ndarray) or stored[key].dtype.kind not in "uifb":
-            raise DataError(f"{path}: {key} must hold numbers; got dtype {np.asarray(stored[key]).dtype}")
-    return stored
-
-
-def inflated_mat(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) -> bytes:
-    """A Matlab 5 file of the numeric arrays of a file alone (those of `keys`, if any), unpacked.
-
-    SciPy believes what a file says of the size of cells, structures, texts, and compressed elements, and reads
-    whatever follows an array in its element.
-
-    Raises:
-      DataError: it is no such file, holds something else under one of the keys, or unpacks to more than 256 MiB.
-    """
-    order = {b"IM": "<", b"MI": ">"}.get(contents[126:128])
-    if order is None:
-        raise DataError(f"{path} cannot be read as a Matlab 5 file: its header is not that of one")
-    parts, total = [contents[:MAT_HEADER]], 0
-    for kind, element in _mat_elements(contents, order, path):
-        compressed = kind == MAT_COMPRESSED
-        head = zlib.decompressobj().decompress(element[8:], MAT_NAMED) if compressed else element[:MAT_NAMED]
-        name, array_class = _mat_array(bytes(head), order)
-        if keys and name not in keys:
-            continue
-        if array_class not in MAT_NUMBERS:
-            if name in keys:
-                raise DataError(
-                    f"{path}: {name} must hold numbers; got a Matlab array of class {array_class}"
-                )
-            continue
-        part = bytes(element)
-        if compressed:
-            part = zlib.decompressobj().decompress(element[8:], LARGEST_CONTENTS + 1)
-        total += len(part)
-        if total > LARGEST_CONTENTS:
-            raise _too_large(path, LARGEST_CONTENTS)
-        if struct.unpack_from(f"{order}I", part, 4)[0] + 8 != len(part):
-            raise DataError(f"{path} is damaged: the size that {name} states is not its own; fetch it again")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _mat_elements(contents: bytes, order: str, path: pathlib.Path) -> Iterator[tuple[int, memoryview]]:
-    """The type and the bytes, tag included, of each element of a Matlab 5 file."""
-    start = MAT_HEADER
-    for _ in range(MAT_MOST_ELEMENTS):
-        if start + 8 > len(contents):
-            return
-        kind, size = struct.unpack_from(f"{order}II", contents, start)
-        yield kind, memoryview(contents)[start : start + 8 + size]
-        start += 8 + size
-    raise DataError(f"{path} has more than {MAT_MOST_ELEMENTS} arrays: it is not the published file")
-
-
-def _mat_array(element: bytes, order: str) -> tuple[str, int]:
-    """Name and class of an array, from the tag, flags, dimensions and name that its element begins with."""
-    if len(element) < 56 or struct.unpack(f"{order}I", element[:4])[0] != MAT_ARRAY:
-        return "", 0
-    array_class = struct.unpack(f"{order}I", element[16:20])[0] & 0xFF
-    start = 32 + -(-struct.unpack(f"{order}I", element[28:32])[0] // 8) * 8
-    kind, size = struct.unpack(f"{order}II", element[start : start + 8].ljust(8, b"\0"))
-    if kind >> 16:  # a short name, with its length in the tag
-        return element[start + 4 : start + 4 + (kind >> 16)].decode("latin1"), array_class
-    return element[start + 8 : start + 8 + min(size, 63)].decode("latin1"), array_class
 
 
 def raw_dir(folder: str | os.PathLike | None) -> pathlib.Path | None:
@@ -395,11 +305,13 @@ def tfds_output(progress: bool):
     retries, get = downloader.MAX_RETRIES, requests.Session.get
     try:
         downloader.MAX_RETRIES = RETRIES
+        # TFDS makes its own sessions and takes no timeout; a checker knows no replaced methods.
         requests.Session.get = functools.partialmethod(get, timeout=TIMEOUT)  # type: ignore[method-assign,assignment]
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        downloader.MAX_RETRIES, requests.Session.get = retries, get  # type: ignore[method-assign]
+        downloader.MAX_RETRIES = retries
+        requests.Session.get = get  # type: ignore[method-assign]  # as above
 
 
 def _download_and_prepare(

@@ -27,12 +27,12 @@ class TravellingDistribution:
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
         """The tensors that make up the distribution."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     @classmethod
     def from_tensors(cls, *tensors) -> tfd.Distribution:
         """The distribution that such tensors make up."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def __len__(self):
         """The number of tensors: Keras asks a nested argument of a layer for its length."""

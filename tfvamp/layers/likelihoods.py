@@ -86,11 +86,11 @@ class LikelihoodLayer(DistributionLayer):
 
     def of_pixels(self, *raw: tf.Tensor) -> tfd.Distribution:
         """The distribution of pixels of any shape from one tensor of that shape for each head."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def of_images(self, *raw: tf.Tensor) -> tfd.Distribution:
         """The distribution of images from one tensor [..., H, W, C] for each head."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def call(self, raw):
         shape = tf.concat([tf.shape(raw)[:-1], self.event_shape], axis=0)

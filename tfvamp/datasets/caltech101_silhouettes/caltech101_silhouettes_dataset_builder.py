@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfvamp.datasets import sources
+from tfvamp.datasets import matlab, sources
 from tfvamp.errors import DataError
 
 SOURCE = sources.Source(
@@ -53,7 +53,7 @@ def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
       DataError: the file is no such `.mat`; names the key, and what was expected and found.
     """
     keys = tuple(f"{prefix}_{part}" for prefix in SPLITS.values() for part in ("data", "labels"))
-    stored = sources.read_mat(path, keys, SOURCE.url)
+    stored = matlab.read(path, keys, SOURCE.url)
     return {
         split: (_images(path, stored, f"{prefix}_data"), _labels(path, stored, prefix))
         for split, prefix in SPLITS.items()

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfvamp.datasets import safe_pickle, sources
+from tfvamp.datasets import matlab, safe_pickle, sources
 from tfvamp.datasets.splits import SPLIT_SEED
 from tfvamp.errors import DataError
 
@@ -74,7 +74,7 @@ def read_mat(path: pathlib.Path) -> np.ndarray:
     Raises:
       DataError: the file is no such `.mat`.
     """
-    stored = sources.read_mat(path, ("ff",), MAT.url)
+    stored = matlab.read(path, ("ff",), MAT.url)
     return _images(path, stored["ff"].T)
 
 

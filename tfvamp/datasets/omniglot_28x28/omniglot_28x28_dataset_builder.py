@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfvamp.datasets import sources
+from tfvamp.datasets import matlab, sources
 from tfvamp.datasets.splits import SPLIT_SEED
 from tfvamp.errors import DataError
 
@@ -57,7 +57,7 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       DataError: the file is no such `.mat`.
     """
-    stored = sources.read_mat(path, ("data", "testdata"), SOURCE.url)
+    stored = matlab.read(path, ("data", "testdata"), SOURCE.url)
     images, test = (_images(path, stored[key], key) for key in ("data", "testdata"))
     if len(images) <= NUM_VALIDATION:
         raise DataError(f"{path}: data must hold more than {NUM_VALIDATION} drawings; got {len(images)}")
