@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import pathlib
 
 import keras
 import numpy as np
@@ -12,6 +11,7 @@ from tensorflow_probability import distributions as tfd
 
 from tests import twins
 from tests.conftest import small_hvae, small_model, small_vae
+from tests.make_goldens import LIKELIHOODS, PATH, TWINS, case
 from tests.oracles import LinearGaussian, TwoLayers
 from tfvamp import evaluation, objectives, seeds
 from tfvamp.errors import UsageError
@@ -62,40 +62,14 @@ def test_parts_equal_the_numpy_twin(images):
         np.testing.assert_allclose(at.kl, expected[1], rtol=1e-4, atol=2e-5)
 
 
-def formula_filled(model) -> None:
-    """Weights by a formula of their place, the same everywhere, forever."""
-    for number, weight in enumerate(model.weights):
-        if weight is model.beta or weight.path.endswith(("total", "count")):
-            continue
-        index = np.arange(int(np.prod(weight.shape)), dtype=np.float64).reshape(weight.shape)
-        spread = 0.4 if index.ndim < 4 or weight.name == "pseudo_inputs" else 3.0 * index[..., 0].size ** -0.5
-        values = spread * np.sin(1.0 + 0.7 * number + 1.3 * index)
-        weight.assign(0.5 + values if weight.name in ("pseudo_inputs", "moving_variance") else values)
-
-
-TWINS = {
-    "vae": twins.VAETwin,
-    "hvae": twins.HVAETwin,
-    "convvae": twins.ConvVAETwin,
-    "convhvae": twins.ConvHVAETwin,
-    "pixelhvae": twins.PixelHVAETwin,
-}
-# The twins' numbers in float64, of the images and latents in the test below.
-with (pathlib.Path(__file__).parent / "goldens.json").open() as file:
+with PATH.open() as file:
     GOLDENS = json.load(file)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "logistic"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("name", TWINS)
-def test_each_log_density_equals_its_golden_and_its_twin(name, likelihood, images):
-    model = small_model(MODELS[name], likelihood=likelihood)
-    formula_filled(model)
-    index = np.arange(9).reshape(3, 3)
-    latents = [values.astype(np.float32) for values in (0.5 * np.cos(index), np.sin(2.0 * index))]
-    latents = latents[: len(model.latent_names)]
-    x = images[:3]
-    if likelihood == "logistic":
-        x = (np.floor(128 + 127.9 * np.sin(np.arange(90.0))).reshape(x.shape).astype(np.float32) + 0.5) / 256
+def test_each_log_density_equals_its_golden_and_its_twin(name, likelihood):
+    model, x, latents = case(name, likelihood)
     expected = TWINS[name](model).terms(x, *latents)
     posteriors, priors = [model.encoder(x)], [model.prior()]
     for level, above in zip(model.levels, latents[:-1], strict=True):
