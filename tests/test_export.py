@@ -415,10 +415,11 @@ def test_a_folder_that_is_no_saved_model_stays(tmp_path, overwrite):
         export.export(moved("mog"), tmp_path / "file" / "m")
 
 
-def test_onnx_equals_the_model_for_any_batch(tmp_path, images):
+@pytest.mark.parametrize("name", ["vamp", "convvae"])
+def test_onnx_equals_the_model_for_any_batch(name, tmp_path, images):
     import onnxruntime
 
-    model = moved("vamp")
+    model = moved(name)
     export.export(model, tmp_path / "m", onnx=True)
     sessions = {
         name: onnxruntime.InferenceSession(tmp_path / "m" / "assets.extra" / f"{name}.onnx")

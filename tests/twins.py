@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import scipy.special
 
@@ -125,21 +127,14 @@ class HVAETwin(VAETwin):
 
 
 def conv2d(x, kernel, stride=1):
-    """A convolution [B, H, W, C] with "same" padding: the smaller half of it above and at the left."""
-    padding, sizes = [(0, 0)], []
-    for size, extent in zip(x.shape[1:3], kernel.shape[:2], strict=True):
-        out = -(-size // stride)
-        total = max((out - 1) * stride + extent - size, 0)
-        padding.append((total // 2, total - total // 2))
-        sizes.append(out)
-    x = np.pad(x, [*padding, (0, 0)])
-    result = np.zeros((len(x), *sizes, kernel.shape[-1]))
-    for i in range(sizes[0]):
-        for j in range(sizes[1]):
-            window = x[
-                :, i * stride : i * stride + kernel.shape[0], j * stride : j * stride + kernel.shape[1]
-            ]
-            result[:, i, j] = np.tensordot(window, kernel, 3)
+    """A convolution [B, H, W, C]: tap t of k meets the pixel stride * i + t - k // 2 for the output i; zeros outside."""
+    places = [range(0, size, stride) for size in x.shape[1:3]]
+    result = np.zeros((len(x), *map(len, places), kernel.shape[-1]))
+    for (i, top), (j, left) in itertools.product(*map(enumerate, places)):
+        for tap in np.ndindex(*kernel.shape[:2]):
+            row, column = top + tap[0] - kernel.shape[0] // 2, left + tap[1] - kernel.shape[1] // 2
+            if 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
+                result[:, i, j] += x[:, row, column] @ kernel[tap]
     return result
 
 

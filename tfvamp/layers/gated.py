@@ -72,7 +72,11 @@ class GatedDense(_Gated):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class GatedConv2D(_Gated):
-    """The gated layer as a convolution with "same" padding.
+    """The gated layer as a convolution, padded as in the paper's code.
+
+    Height and width get kernel_size // 2 zeros before and (kernel_size - 1) // 2 after, whatever the stride: for
+    odd kernels what PyTorch calls padding=kernel_size // 2. TensorFlow's "SAME" depends on stride and size: a kernel
+    of 3 with stride 2 gets 0 before and 1 after an even size, and every weight meets another pixel.
 
     Args:
       filters: channels of the output.
@@ -80,6 +84,9 @@ class GatedConv2D(_Gated):
       strides: 2 halves height and width, rounding up.
 
     Call: images [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters].
+
+    >>> GatedConv2D(filters=4, kernel_size=3, strides=2)(tf.zeros([1, 28, 21, 1])).shape
+    TensorShape([1, 14, 11, 4])
     """
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs):
@@ -96,9 +103,12 @@ class GatedConv2D(_Gated):
 
     def call(self, inputs):
         kernel, bias = self.pair()
-        return _gate(tf.nn.conv2d(inputs, kernel, self.strides, "SAME") + bias)
+        around = [self.kernel_size // 2, (self.kernel_size - 1) // 2]
+        padding = [[0, 0], around, around, [0, 0]]
+        return _gate(tf.nn.conv2d(inputs, kernel, self.strides, padding) + bias)
 
     def compute_output_shape(self, input_shape):
+        # Padded, a size n is n + k - 1, in which a kernel of k has n places, each stride-th of them taken.
         height, width = (
             None if size is None else -(-size // self.strides) for size in (input_shape[1], input_shape[2])
         )
