@@ -11,7 +11,7 @@ from tests.conftest import small_hvae, small_model, small_vae
 from tfvamp import blocks, evaluation, seeds
 from tfvamp.errors import UsageError
 from tfvamp.layers import BernoulliLikelihood, DiscretizedLogisticLikelihood
-from tfvamp.models import HVAE, MODELS, PRIORS, VAE, ConvHVAE, PixelHVAE
+from tfvamp.models import HVAE, LIKELIHOODS, MODELS, PRIORS, VAE, ConvHVAE, ConvVAE, PixelHVAE
 from tfvamp.optimizers import NormalizedAdam
 
 TWO_LAYERS = (HVAE, ConvHVAE, PixelHVAE)
@@ -37,6 +37,26 @@ def test_parameter_counts(kind, size, prior, extra):
     model = kind(prior=prior)
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert trainable == size + extra
+
+
+@pytest.mark.parametrize(
+    "kind, size",
+    [(VAE, 1_352_848), (HVAE, 2_667_008), (ConvVAE, 948_150), (ConvHVAE, 2_210_926), (PixelHVAE, 1_385_884)],
+)
+def test_parameter_counts_of_grey_images(kind, size):
+    """A second head; PixelHVAE's have no bias, as in the paper's code."""
+    model = kind(prior="standard", likelihood="logistic-paper")
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == size
+
+
+@each_model
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_heads_have_a_bias_as_in_the_papers_code(kind, likelihood):
+    """All but those of PixelHVAE for grey images."""
+    decoder = small_model(kind, "standard", likelihood=likelihood).decoder
+    biased = kind is not PixelHVAE or likelihood.startswith("bernoulli")
+    for head in decoder.heads:
+        assert [weight.name for weight in head.weights] == ["kernel", "bias"][: 1 + biased]
 
 
 @each_model

@@ -198,4 +198,6 @@ class PixelHVAETwin(ConvHVAETwin):
                 moments["moving_variance"] + 1e-5
             )
             maps = np.maximum(maps * moments["gamma"] + moments["beta"], 0.0)
+        if "decoder/log_scale/kernel" in self.weights:  # the heads of grey images have no bias
+            return self.pixels_log_prob(x, lambda head: conv2d(maps, self.weights[f"{head}/kernel"]))
         return self.pixels_log_prob(x, lambda head: self.conv_head(head, maps))

@@ -144,6 +144,7 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
     """
 
     heads = ("pixels", "log_scale")
+    autoregressive_bias = False
 
     def __init__(self, event_shape, open_ends: bool = True, **kwargs):
         super().__init__(event_shape, **kwargs)

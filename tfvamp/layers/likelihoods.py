@@ -72,11 +72,15 @@ class LikelihoodLayer(DistributionLayer):
 
     Attributes:
       heads: the names of the output layers that a decoder has, one for each parameter of a pixel.
+      autoregressive_bias: whether the heads of an autoregressive decoder have a bias. It is a matter of the
+        likelihood because the paper's code decides it so: PixelHVAE's heads have one for binary images and none for
+        grey ones, while the heads of all other decoders have one.
 
     Call: raw [..., heads * H * W * C], head after head -> a distribution with event shape [H, W, C].
     """
 
     heads: ClassVar[tuple[str, ...]]
+    autoregressive_bias: ClassVar[bool] = True
 
     def __init__(self, event_shape, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})

@@ -90,7 +90,8 @@ class PixelDecoder(DecoderNetwork):
     """p(x | z1, z2): z1 and z2 to image-sized maps, and with x through eight masked convolutions.
 
     Tomczak and Welling (2018), appendix. Each 3x3 convolution of 64 features, the first with mask A, is
-    followed by batch normalisation and ReLU; a 1x1 convolution makes the raw output. A pixel sees the maps of
+    followed by batch normalisation and ReLU; a 1x1 convolution makes the raw output, with a bias if the likelihood
+    says so (`autoregressive_bias`: for binary images, not for grey ones). A pixel sees the maps of
     the latents all around it, and those around the pixels that it depends on, which are eight rows above it and
     eight columns to the left at most. The channels of a pixel are ordered. The paper's code masks the maps as if
     they were pixels, and takes the channels of a pixel as independent.
@@ -129,7 +130,8 @@ class PixelDecoder(DecoderNetwork):
             for index in range(1, NUM_LAYERS + 1)
         ]
         self.heads = [
-            MaskedConv2D(channels, 1, use_bias=True, name=head, **options) for head in likelihood.heads
+            MaskedConv2D(channels, 1, use_bias=likelihood.autoregressive_bias, name=head, **options)
+            for head in likelihood.heads
         ]
 
         self.compiled_draw = tf.function(self.draw, autograph=False, reduce_retracing=True)
@@ -166,17 +168,21 @@ class PixelDecoder(DecoderNetwork):
             _taps(convolution, normalization)
             for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True)
         ]
-        kernels = [tf.cast(head.masked_kernel()[0, 0], tf.float32) for head in self.heads]
-        biases = [
-            tf.cast(tf.cast(tf.convert_to_tensor(head.bias), self.compute_dtype), tf.float32)
-            for head in self.heads
-        ]
+        heads = [_head(head) for head in self.heads]
 
         def pixel(features: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
-            raw = [tf.matmul(features, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
+            raw = [tf.matmul(features, kernel) + bias for kernel, bias in heads]
             return self.likelihood.of_pixels(*raw).at_uniform(uniform)
 
         return _draw(layers, pixel, tf.cast(conditions, tf.float32), uniform)
+
+
+def _head(head: MaskedConv2D) -> tuple[tf.Tensor, tf.Tensor]:
+    """Kernel [F, C] and bias [C] of a 1x1 convolution, in float32; zeros for a bias that it does not have."""
+    kernel = tf.cast(head.masked_kernel()[0, 0], tf.float32)
+    if not head.use_bias:
+        return kernel, tf.zeros([head.filters])
+    return kernel, tf.cast(tf.cast(tf.convert_to_tensor(head.bias), head.compute_dtype), tf.float32)
 
 
 class _Taps(NamedTuple):
