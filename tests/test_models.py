@@ -380,3 +380,34 @@ def test_keras_files_give_the_model_back(kind, prior, tmp_path, images):
     assert len(copy.variables) == len(model.variables)  # the encoder is still shared
     if prior.startswith("vamp"):
         assert copy.prior.encoder is copy.encoder
+
+
+@each_model
+def test_only_this_version_of_the_networks_is_read(kind):
+    """A config without a version is of version 1."""
+    config = small_model(kind, "standard").get_config()
+    version = config["networks_version"]
+    assert version == kind.networks_version == (1 if kind in (VAE, HVAE) else 2)
+    assert kind.from_config(config).get_config() == config
+    without = {key: value for key, value in config.items() if key != "networks_version"}
+    for other in (1, 2, 3, None):
+        changed = without if other is None else {**config, "networks_version": other}
+        if (other or 1) == version:
+            assert kind.from_config(changed).get_config() == config
+            continue
+        text = (
+            f"^the file was made by version {other or 1} of the networks of {kind.__name__}, and this is version "
+            f"{version}, in which the same weights would compute something else: train again$"
+        )
+        with pytest.raises(ValueError, match=text):
+            kind.from_config(changed)
+
+
+def test_a_keras_file_of_other_networks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(ConvVAE, "networks_version", 1)
+    small_model(ConvVAE, "vamp").save(tmp_path / "model.keras")
+    monkeypatch.undo()
+    with pytest.raises(
+        ValueError, match="made by version 1 of the networks of ConvVAE, and this is version 2"
+    ):
+        keras.models.load_model(tmp_path / "model.keras")

@@ -89,8 +89,13 @@ class LatentVariableModel(keras.Model, abc.ABC):
       objective: "elbo" or "iwae"; `num_samples`, `num_importance_samples` (None: 5 for "iwae") and
         `doubly_reparameterized` as in `Objective`.
       seed: of the noise in training, with the optimiser's iteration.
+
+    Attributes:
+      networks_version: which version of the networks the class has; stored in run folders and `.keras` files. A class
+        gets the next number when the same weights would compute something else.
     """
 
+    networks_version: int = 1
     latent_names: tuple[str, ...] = ("z",)  # the top ones first
     features_per_pixel = 1  # of the decoder's widest layer
     faster_with_xla = True  # measured on CPUs: docs/performance.md
@@ -333,10 +338,22 @@ class LatentVariableModel(keras.Model, abc.ABC):
             raise TypeError(
                 f"a {type(self).__name__} with a prior of your own has no config: save its weights, and build it in code"
             )
-        return {**super().get_config(), "event_shape": self.event_shape, "seed": self.seed, **self.settings}
+        config = {
+            "networks_version": self.networks_version,
+            "event_shape": self.event_shape,
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **config, **self.settings}
 
     @classmethod
     def from_config(cls, config):
+        config = dict(config)
+        version = config.pop("networks_version", 1)  # files of tfvamp 0.1.0 name none
+        if version != cls.networks_version:
+            raise ValueError(
+                f"the file was made by version {version} of the networks of {cls.__name__}, and this is version "
+                f"{cls.networks_version}, in which the same weights would compute something else: train again"
+            )
         if config["prior"] == "vamp-data":  # its images come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
         return cls(**config)

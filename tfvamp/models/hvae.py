@@ -59,6 +59,8 @@ class HVAE(_TwoLayers):
 class ConvHVAE(_TwoLayers):
     """Two stochastic layers, the paper's gated convolutions; else as `HVAE`."""
 
+    # 2: convolutions are padded as in the paper's code
+    networks_version = 2
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, ConvJointDecoder
     features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False
 
@@ -70,6 +72,8 @@ class PixelHVAE(_TwoLayers):
     p(x | z1, z2) has no mean in closed form: wherever other models give means, it gives draws.
     """
 
+    # 2: convolutions are padded as in the paper's code; heads of grey images have no bias
+    networks_version = 2
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, PixelDecoder
     features_per_pixel, faster_with_xla = pixelcnn.FEATURES_PER_PIXEL, False
     couples_images, has_mean = True, False

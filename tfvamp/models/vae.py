@@ -41,5 +41,7 @@ class VAE(_OneLayer):
 class ConvVAE(_OneLayer):
     """One stochastic layer, the gated convolutions of the paper's convHVAE. Not a model of the paper; else as `VAE`."""
 
+    # 2: convolutions are padded as in the paper's code
+    networks_version = 2
     encoder_network, decoder_network = ConvEncoder, ConvDecoder
     features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False
