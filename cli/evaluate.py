@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import choices, options
+from tfvamp_cli import light, options, output
 
 
 @click.command("evaluate")
@@ -13,40 +13,43 @@ from tfvamp_cli import choices, options
     "--samples",
     type=int,
     metavar="S",
-    default=choices.EVALUATION_SAMPLES,
+    default=light.config.EVALUATION_SAMPLES,
     show_default=True,
-    help="Importance samples an image.",
+    help="Number of importance samples per image.",
 )
 @options.split
 @options.limit
 @options.seed
-@options.data_dir
-@options.raw_dir
+@options.of_data
+@options.device
 @click.pass_context
-def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
+def command(ctx, run, samples, split, limit, seed, dataset, data_dir, raw_dir, device):
     """Estimate the log-likelihood of a run by importance sampling.
 
     Writes evaluation.json and, image by image, log_likelihood.npz into the run folder
-    (evaluation-SPLIT.json and so on for another split than test).
+    (evaluation-SPLIT.json and so on for another split than test). Earlier evaluations stay
+    in its folder evaluations.
 
     \b
     Examples:
       tfvamp evaluate runs/first
       tfvamp evaluate runs/first --samples 500 --limit 100 --split validation
     """
-    from tfvamp import runs
-    from tfvamp.datasets.catalog import VERIFIED
-    from tfvamp.training import RunFolder
-    from tfvamp_cli import output
+    light.errors.check_choice("split", split, light.config.SPLITS)
+    from tfvamp import devices, runs
+    from tfvamp.catalog import VERIFIED
+    from tfvamp.files import shown
 
-    with output.counter(ctx, "evaluating") as (say, advance):
-        result = runs.evaluate(run, samples, split, limit, seed, data_dir, raw_dir, say, advance)
+    with output.counter(ctx, "evaluating") as (say, advance), devices.on(device):
+        opened = runs.Run(run)
+        result = runs.evaluate(opened, samples, split, limit, seed, dataset, data_dir, raw_dir, say, advance)
     ess = result["effective_sample_size"]
     monte_carlo = result["monte_carlo_error"]
     unknown = "" if monte_carlo is None else f", +- {monte_carlo:.3f} Monte Carlo"
     error = "" if result["standard_error"] is None else f" +- {result['standard_error']:.2f} over images"
+    epoch = "" if result["epoch"] is None else f", weights of epoch {result['epoch']}"
     output.table(
-        f"{run}: {result['dataset']}, {split}, {result['num_examples']} images, {samples} samples each",
+        f"{run}: {result['dataset']}, {split}, {result['num_examples']} images, {samples} samples each{epoch}",
         {
             "log-likelihood": f"{result['log_likelihood']:.3f} nats{error}{unknown}",
             "bits per dimension": f"{result['bits_per_dim']:.4f}",
@@ -56,8 +59,8 @@ def command(ctx, run, samples, split, limit, seed, data_dir, raw_dir):
             "data verified": VERIFIED[result["dataset_verified"]],
         },
     )
-    folder = RunFolder(run)
-    click.echo(f"wrote {folder.evaluation_file(split)} and {folder.log_likelihood_file(split)}")
+    files = (opened.folder.evaluation_file(split), opened.folder.log_likelihood_file(split))
+    click.echo(f"wrote {shown(files[0])} and {shown(files[1])}")
 
 
 def _by_layer(result) -> dict[str, str]:

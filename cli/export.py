@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
-import shlex
-
 import click
 
 from tfvamp_cli import options
@@ -17,7 +14,7 @@ from tfvamp_cli import options
 @click.option(
     "--onnx",
     is_flag=True,
-    help="Also write encode.onnx and, but for pixelhvae, decode.onnx into DIR/assets.extra.",
+    help="Also write encode.onnx and, except for pixelhvae, decode.onnx into DIR/assets.extra.",
 )
 def command(run, output, overwrite, onnx):
     """Write a run as a SavedModel, which needs TensorFlow alone.
@@ -31,12 +28,13 @@ def command(run, output, overwrite, onnx):
       tfvamp export runs/first --output export/tfvamp/1 --overwrite --onnx
     """
     from tfvamp import export
+    from tfvamp.files import expanded, shown
 
     document = export.export_run(run, output, overwrite, onnx)
-    extra = pathlib.Path(output) / "assets.extra"
+    extra = expanded(output) / "assets.extra"
     written = [name for name in ("encode.onnx", "decode.onnx") if onnx and (extra / name).is_file()]
     more = "".join(f", {name}" for name in written)
     click.echo(
-        f"wrote {output} ({', '.join(document['signatures'])}{more}). "
-        f"Next: saved_model_cli show --dir {shlex.quote(output)} --all"
+        f"wrote {shown(output)} ({', '.join(document['signatures'])}{more}). "
+        f"Next: saved_model_cli show --dir {shown(expanded(output))} --all"
     )

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import options
+from tfvamp_cli import options, output
 
 
 @click.command("info")
 @options.run
-def command(run):
+@click.pass_context
+def command(ctx, run):
     """Show what a run is and how far it got.
 
     \b
     Example:
       tfvamp info runs/first
     """
-    from tfvamp.datasets.catalog import VERIFIED
-    from tfvamp.training import RunFolder
-    from tfvamp_cli import output
+    from tfvamp import runs
+    from tfvamp.catalog import VERIFIED
 
-    folder = RunFolder.open(run)
-    document = folder.read_document()
-    config = folder.read_config()
-    history = folder.read_history()
-    mixture = "" if config.prior == "standard" else f", K = {config.components}"
+    opened = runs.Run(run)
+    document, config = opened.document, opened.config
+    history = opened.rows(output.say(ctx))
+    mixture = f", K = {config.components}" if config.mixture else ""
     objective = (
         config.objective if config.num_samples == 1 else f"{config.objective}, L = {config.num_samples}"
     )
@@ -33,25 +32,34 @@ def command(run):
         objective += f", S = {config.importance_samples}{gradient}"
     rows = {
         "data": config.dataset,
-        "data verified": VERIFIED[document["data"].get("verified")],
+        "data verified": VERIFIED[document.verified],
         "model": f"{config.model}, prior {config.prior}{mixture}, likelihood {config.likelihood}",
         "objective": objective,
         "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}, seed {config.seed}",
-        "command": document.get("command", "?"),
-        "versions": ", ".join(f"{name} {version}" for name, version in document.get("versions", {}).items()),
+        "command": document.command,
+        "versions": ", ".join(f"{name} {version}" for name, version in document.versions.items()),
     }
+    if not document.own:
+        rows["written by"] = "somebody else, or on another machine: the paths that it names are not followed"
     if history:
         best = max(history, key=lambda row: row["val_elbo"])
         minutes = sum(row["seconds"] for row in history) / 60.0
         rows["epochs"] = f"{len(history)} in {minutes:.1f} minutes"
         rows["best epoch"] = f"{best['epoch']}, validation ELBO {best['val_elbo']:.2f}"
     else:
-        rows["epochs"] = f"none. Next: tfvamp train --resume {run}"
-    result = folder.read_evaluation()
-    if result is not None:
-        rows["test log-likelihood"] = (
-            f"{result['log_likelihood']:.3f} nats ({result['num_samples']} samples, {result['num_examples']} images)"
-        )
-    else:
-        rows["test log-likelihood"] = f"not estimated. Next: tfvamp evaluate {run}"
-    output.table(str(run), rows)
+        rows["epochs"] = f"none. Next: tfvamp train --resume {opened}"
+    rows["test log-likelihood"] = _evaluated(opened)
+    output.table(str(opened), rows)
+
+
+def _evaluated(run) -> str:
+    """The newest evaluation, and whether it is of the weights that the run has now."""
+    result = run.evaluation()
+    if result is None:
+        return f"not estimated. Next: tfvamp evaluate {run}"
+    if not result["current"]:
+        epoch = result.get("epoch")
+        of = "of other weights" if epoch is None else f"of epoch {epoch}"
+        return f"{of}; trained on since: evaluate again with tfvamp evaluate {run}"
+    counts = f"{result['num_samples']} samples, {result['num_examples']} images"
+    return f"{result['log_likelihood']:.3f} nats ({counts})"

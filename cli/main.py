@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import signal
 import sys
 
 import click
 
-from tfvamp_cli import chatter
+from tfvamp_cli import chatter, light
 
 COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
@@ -22,9 +23,19 @@ COMMANDS = {
     "info": "Show what a run is and how far it got.",
     "doctor": "Show versions, devices and data folders.",
 }
-
-
 LONGEST_ERROR = 2000  # letters: a file may hold names of any length
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal ended a command.
+
+    Attributes:
+      number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
 
 
 class LazyGroup(click.Group):
@@ -38,6 +49,12 @@ class LazyGroup(click.Group):
             return None
         return importlib.import_module(f"tfvamp_cli.{name}").command
 
+    def resolve_command(self, ctx, args):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            name = light.files.printable(args[0])
+            ctx.fail(f"No such command {name!r}.{light.errors.hint(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -45,34 +62,55 @@ class LazyGroup(click.Group):
     def invoke(self, ctx):
         """Runs a command; what goes wrong becomes one line and an exit code."""
         debug = ctx.params["debug"]
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, _raise)
         try:
             with chatter.held_back(debug):
-                return super().invoke(ctx)
+                if "KERAS_BACKEND" in os.environ:
+                    light.backend.check_backend()
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
-            _fail(ctx, "interrupted", 1)
+        except KeyboardInterrupt as error:
+            _fail(ctx, "interrupted", 128 + getattr(error, "number", signal.SIGINT))
+        except BrokenPipeError:  # such as `| head`, which has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
         except Exception as error:
             if debug:
                 raise
-            exit_code = getattr(error, "exit_code", None)
-            if exit_code is None:
-                text = f"{type(error).__name__}: {str(error)[:300]}"
-                _fail(ctx, f"{text} (unexpected; tfvamp --debug shows the traceback)", 1)
-            else:
-                _fail(ctx, str(error), exit_code)
+            _fail(ctx, *_explained(error))
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """The line for an error, and the exit code."""
+    if (exit_code := getattr(error, "exit_code", None)) is not None:
+        return str(error), exit_code
+    if isinstance(error, ImportError):
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        known = "tfvamp" in text
+        more = "" if known else ": install tfvamp and TensorFlow again, or see tfvamp --debug"
+        return f"{text}{more}" if known else f"cannot import what tfvamp needs ({text[:300]}){more}", 1
+    if isinstance(error, MemoryError):
+        return "not enough memory: choose smaller settings", 1
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{light.files.shown(os.fsdecode(error.filename))}: {light.files.reason(error)}", 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}", 1
+    text = f"{type(error).__name__}: {str(error)[:300]}"
+    return f"{text} (unexpected; tfvamp --debug shows the traceback)", 1
 
 
 def _fail(ctx, text: str, exit_code: int):
-    from tfvamp.errors import printable  # not at the top: it is in a package that imports TensorFlow
-
-    click.echo(f"tfvamp: {printable(text)[:LONGEST_ERROR]}", err=True)
+    click.echo(f"tfvamp: {light.files.printable(text)[:LONGEST_ERROR]}", err=True)
     ctx.exit(exit_code)
 
 
-def _interrupt(*_):
-    raise KeyboardInterrupt
+def _raise(number, _):
+    raise Signalled(number)
 
 
 def _version(ctx, _, value):

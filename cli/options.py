@@ -1,26 +1,78 @@
-"""Options that several commands share."""
+"""Options: those of training, made from the fields of `TrainConfig`, and those that several commands share."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import click
 
-from tfvamp_cli import choices
+from tfvamp_cli import light
+
+
+def of_settings(names: Iterable[str] | None = None) -> Callable:
+    """A decorator that gives a command an option for each setting, or for those named."""
+    chosen = [(field, hint) for field, hint in light.config.fields() if names is None or field.name in names]
+
+    def decorate(command: Callable) -> Callable:
+        for field, hint in reversed(chosen):
+            command = _option(field, hint)(command)
+        return command
+
+    return decorate
+
+
+def given(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """The values that were typed, of all values of a command."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    return {name: value for name, value in values.items() if ctx.get_parameter_source(name) is typed}
+
+
+def _option(field: dataclasses.Field, hint: Any) -> Callable:
+    name, known = field.name.replace("_", "-"), field.metadata
+    types = light.config.allowed_types(hint)
+    default = known["unset"] if field.default is None else field.default
+    help = f"{known['help']}  [default: {default}]" if default not in (None, False) else known["help"]
+    if bool in types:
+        declared = f"--{name}/--no-{name}"
+        return click.option(declared, field.name, is_flag=True, default=field.default, help=help)
+    kind = next(one for one in types if one is not type(None))
+    return click.option(
+        f"--{name}", field.name, type=kind, default=field.default, metavar=known["metavar"], help=help
+    )
+
 
 run = click.argument("run", metavar="RUN")
 seed = click.option(
     "--seed",
-    type=click.IntRange(0, 2**31 - 1),
+    type=click.IntRange(0, light.config.LARGEST_SEED),
     default=0,
     show_default=True,
-    help="The same seed gives the same result.",
+    help="Random seed: the same seed gives the same result.",
 )
 split = click.option(
     "--split",
     metavar="NAME",
     default="test",
     show_default=True,
-    help=f"Split: {choices.listed(choices.SPLITS)}.",
+    help=f"Split: {light.config.listed(light.config.SPLITS)}.",
 )
-limit = click.option("--limit", type=int, metavar="N", help="At most N images, for a quick look.")
-data_dir = click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: the run's]")
-raw_dir = click.option("--raw-dir", metavar="DIR", help="Source files fetched by hand.  [default: the run's]")
+limit = click.option("--limit", type=int, metavar="N", help="Use at most N images, for a quick look.")
+dataset = click.option(
+    "--dataset",
+    metavar="NAME",
+    help="Where your own images are now: npz:FILE, folder:DIR or tfds:NAME.  [default: the run's]",
+)
+data_dir = click.option("--data-dir", metavar="DIR", help="Folder of prepared data.  [default: the run's]")
+raw_dir = click.option(
+    "--raw-dir", metavar="DIR", help="Folder with source files that you fetched.  [default: the run's]"
+)
+device = of_settings(["device"])
+
+
+def of_data(command: Callable) -> Callable:
+    """The options that say where the data of a run are now."""
+    for option in (raw_dir, data_dir, dataset):
+        command = option(command)
+    return command

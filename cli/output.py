@@ -7,6 +7,10 @@ import sys
 
 import click
 
+from tfvamp_cli import light
+
+LONGEST_CELL = 1000  # letters: a file may hold texts of any length
+
 
 def console(ctx):
     """A console for progress, or None with --quiet."""
@@ -14,7 +18,17 @@ def console(ctx):
         return None
     import rich.console
 
-    return rich.console.Console(file=sys.stderr)
+    class Console(rich.console.Console):
+        def on_broken_pipe(self):  # such as `2>&1 | head`: the work goes on in silence
+            self.quiet = True
+
+    return Console(file=sys.stderr)
+
+
+def say(ctx):
+    """A function that shows a line on the standard error stream, or nothing with --quiet."""
+    shown = console(ctx)
+    return lambda text: shown.print(text, markup=False, highlight=False, soft_wrap=True) if shown else None
 
 
 @contextlib.contextmanager
@@ -22,18 +36,23 @@ def counter(ctx, what: str):
     """A progress bar: gives the functions say(text) and advance(done, total)."""
     shown = console(ctx)
     if shown is None or not shown.is_terminal:
-        yield (lambda text: shown.print(text) if shown else None), (lambda done, total: None)
+        yield say(ctx), (lambda done, total: None)
         return
     import rich.progress
 
     with rich.progress.Progress(*rich.progress.Progress.get_default_columns(), console=shown) as bar:
         task = bar.add_task(what, total=None)
-        yield bar.console.print, (lambda done, total: bar.update(task, completed=done, total=total))
+        yield (
+            lambda text: bar.console.print(text, markup=False, highlight=False),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 def table(title: str, rows: dict[str, str]) -> None:
-    """A title and aligned lines on standard output."""
-    click.echo(title)
+    """A title and aligned lines on standard output, without control characters, long texts cut."""
+    click.echo(light.files.printable(title))
     width = max(map(len, rows))
     for name, text in rows.items():
-        click.echo(f"  {name:<{width}}  {text}")
+        shown = light.files.printable(text)
+        shown = shown if len(shown) <= LONGEST_CELL else f"{shown[:LONGEST_CELL]}..."
+        click.echo(f"  {light.files.printable(name):<{width}}  {shown}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import click
 
-from tfvamp_cli import options
+from tfvamp_cli import options, output
 
 
 @click.command("sample")
 @options.run
-@click.option("-n", "--number", type=int, default=64, show_default=True, help="How many images.")
+@click.option("-n", "--number", type=int, default=64, show_default=True, help="Number of images.")
 @options.seed
 @click.option(
     "--output",
+    "path",
     required=True,
     metavar="FILE",
     help="FILE.png, a grid; or FILE.npz, the array `images` [n, H, W, C].",
@@ -23,10 +22,12 @@ from tfvamp_cli import options
     "--component",
     type=int,
     metavar="K",
-    help="Generate from component K of the prior alone (from 0): what one pseudo-input stands for.",
+    help="Generate from component K of the prior alone, counted from 0.",
 )
 @click.option("--draw", is_flag=True, help="Draw the pixels instead of showing the means of p(x | z).")
-def command(run, number, seed, output, component, draw):
+@options.device
+@click.pass_context
+def command(ctx, run, number, seed, path, component, draw, device):
     """Generate images from a run.
 
     A component is drawn from the prior for each image, then a latent, then the image.
@@ -37,15 +38,18 @@ def command(run, number, seed, output, component, draw):
       tfvamp sample runs/first -n 16 --component 3 --output component3.png
       tfvamp sample runs/first -n 1000 --draw --output samples.npz
     """
-    path = pathlib.Path(output)
-    if path.suffix not in (".png", ".npz"):
-        raise click.UsageError(f"--output must end with .png or .npz; got {output}")
-    from tfvamp import plots, runs
-    from tfvamp.training.run_folder import replace_file
+    if not path.endswith((".png", ".npz")):
+        raise click.UsageError(f"--output must end with .png or .npz; got {path}")
+    from tfvamp import arrays, devices, plots, runs
+    from tfvamp.files import expanded, replace_file, shown
 
-    images = runs.load(run).sample(number, seed, component, draw).numpy()
-    if path.suffix == ".png":
-        replace_file(path, plots.bare_grid(images))
+    with devices.on(device):
+        model = runs.load(run)
+        if draw and not model.has_mean:
+            output.say(ctx)(f"--draw has no effect: {model.name} always draws the pixels")
+        images = model.sample(number, seed, component, draw).numpy()
+    if path.endswith(".png"):
+        replace_file(expanded(path), plots.bare_grid(images))
     else:
-        runs.save_npz(path, images=images)
-    click.echo(f"wrote {number} images to {path}")
+        arrays.write_npz(path, images=images)
+    click.echo(f"wrote {number} images to {shown(path)}")

@@ -2,146 +2,49 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import re
+import contextlib
+import dataclasses
 
 import click
-from click.core import ParameterSource
 
-from tfvamp_cli import chatter, choices
+from tfvamp_cli import chatter, light, options, output
 
-RESUMABLE = {"epochs", "data_dir", "raw_dir"}  # options that --resume takes
+RESUMABLE = {"resume", "restart", "epochs", "dataset", "data_dir", "raw_dir", "device"}  # go with --resume
+OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settings
 
 
 @click.command("train")
-@click.option(
-    "--dataset",
-    default=choices.DATASET,
-    show_default=True,
-    metavar="NAME",
-    help=f"Data set: {choices.listed(choices.DATASETS)} (caltech101 means the 28x28 silhouettes); or your own "
-    "images: npz:FILE, folder:DIR, tfds:NAME[/CONFIG][:IMAGE_KEY].",
-)
-@click.option(
-    "--image-size", metavar="HxW", help="Size that your own images are brought to; folder: needs it."
-)
-@click.option("--grayscale", is_flag=True, help="Make your own images grey.")
-@click.option(
-    "--binarize",
-    metavar="HOW",
-    help=f"Of your own images: {choices.listed(choices.BINARIZATIONS)}.  [default: none]",
-)
-@click.option(
-    "--model",
-    default=choices.MODEL,
-    show_default=True,
-    metavar="NAME",
-    help=f"Model: {choices.listed(choices.MODELS)}.",
-)
-@click.option(
-    "--prior",
-    default=choices.PRIOR,
-    show_default=True,
-    metavar="NAME",
-    help=f"Prior: {choices.listed(choices.PRIORS)}.",
-)
-@click.option(
-    "--components", type=int, metavar="K", help="Components of a mixture prior.  [default: the data set's]"
-)
-@click.option("--epochs", type=int, metavar="N", help=f"Most epochs.  [default: {choices.EPOCHS}]")
-@click.option(
-    "--batch-size",
-    type=int,
-    metavar="B",
-    default=choices.BATCH_SIZE,
-    show_default=True,
-    help="Images a step.",
-)
-@click.option(
-    "--learning-rate",
-    type=float,
-    metavar="R",
-    help="Of Adam on normalised gradients.  [default: the data set's]",
-)
-@click.option(
-    "--warmup",
-    type=int,
-    metavar="N",
-    default=choices.WARMUP,
-    show_default=True,
-    help="Epochs until the KL counts in full.",
-)
-@click.option(
-    "--patience",
-    type=int,
-    metavar="N",
-    default=choices.PATIENCE,
-    show_default=True,
-    help="Epochs without a better validation ELBO that are borne.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    metavar="N",
-    default=choices.SEED,
-    show_default=True,
-    help="Of weights, noise, data order and binarisation.",
-)
-@click.option(
-    "--likelihood",
-    metavar="NAME",
-    help=f"Likelihood: {choices.listed(choices.LIKELIHOODS)}, or paper: the form of the paper's code "
-    "that fits the data.  [default: the data set's]",
-)
-@click.option(
-    "--objective",
-    metavar="NAME",
-    default=choices.OBJECTIVE,
-    show_default=True,
-    help=f"Bound that is trained: {choices.listed(choices.OBJECTIVES)}.",
-)
-@click.option(
-    "--importance-samples",
-    type=int,
-    metavar="S",
-    help=f"Samples inside the logarithm, for iwae.  [default: {choices.IMPORTANCE_SAMPLES}]",
-)
-@click.option("--num-samples", type=int, metavar="L", help="Samples outside the logarithm.  [default: 1]")
-@click.option(
-    "--dreg", is_flag=True, help="The doubly reparameterised gradient, for iwae; not for pixelhvae."
-)
-@click.option(
-    "--pseudo-input-init",
-    metavar="NAME",
-    default=choices.PSEUDO_INPUT_INIT,
-    show_default=True,
-    help="Initial pseudo-inputs: normal noise, or training images.",
-)
+@options.of_settings()
 @click.option(
     "--preset",
     metavar="NAME",
-    help=f"Settings to start from: {choices.listed(choices.PRESETS)} (the published code's).",
+    help=f"Settings to start from: {light.config.listed(light.config.PRESETS)} (the published code's).",
 )
 @click.option(
-    "--jit/--no-jit", default=None, help="Compile with XLA, or do not.  [default: the faster for the model]"
+    "--config",
+    metavar="FILE.toml",
+    help="File with settings, such as --print-config writes; options that are typed override it.",
 )
-@click.option("--limit", type=int, metavar="N", help="At most N images of each split, for a quick look.")
+@click.option("--print-config", is_flag=True, help="Print the settings as TOML and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show parameters, memory and the time per epoch, measured over a few steps, and stop.",
+)
 @click.option("--run-dir", metavar="DIR", help="The run folder.  [default: runs/DATASET-MODEL-PRIOR-TIME]")
-@click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
 @click.option(
-    "--raw-dir",
-    metavar="DIR",
-    help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]",
+    "--overwrite", is_flag=True, help="Replace a run folder that exists, after the new run's first epoch."
 )
-@click.option("--overwrite", is_flag=True, help="Replace a run folder that exists.")
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with a stopped run; with it go only --epochs, --data-dir and --raw-dir.",
+    help="Go on with a stopped run; takes --epochs, --dataset, --data-dir, --raw-dir, --device and --restart alone.",
+)
+@click.option(
+    "--restart", is_flag=True, help="With --resume: start again from epoch 1 if no checkpoint can be read."
 )
 @click.pass_context
-def command(ctx, run_dir, overwrite, resume, preset, **settings):
+def command(ctx, preset, config, print_config, dry_run, run_dir, overwrite, resume, restart, **settings):
     """Train a model and its prior into a run folder.
 
     Training ends when the validation ELBO has not risen for --patience epochs; the best
@@ -153,39 +56,86 @@ def command(ctx, run_dir, overwrite, resume, preset, **settings):
       tfvamp train --dataset caltech101 --prior vamp
       tfvamp train --epochs 60 --warmup 20 --components 100 --run-dir runs/quick
       tfvamp train --resume runs/quick --epochs 120
+      tfvamp train --config study.toml --prior mog --dry-run
     """
-    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    if resume and (extra := given - RESUMABLE - {"resume"}):
-        raise click.UsageError(
-            f"--resume takes the run's own settings; leave out --{sorted(extra)[0].replace('_', '-')}"
-        )
-    from tfvamp import training
-    from tfvamp.config import TrainConfig
-    from tfvamp_cli.output import console
+    typed = options.given(ctx, ctx.params)
+    chosen = {name: value for name, value in settings.items() if name in typed}
+    if resume is not None:
+        if not resume:
+            raise click.UsageError("--resume must name a run folder")
+        if extra := set(typed) - RESUMABLE:
+            name = sorted(extra)[0].replace("_", "-")
+            raise click.UsageError(f"--resume takes the run's own settings; leave out --{name}")
+        _finish(ctx, lambda training, **how: training.resume(resume, **chosen, restart=restart, **how))
+        return
+    if restart:
+        raise click.UsageError("--restart goes with --resume RUN")
+    if config is not None:
+        stored = light.config.from_toml(config, OF_A_RUN)
+        of_a_run = {name: stored.pop(name) for name in OF_A_RUN if name in stored}
+        if not all(isinstance(value, str) for value in of_a_run.values()):
+            raise click.UsageError(f"{config}: run_dir and preset must be texts")
+        run_dir = of_a_run.get("run_dir") if run_dir is None else run_dir
+        if preset is None:
+            preset = of_a_run.get("preset")
+        else:  # what is typed overrides the file
+            light.errors.check_choice("preset", preset, light.config.PRESETS)
+            stored |= light.config.PRESETS[preset]
+        chosen = {**stored, **chosen}
+    # A preset overrides the defaults, what was chosen overrides the preset. Wrong settings end here, in no time.
+    wanted = light.config.TrainConfig.from_preset(preset, **chosen)
+    if print_config:
+        spec = light.config.CATALOG.get(wanted.dataset)
+        click.echo(wanted.to_toml(None if spec is None else wanted.resolve(spec)), nl=False)
+        return
+    given = wanted.to_dict()
+    if dry_run:
+        _dry_run(ctx, given)
+        return
+    _finish(ctx, lambda training, **how: training.train(_config(given), run_dir, overwrite, **how))
 
-    # A preset overrides this command's defaults, what is typed overrides the preset.
-    chosen = {name: value for name, value in settings.items() if name in given}
+
+def _config(settings: dict):
+    from tfvamp.config import TrainConfig
+
+    return TrainConfig(**settings)
+
+
+def _dry_run(ctx, settings: dict) -> None:
+    from tfvamp import training
+    from tfvamp.training.dry_run import described
+
+    measured = training.dry_run(_config(settings), output.console(ctx))
+    resolved = dataclasses.asdict(measured["config"])
+    rows = {name.replace("_", "-"): str(value) for name, value in resolved.items() if value is not None}
+    output.table("settings", rows)
+    output.table("this machine", described(measured))
+
+
+def _finish(ctx, work) -> None:
+    """Trains, keeps TensorFlow's messages in the run folder, says what to do next."""
+    from tfvamp import training
+    from tfvamp.errors import RunError
+    from tfvamp.files import shown
+
+    started: list = []  # the folder that is trained into
     try:
-        if resume:
-            run_dir = resume
-            outcome = training.resume(resume, **chosen, console=console(ctx))
-        else:
-            config = TrainConfig.from_preset(preset, **chosen)
-            if run_dir is None:
-                time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-                name = re.sub(r"[^\w.-]+", "-", config.dataset.rstrip("/").rsplit("/", 1)[-1])
-                run_dir = os.path.join("runs", f"{name}-{config.model}-{config.prior}-{time}")
-            outcome = training.train(config, run_dir, overwrite, console(ctx))
+        outcome = work(training, console=output.console(ctx), on_start=started.append)
     finally:
-        if run_dir is not None and os.path.isfile(os.path.join(run_dir, "config.json")):
-            chatter.keep(training.RunFolder(run_dir).log_file)
+        if started:
+            with contextlib.suppress(RunError):  # a link that leads out of the folder
+                chatter.keep(started[-1].log_file)
+    run = shown(outcome.run_dir)
     if outcome.interrupted:
-        click.echo(
-            f"stopped: {outcome.epochs} whole epochs are saved. Go on with: tfvamp train --resume {run_dir}",
-            err=True,
-        )
-        ctx.exit(1)
+        if outcome.old_run_kept:
+            text = "no epoch was finished: the run that was to be replaced is kept"
+        elif outcome.epochs:
+            text = f"{outcome.epochs} whole epochs are saved. Go on with: tfvamp train --resume {run}"
+        else:
+            text = f"no epoch was finished. Go on with: tfvamp train --resume {run}"
+        click.echo(f"stopped: {text}", err=True)
+        ctx.exit(128 + outcome.signal)
     click.echo(
         f"{outcome.epochs} epochs, best {outcome.best_epoch} (validation ELBO {outcome.best_elbo:.2f}), "
-        f"in {run_dir}. Next: tfvamp evaluate {run_dir}"
+        f"in {run}. Next: tfvamp evaluate {run}"
     )

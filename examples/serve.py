@@ -9,6 +9,8 @@ versions (DIR/1, DIR/2), of which the highest is served. See examples/README.md.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import concurrent.futures
 import json
 import math
 import pathlib
@@ -20,9 +22,15 @@ import numpy as np
 import tensorflow as tf
 import uvicorn
 from fastapi.responses import FileResponse, JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PAGE = pathlib.Path(__file__).with_name("explore.html")
-MAX_BODY = 32 * 2**20  # bytes
+MAX_BODY = 8 * 2**20  # bytes
+MAX_DRAWS = 200_000  # latents of a request for log-likelihoods: images times samples
+WORKERS = 2  # requests that are computed at a time
+MAX_WAITING = 32  # requests that may wait for a worker
+MAX_CONNECTIONS = 256  # below the number of files that a process may open
+PATIENCE = 15.0  # seconds in which a client must send its request
 
 
 class Refused(Exception):
@@ -39,15 +47,16 @@ class Model:
     Args:
       folder: a SavedModel, or a folder of numbered ones.
       max_images: the largest `n` of a request, below the model's own limit.
+      max_draws: the largest number of images times samples of a request for log-likelihoods.
     """
 
-    def __init__(self, folder: pathlib.Path, max_images: int = 1024):
+    def __init__(self, folder: pathlib.Path, max_images: int = 1024, max_draws: int = MAX_DRAWS):
         self.folder, self.version = newest_version(folder)
         self.loaded = tf.saved_model.load(str(self.folder))
         self.signatures = {
             name: signature for name, signature in self.loaded.signatures.items() if not name.startswith("__")
         }
-        self.max_images = max_images
+        self.max_images, self.max_draws = max_images, max_draws
 
     def specs(self, name: str) -> dict[str, tf.TensorSpec]:
         """The arguments of a signature by name."""
@@ -90,6 +99,18 @@ class Model:
                 400, f"{name} has no input {sorted(unknown)[0]!r}: it has {', '.join(specs) or 'none'}"
             )
         tensors = {key: tensor(key, given[key], spec) for key, spec in specs.items()}
+        images = max(
+            (tensors[key].shape[0] for key in specs if specs[key].shape.rank and specs[key].shape[0] is None),
+            default=1,
+        )
+        if images > self.max_images:
+            raise Refused(400, f"at most {self.max_images} rows are taken at a time; got {images}")
+        if "num_samples" in tensors and images * int(tensors["num_samples"]) > self.max_draws:
+            raise Refused(
+                400,
+                f"images times num_samples must be at most {self.max_draws}; got {images} times "
+                f"{int(tensors['num_samples'])}",
+            )
         if "n" in tensors and not 1 <= int(tensors["n"]) <= self.max_images:
             raise Refused(400, f"n must lie between 1 and {self.max_images}; got {int(tensors['n'])}")
         try:
@@ -101,7 +122,7 @@ class Model:
             )
             raise Refused(400, text[:300]) from error
         except tf.errors.ResourceExhaustedError as error:
-            raise Refused(400, "there is not memory enough for this request: ask for less") from error
+            raise Refused(400, "not enough memory for this request: ask for less") from error
 
     def metadata(self) -> dict[str, Any]:
         """What each signature takes and gives."""
@@ -123,7 +144,7 @@ def newest_version(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     ]
     if not versions:
         raise SystemExit(
-            f"{folder} is no SavedModel and holds none: write one with tfvamp export RUN --output DIR"
+            f"{folder} is not a SavedModel and contains none: write one with tfvamp export RUN --output DIR"
         )
     newest = max(versions, key=lambda path: int(path.name))
     return newest, newest.name
@@ -156,7 +177,8 @@ def tensor(name: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
     if array.dtype.kind not in "if":
         raise Refused(400, f"{name} must be an array of numbers with rows of one length")
     if spec.dtype.is_integer:
-        if array.dtype.kind != "i" or np.abs(array).max(initial=0) > spec.dtype.max:
+        low, high = spec.dtype.min, spec.dtype.max
+        if array.dtype.kind != "i" or array.min(initial=0) < low or array.max(initial=0) > high:
             raise Refused(400, f"{name} must be {spec.dtype.name}")
     elif not np.isfinite(array).all():
         raise Refused(400, f"{name} must be finite")
@@ -184,20 +206,31 @@ def build_app(model: Model, name: str = "tfvamp", max_body: int = MAX_BODY) -> f
             what = asked if version is None else f"{asked}, version {version}"
             raise Refused(404, f"there is no model {what}: {name}, version {model.version}, is served")
 
-    async def read(request: fastapi.Request) -> Any:
+    workers = concurrent.futures.ThreadPoolExecutor(WORKERS, "predict")
+    places = asyncio.Semaphore(WORKERS + MAX_WAITING)
+
+    async def read(request: fastapi.Request) -> bytes:
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_body:
-                raise Refused(413, f"the body must have at most {max_body} bytes")
         try:
-            return json.loads(bytes(body), parse_constant=lambda text: math.nan)
+            async with asyncio.timeout(PATIENCE):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > max_body:
+                        raise Refused(413, f"the body must have at most {max_body} bytes")
+        except TimeoutError:
+            raise Refused(408, f"the body must be sent within {PATIENCE:g} seconds") from None
+        return bytes(body)
+
+    def answer(body: bytes) -> JSONResponse:
+        try:
+            parsed = json.loads(body, parse_constant=lambda text: math.nan)
         except (ValueError, RecursionError):
             raise Refused(400, "the body is not valid JSON") from None
+        return JSONResponse(model.predict(parsed))
 
     @app.get("/v1/models/{asked}")
     @app.get("/v1/models/{asked}/versions/{version}")
-    def status(asked: str, version: str | None = None):
+    async def status(asked: str, version: str | None = None):
         check(asked, version)
         state = {
             "version": model.version,
@@ -208,7 +241,7 @@ def build_app(model: Model, name: str = "tfvamp", max_body: int = MAX_BODY) -> f
 
     @app.get("/v1/models/{asked}/metadata")
     @app.get("/v1/models/{asked}/versions/{version}/metadata")
-    def metadata(asked: str, version: str | None = None):
+    async def metadata(asked: str, version: str | None = None):
         check(asked, version)
         return {"model_spec": version_spec, "metadata": {"signature_def": model.metadata()}}
 
@@ -217,13 +250,41 @@ def build_app(model: Model, name: str = "tfvamp", max_body: int = MAX_BODY) -> f
     async def predict(request: fastapi.Request, asked: str, version: str | None = None):
         check(asked, version)
         body = await read(request)
-        return JSONResponse(await fastapi.concurrency.run_in_threadpool(model.predict, body))
+        if places.locked():
+            raise Refused(503, "too many requests are waiting: try again later")
+        async with places:
+            # On threads of its own, so that a long computation never holds up the other addresses.
+            return await asyncio.get_running_loop().run_in_executor(workers, answer, body)
 
     @app.get("/")
-    def page():
+    async def page():
         return FileResponse(PAGE, media_type="text/html")
 
     return app
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP of uvicorn, which drops clients that send no request in time, and those beyond a number."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._drop_unless_asked_after(None)
+
+    def on_response_complete(self):
+        super().on_response_complete()
+        self._drop_unless_asked_after(self.cycle)
+
+    def _drop_unless_asked_after(self, cycle):
+        """Drops the client unless the header of a request after `cycle` has come in time."""
+
+        def check():
+            if self.cycle is cycle:
+                self.transport.abort()
+
+        self.loop.call_later(PATIENCE, check)
 
 
 def main():
@@ -235,10 +296,20 @@ def main():
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=8501)
     parser.add_argument("--max-images", type=int, default=1024, help="largest n of a request")
+    parser.add_argument(
+        "--max-draws", type=int, default=MAX_DRAWS, help="largest number of images times samples of a request"
+    )
     options = parser.parse_args()
-    app = build_app(Model(options.folder, options.max_images), options.name)
+    app = build_app(Model(options.folder, options.max_images, options.max_draws), options.name)
     print(f"explore the model at http://{options.host}:{options.port}/", flush=True)
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    uvicorn.run(
+        app,
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        http=PatientProtocol,
+        limit_concurrency=MAX_CONNECTIONS,
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The key that signs run folders, of the tests alone; processes that they start inherit it.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tfvamp-tests-")
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import tensorflow as tf
 
 import tfvamp
 from tfvamp.config import TrainConfig
+from tfvamp.networks import conv, pixelcnn
 
 # The published source files, where a checkout has them beside it or a variable says where.
 REAL_RAW_DIR = pathlib.Path(
@@ -34,14 +39,22 @@ def real_raw_dir() -> pathlib.Path:
 
 
 @pytest.fixture
+def eager():
+    """TensorFlow functions run op by op: on small models faster than being compiled for a few steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
 def images() -> np.ndarray:
     """Eight binary images [8, 6, 5, 1]."""
     return np.random.default_rng(0).integers(0, 2, (8, 6, 5, 1)).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config(data_dir) -> TrainConfig:
-    """A run of seconds."""
+    """A run of seconds, of two steps per epoch."""
     return TrainConfig(
         dataset="mnist5k",
         components=7,
@@ -50,10 +63,26 @@ def small_config(data_dir) -> TrainConfig:
         epochs=3,
         warmup=2,
         batch_size=30,
-        limit=100,
+        limit=60,
         jit=False,
         data_dir=data_dir,
     )
+
+
+@pytest.fixture(scope="session")
+def trained(small_config, tmp_path_factory) -> pathlib.Path:
+    """The run folder of `small_config`, trained once; not to be changed."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    tf.config.run_functions_eagerly(True)
+    tfvamp.train(small_config, path)
+    tf.config.run_functions_eagerly(False)
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> pathlib.Path:
+    """A copy of the trained run, to be changed, resumed and damaged."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def small_model(kind: type, prior: str = "vamp", event_shape=(6, 5, 1), **kwargs):
@@ -65,7 +94,7 @@ def small_model(kind: type, prior: str = "vamp", event_shape=(6, 5, 1), **kwargs
         latent_dims=3,
         hidden_units=8,
         prior=prior,
-        num_components=5,
+        components=5,
         pseudo_inputs=pseudo_inputs,
         **kwargs,
     )
@@ -77,3 +106,22 @@ def small_vae(prior: str = "vamp", **kwargs) -> tfvamp.models.VAE:
 
 def small_hvae(prior: str = "vamp", **kwargs) -> tfvamp.models.HVAE:
     return small_model(tfvamp.models.HVAE, prior, **kwargs)
+
+
+def shallow_networks(setattr) -> None:
+    """Convolutional networks made from here on have fewer layers and filters, but each kind of layer.
+
+    For tests of what does not depend on how many there are; the real depths are seen to by test_conv.py,
+    test_pixelcnn.py, the twins and the counts of weights.
+    """
+    setattr(conv, "ENCODER", ((8, 7, 1), (8, 3, 2), (6, 3, 2)))
+    setattr(conv, "JOINT_ENCODER", ((8, 3, 1), (8, 3, 2), (6, 3, 2)))
+    setattr(conv, "DECODER", ((8, 3, 1),) * 2)
+    setattr(pixelcnn, "FILTERS", 8)
+    setattr(pixelcnn, "NUM_LAYERS", 3)
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """As `shallow_networks`, in one test."""
+    shallow_networks(monkeypatch.setattr)

@@ -1,4 +1,5 @@
-"""Source files with flipped, cut and repeated bytes: each must be read or refused in one line, in bounded memory.
+"""Source files and run folders with flipped, cut and repeated bytes: each is read or refused in one line, in bounded
+memory.
 
 python -m tests.fuzz --rounds 200                    on made files
 python -m tests.fuzz --rounds 200 --raw-dir DIR      on the published ones
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import gzip
 import io
 import pathlib
@@ -22,18 +24,25 @@ from unittest import mock
 import click
 import numpy as np
 import scipy.io
+import tensorflow as tf
 from PIL import Image
 
+import tfvamp
 from tests import made
-from tfvamp.datasets import image_store, matlab, own, sources
+from tfvamp.config import TrainConfig
+from tfvamp.datasets import image_folder, image_store, matlab, own, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder as caltech
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
 from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder as histopathology
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
 from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder as omniglot
+from tfvamp.datasets.splits import SPLITS
 from tfvamp.datasets.static_mnist import static_mnist_dataset_builder as static_mnist
 from tfvamp.errors import TfvampError
+from tfvamp.optimizers import NormalizedAdam
+from tfvamp.runs import Run, building, weights
+from tfvamp.training import checkpoints
 
 MEMORY = 2**30  # bytes that reading one file may add to what the process holds
 SECONDS = 60  # after which the process ends; the largest published file takes some ten
@@ -59,9 +68,70 @@ READERS: dict[str, tuple[str, Callable]] = {
         ),
     ),
     "npz": ("own.npz", lambda path: own.from_arrays("npz", own.read_npz(path), None)),
-    "png": ("own.png", lambda path: image_store.decode(path, (8, 8), grayscale=False)),
-    "jpeg": ("own.jpg", lambda path: image_store.decode(path, (8, 8), grayscale=False)),
+    "png": ("own.png", lambda path: image_folder.decode(path, (8, 8), grayscale=False)),
+    "store_index": ("index.json", lambda path: image_store.opened(path.parent)),
+    "store_pixels": ("pixels.npy", lambda path: image_store.opened(path.parent)),
+    "jpeg": ("own.jpg", lambda path: image_folder.decode(path, (8, 8), grayscale=False)),
+    "run_config": ("run/config.json", lambda path: _read_run(path.parent)),
+    "run_history": ("run/history.csv", lambda path: Run(path.parent).rows()),
+    "run_evaluation": ("run/evaluation.json", lambda path: Run(path.parent).evaluation()),
+    "run_arrays": ("run/evaluations/000001/log_likelihood.npz", lambda path: _read_arrays(path.parents[2])),
+    "run_weights": ("run/best/model.weights.h5", lambda path: _read_weights(path)),
+    "run_checkpoint": ("run/checkpoints/epoch-000002.npz", lambda path: _read_checkpoint(path)),
 }
+
+
+def _read_run(folder: pathlib.Path) -> None:
+    run = Run(folder)
+    assert run.stored_weights.epoch and len(run.rows()) == 2 and run.evaluation()
+
+
+def _read_arrays(folder: pathlib.Path) -> None:
+    assert len(Run(folder).evaluated_arrays()["log_likelihood"])
+
+
+@functools.cache
+def _model(folder: pathlib.Path):
+    """The model of the made run, compiled: only its files are damaged."""
+    config = Run(folder).config
+    model = building.model_of(config, (6, 5, 1))
+    model.compile(optimizer=NormalizedAdam(1e-3))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _read_weights(path: pathlib.Path) -> None:
+    model = _model(path.parents[1])
+    stored = weights.read(path, [tuple(weight.shape) for weight in model.weights])
+    weights.load(model, stored, path)
+
+
+def _read_checkpoint(path: pathlib.Path) -> None:
+    """As if it were alone: damage is an error then, not a reason to go back to the one before."""
+    for other in path.parent.glob("epoch-000001.npz"):
+        other.unlink()
+    shapes = [tuple(one.shape) for one in checkpoints.variables(_model(path.parents[1]))]
+    checkpoint = checkpoints.newest(path.parent, shapes, 2**20, lambda text: None)
+    assert checkpoint is not None and checkpoint.epoch == 2
+
+
+def _make_run(folder: pathlib.Path) -> None:
+    """A run of two epochs on tiny images, evaluated, in the folder `run`."""
+    images = np.random.default_rng(0).integers(0, 2, (30, 6, 5)).astype(np.uint8)
+    np.savez(folder / "x.npz", x=images)
+    config = TrainConfig(
+        dataset=f"npz:{folder}/x.npz",
+        components=3,
+        hidden_units=4,
+        latent_dims=2,
+        epochs=2,
+        warmup=1,
+        jit=False,
+    )
+    tf.config.run_functions_eagerly(True)
+    tfvamp.train(config, folder / "run")
+    tfvamp.evaluate(folder / "run", 3)
+    tf.config.run_functions_eagerly(False)
 
 
 def source(name: str, folder: pathlib.Path, raw_dir: pathlib.Path | None) -> pathlib.Path | None:
@@ -77,6 +147,11 @@ def source(name: str, folder: pathlib.Path, raw_dir: pathlib.Path | None) -> pat
         exif[0x0112], exif[0x011A] = 3, 72.0  # turned, with a resolution
         pixels = rng.integers(0, 256, (20, 30, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / file, exif=exif)
+    elif name.startswith("run_"):
+        _make_run(folder)
+    elif name.startswith("store_"):
+        images = [(split, rng.integers(0, 256, (6, 5, 1)).astype(np.uint8)) for split in SPLITS]
+        image_store.write(folder, images, 3, (6, 5, 1), "pictures", ["a.png (OSError)"])
     elif name == "frey_faces_matlab":
         faces = rng.integers(0, 256, (560, 410)).astype(np.uint8)
         scipy.io.savemat(folder / file, {"ff": faces}, do_compression=True)
@@ -96,10 +171,10 @@ def opened(path: pathlib.Path) -> tuple[bytes, Callable[[bytes], bytes]]:
 
     And how that becomes a file again.
     """
-    contents = sources.read_bytes(path)
+    contents = path.read_bytes() if "run" in path.parts else sources.read_bytes(path)
     if path.suffix == ".mat":
         return matlab.inflated(contents, path), bytes
-    if path.suffix == ".npz":
+    if path.name == "own.npz":
         with zipfile.ZipFile(path) as archive:
             return archive.read("x.npy"), _zipped
     return contents, _with_checksums if path.suffix == ".png" else bytes
@@ -153,7 +228,7 @@ def fuzz(name: str, rounds: int, raw_dir: pathlib.Path | None = None, seed: int 
         if path is None:
             return outcomes
         contents, (inside, packed) = path.read_bytes(), opened(path)
-        victim = pathlib.Path(scratch) / path.name
+        victim = path if raw_dir is None else pathlib.Path(scratch) / path.name
         for number in range(rounds):  # in turn as published, and inside
             victim.write_bytes(packed(damaged(inside, rng)) if number % 2 else damaged(contents, rng))
             before = watched_memory()
@@ -172,7 +247,7 @@ def fuzz(name: str, rounds: int, raw_dir: pathlib.Path | None = None, seed: int 
 
 
 def watched_memory() -> int:
-    """The bytes that this process holds, from which `peak` begins anew."""
+    """The bytes that this process holds, from which `peak` begins again."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     return peak()
 

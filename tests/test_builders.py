@@ -11,7 +11,6 @@ import pickle
 import shutil
 import socket
 import tarfile
-import tempfile
 import unittest
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from tests import made
 from tests.tiny_pictures import TinyPictures
-from tfvamp import datasets, describe
+from tfvamp import datasets, describe, files
 from tfvamp.datasets import sources
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
@@ -320,47 +319,73 @@ def test_another_process_prepares_the_same(ready, raw, tmp_path, monkeypatch):
             datasets.load("frey_faces", tmp_path, raw / "frey_faces")
 
 
-@pytest.mark.parametrize("fails_at", [1, 2])
-def test_preparing_anew_is_interrupted(fails_at, raw, tmp_path, monkeypatch):
-    """Before the old data are moved, or between that and the new ones' taking their place: never half of anything."""
+def other_test_images(folder: pathlib.Path) -> None:
+    """Another source file of static_mnist, with three test images."""
+    text = "\n".join([" ".join(["1"] * 784)] * 3).encode()
+    (folder / "binarized_mnist_test.amat.gz").write_bytes(gzip.compress(text))
+
+
+@pytest.mark.parametrize(
+    "exchanged, fails_at, then", [(True, 1, 5), (True, 2, 3), (False, 1, 5), (False, 2, 5), (False, 3, 3)]
+)
+def test_preparing_again_is_interrupted(exchanged, fails_at, then, raw, tmp_path, monkeypatch):
+    """At each step in which new data take the place of the old: there is always one of the two, whole.
+
+    The steps are the exchange and what follows; or three renames where the disk cannot exchange folders.
+    """
     folder = shutil.copytree(raw / "static_mnist", tmp_path / "raw")
     before = datasets.load("static_mnist", tmp_path / "data", folder)
-    text = "\n".join([" ".join(["1"] * 784)] * 3).encode()
-    (folder / "binarized_mnist_test.amat.gz").write_bytes(gzip.compress(text))
-    replace, calls = os.replace, []
+    other_test_images(folder)
+    place = tmp_path / "data" / "static_mnist"
+    rename, exchange, calls = os.rename, files._exchange, []
 
-    def interrupted(source, target):
-        if "static_mnist" in pathlib.Path(target).parts[-2:] or pathlib.Path(target).name == "old":
-            calls.append(target)
-            if len(calls) == fails_at:
-                raise KeyboardInterrupt
-        replace(source, target)
+    def count():
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        datasets.load("static_mnist", tmp_path / "data", folder)
-    monkeypatch.setattr(os, "replace", replace)
-    if fails_at == 1:
-        again = datasets.load("static_mnist", tmp_path / "data")
+    def counted(source, target):
+        if place in (pathlib.Path(source).parent, pathlib.Path(target).parent):
+            count()
+        rename(source, target)
+
+    def exchanges(one, other):
+        if not exchanged:
+            return False
+        count()
+        done = exchange(one, other)
+        count()
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_exchange", exchanges)
+        patched.setattr(os, "rename", counted)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.load("static_mnist", tmp_path / "data", folder)
+    again = datasets.load("static_mnist", tmp_path / "data", prepare="missing")
+    assert again.test.num_examples == then
+    if then == 5:
         np.testing.assert_array_equal(again.test.pixels, before.test.pixels)
     assert datasets.load("static_mnist", tmp_path / "data", folder).test.num_examples == 3
-    assert [path.name for path in (tmp_path / "data" / "static_mnist").iterdir()] == ["1.0.0"]
+    assert os.listdir(place) == ["1.0.0"]
 
 
-def test_preparing_anew_where_nothing_can_be_written(raw, tmp_path, monkeypatch):
+def test_preparing_again_where_nothing_can_be_written(raw, tmp_path, monkeypatch):
     folder = shutil.copytree(raw / "static_mnist", tmp_path / "raw")
     datasets.load("static_mnist", tmp_path / "data", folder)
-    text = "\n".join([" ".join(["1"] * 784)] * 3).encode()
-    (folder / "binarized_mnist_test.amat.gz").write_bytes(gzip.compress(text))
+    other_test_images(folder)
 
-    def refused(**_):
+    def refused(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refused)
-    with pytest.raises(
-        DataError, match=r"cannot prepare static_mnist .*Permission denied.*another --data-dir"
-    ):
-        datasets.load("static_mnist", tmp_path / "data", folder)
+    for step in ("scratch_folder", "put_folder"):
+        with monkeypatch.context() as patched:
+            patched.setattr(files, step, refused)
+            with pytest.raises(
+                DataError, match=r"cannot prepare static_mnist .*Permission denied.*another --data-dir"
+            ):
+                datasets.load("static_mnist", tmp_path / "data", folder)
+    assert datasets.load("static_mnist", tmp_path / "data").test.num_examples == 5
 
 
 def test_a_server_that_does_not_answer(tmp_path, monkeypatch):

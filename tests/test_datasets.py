@@ -51,7 +51,7 @@ def test_other_source_files_are_unverified_and_recorded(raw, tmp_path):
     assert not again.verified and again.checksums == data.checksums
 
 
-def test_changed_source_files_are_prepared_anew(raw, tmp_path):
+def test_changed_source_files_are_prepared_again(raw, tmp_path):
     before = datasets.load("caltech101", tmp_path / "data", raw)
     scipy.io.savemat(raw / NAME, made.caltech(seed=1, counts=(13, 5, 6)))
     after = datasets.load("caltech101", tmp_path / "data", raw)
@@ -188,7 +188,7 @@ def test_preparing_is_said(raw, tmp_path):
     assert len(said) == 1 and said[0].startswith("preparing caltech101_silhouettes in ")
     scipy.io.savemat(raw / NAME, made.caltech(seed=1))
     datasets.load("caltech101", tmp_path / "data", raw, say=said.append)
-    assert len(said) == 2 and f"anew: {NAME} in {raw} differs from what it was made of" in said[1]
+    assert len(said) == 2 and f"again: {NAME} in {raw} differs from what it was made from" in said[1]
 
 
 def test_mnist5k_from_a_raw_folder(tmp_path):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tfvamp.datasets.catalog import CATALOG
+from tfvamp.catalog import CATALOG
 from tfvamp_cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -56,60 +56,59 @@ def test_the_two_commands_of_the_readme_are_those_of_ci():
     )
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_readme_run(tmp_path, data_dir):
-    quick = ["--limit", "120", "--epochs", "2", "--warmup", "1", "--data-dir", data_dir]
-    for program, *arguments in commands(ROOT / "README.md"):
-        if {"caltech101", "frey_faces", "--resume"} & set(arguments):
-            continue
-        more = quick if arguments[0] == "train" else []
-        result = subprocess.run(
-            [sys.executable, "-m", "tfvamp_cli.main", *arguments, *more],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, (program, arguments, result.stderr)
-    assert (tmp_path / "samples.png").is_file() and (tmp_path / "z.npz").is_file()
-    assert len(list((tmp_path / "runs" / "first" / "figures").glob("*.png"))) == 6
+# Runs each text of a list as a program of its own, in the process that all share; prints how each ended.
+IN_TURN = """
+import contextlib, io, json, sys, traceback
+endings = []
+for code in json.load(sys.stdin):
+    written, error = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(written):
+            exec(compile(code, "program", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        error = f"exit code {end.code}" if end.code else None
+    except BaseException:
+        error = traceback.format_exc()
+    endings.append([error, written.getvalue()])
+print()
+print(json.dumps(endings))
+"""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_python_of_the_readme_runs(number, tmp_path, data_dir):
-    code = blocks(ROOT / "README.md", "python")[number]
-    code = code.replace("epochs=20, warmup=10", "epochs=2, warmup=1, limit=120")
+def in_turn(programs: list[str], folder: pathlib.Path, **environment: str) -> list[list[str]]:
+    """The error of each program, None without one, and what it printed; TensorFlow is imported once."""
     result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"TFDS_DATA_DIR": data_dir},
+        [sys.executable, "-c", IN_TURN],
+        input=json.dumps(programs),
+        cwd=folder,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-
-
-KERAS_PAGE = ROOT / "docs" / "keras.md"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(blocks(KERAS_PAGE, "python"))))
-def test_the_python_of_the_keras_page_runs(number, tmp_path):
-    code = blocks(KERAS_PAGE, "python")[number]
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-
-
-def test_the_python_of_the_page_on_data_sets_runs():
-    (code,) = blocks(ROOT / "docs" / "datasets.md", "python")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.strip() == "(12, 10, 1) logistic"
+    endings = json.loads(result.stdout.splitlines()[-1])
+    for ending in endings:
+        if ending[0]:
+            ending[0] += result.stderr[-2000:]
+    return endings
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prior", ["standard", "vamp"])
-def test_the_keras_example_runs(prior, tmp_path, data_dir):
+def test_the_commands_of_the_readme_run(tmp_path, data_dir):
+    quick = ["--limit", "120", "--epochs", "2", "--warmup", "1", "--data-dir", data_dir]
+    lines = [
+        [*arguments, *(quick if arguments[0] == "train" else [])]
+        for _, *arguments in commands(ROOT / "README.md")
+        if not {"caltech101", "frey_faces", "--resume"} & set(arguments)
+    ]
+    programs = [f"from tfvamp_cli.main import main\nmain({arguments!r})" for arguments in lines]
+    for arguments, (error, _) in zip(lines, in_turn(programs, tmp_path), strict=True):
+        assert error is None, (arguments, error)
+    assert (tmp_path / "samples.png").is_file() and (tmp_path / "z.npz").is_file()
+    assert len(list((tmp_path / "runs" / "first" / "figures").glob("*.png"))) == 6
+
+
+def example(prior: str) -> str:
     quick = [
         "--limit",
         "100",
@@ -122,18 +121,53 @@ def test_the_keras_example_runs(prior, tmp_path, data_dir):
         "--latent-dims",
         "4",
     ]
-    result = subprocess.run(
-        [sys.executable, ROOT / "examples" / "keras_vae.py", "--prior", prior, *quick, "--save", "vae.keras"],
-        cwd=tmp_path,
-        env=os.environ | {"TFDS_DATA_DIR": data_dir},
-        capture_output=True,
-        text=True,
+    path = str(ROOT / "examples" / "keras_vae.py")
+    arguments = [path, "--prior", prior, *quick, "--save", f"{prior}.keras"]
+    return f"import runpy, sys\nsys.argv = {arguments!r}\nrunpy.run_path({path!r}, run_name='__main__')"
+
+
+KERAS_PAGE, DATA_PAGE = ROOT / "docs" / "keras.md", ROOT / "docs" / "datasets.md"
+PROGRAMS = {
+    **{
+        f"README {number}": code.replace("epochs=20, warmup=10", "epochs=2, warmup=1, limit=120").replace(
+            "num_samples=100", "num_samples=5"
+        )
+        for number, code in enumerate(blocks(ROOT / "README.md", "python"))
+    },
+    **{f"keras {number}": code for number, code in enumerate(blocks(KERAS_PAGE, "python"))},
+    "datasets": "\n".join(blocks(DATA_PAGE, "python")),
+    **{f"example {prior}": example(prior) for prior in ("standard", "vamp")},
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory, data_dir):
+    """All Python of the pages and the example, run: the folder, and how each ended."""
+    folder = tmp_path_factory.mktemp("programs")
+    return folder, dict(
+        zip(PROGRAMS, in_turn([*PROGRAMS.values()], folder, TFDS_DATA_DIR=data_dir), strict=True)
     )
-    assert result.returncode == 0, result.stderr[-2000:]
-    outcome = json.loads(result.stdout.splitlines()[-1])
-    # 784 pixels at log 2 each are -543: summed, not averaged, and better than a coin.
-    assert outcome["prior"] == prior and -543.0 < outcome["test_elbo"] < -100.0
-    assert (tmp_path / "vae.keras").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("programs")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_python_of_the_pages_and_the_example_run(programs, name):
+    folder, endings = programs
+    error, written = endings[name]
+    assert error is None, error
+    if name == "datasets":
+        assert written.strip() == "(12, 10, 1) logistic"
+    if name.startswith("example"):
+        prior, outcome = name.split()[1], json.loads(written.splitlines()[-1])
+        # 784 pixels at log 2 each are -543: summed, not averaged, and better than a coin.
+        assert outcome["prior"] == prior and -543.0 < outcome["test_elbo"] < -100.0
+        assert (folder / f"{prior}.keras").is_file()
+
+
+def test_the_programs_of_the_pages_are_all_there():
+    assert len(blocks(ROOT / "README.md", "python")) == 2 and len(blocks(DATA_PAGE, "python")) == 1
+    assert len(blocks(KERAS_PAGE, "python")) >= 4
 
 
 def test_nothing_speaks_of_a_machine():

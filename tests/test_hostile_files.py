@@ -1,9 +1,16 @@
 """Small files that would take much memory or time: refused before they do."""
 
+import contextlib
 import gzip
 import io
+import json
+import os
+import pathlib
+import shutil
 import struct
+import sys
 import tarfile
+import tempfile
 import tracemalloc
 import zipfile
 import zlib
@@ -11,16 +18,19 @@ import zlib
 import numpy as np
 import pytest
 import scipy.io
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from tests import made
-from tfvamp import datasets
-from tfvamp.datasets import matlab, own
+from tests.tiny_pictures import TinyPictures
+from tfvamp import arrays, datasets, describe
+from tfvamp.datasets import builders, matlab
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder as histopathology
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
 from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder as omniglot
 from tfvamp.datasets.static_mnist import static_mnist_dataset_builder as static_mnist
-from tfvamp.errors import DataError
+from tfvamp.errors import DataError, UsageError
 
 
 def gzip_bomb(path):
@@ -182,7 +192,7 @@ def test_a_header_that_promises_terabytes(tmp_path):
 @pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
 def test_arrays_compressed_to_almost_nothing(how, tmp_path, monkeypatch):
     """bzip2 and lzma, which NumPy does not write, unpack without a bound; deflated zeros shrink a thousandfold."""
-    monkeypatch.setattr(own, "ALWAYS_READ", 2**20)
+    monkeypatch.setattr(arrays, "ALWAYS_READ", 2**20)
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((2**16, 32, 32), np.uint8))
     with zipfile.ZipFile(tmp_path / "a.npz", "w", how) as archive:
@@ -198,7 +208,7 @@ def test_arrays_compressed_to_almost_nothing(how, tmp_path, monkeypatch):
 
 
 def test_a_stated_compressed_size_is_not_believed(tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "ALWAYS_READ", 2**10)
+    monkeypatch.setattr(arrays, "ALWAYS_READ", 2**10)
     path = tmp_path / "a.npz"
     np.savez_compressed(path, x=np.zeros((1000, 32, 32), np.uint8))
     real = zipfile.ZipFile.infolist
@@ -227,5 +237,175 @@ def test_a_stated_compressed_size_is_not_believed(tmp_path, monkeypatch):
 def test_damaged_headers_of_arrays(header, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", b"\x93NUMPY" + header + b"12")
-    with pytest.raises(DataError, match="damaged header|must have shape"):
+    with pytest.raises(DataError, match="damaged header|must hold an array"):
         datasets.load(f"npz:{tmp_path / 'a.npz'}")
+
+
+# Prepared data that somebody else made
+
+
+@pytest.fixture
+def prepared(tmp_path) -> pathlib.Path:
+    """A data folder with prepared data of caltech101 and of TFDS's tiny pictures."""
+    raw = made.make("caltech101", tmp_path / "raw")
+    datasets.load("caltech101", tmp_path / "data", raw)
+    datasets.load(f"tfds:{TinyPictures.name}", tmp_path / "data")
+    return tmp_path / "data"
+
+
+class NoFeatures(tfds.core.GeneratorBasedBuilder):
+    """A data set whose code does not say what it holds: TFDS would ask a file beside the data."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self)
+
+    def _split_generators(self, dl_manager):
+        return {}
+
+    def _generate_examples(self):
+        yield from ()
+
+
+def test_no_module_that_prepared_data_name_is_imported(prepared, tmp_path, monkeypatch):
+    """TFDS imports what features.json names where it makes a builder from files."""
+    mark = tmp_path / "mark"
+    (tmp_path / "evil_features.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tiny = prepared / TinyPictures.name / "1.0.0"
+    for place in (tiny, prepared / "caltech101_silhouettes" / "1.0.0"):
+        path = place / "features.json"
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "pythonClassName": "evil_features.Image"})
+        )
+    for place in ("evil/1.0.0", "evil/config/1.0.0", "mnist/3.0.1", f"{NoFeatures.name}/1.0.0"):
+        shutil.copytree(tiny, prepared / place)
+        path = prepared / place / "dataset_info.json"
+        path.write_text(path.read_text().replace(TinyPictures.name, place.split("/")[0]))
+    for name, text in {
+        "evil": "TFDS knows no data set 'evil'",
+        "Evil": "TFDS knows no data set 'Evil'",
+        "evil/config": "TFDS knows no data set 'evil/config'",
+        "evil/1.0.0": "TFDS knows no data set 'evil/1.0.0'",
+        "huggingface:evil": "TFDS knows no data set 'huggingface'",
+        "evil/evil:evil": "TFDS knows no data set 'evil/evil'",
+        f"{TinyPictures.name}/1.0.0": "tiny_pictures of TFDS has no configurations",
+        "mnist/3.0.1": "mnist of TFDS has no configurations",
+        "cifar10_corrupted/3.0.1": "cifar10_corrupted of TFDS has no configuration '3.0.1'",
+    }.items():
+        with pytest.raises(UsageError, match=text):
+            datasets.load(f"tfds:{name}", prepared)
+    with pytest.raises(DataError, match="the code of its data set does not say what it holds"):
+        datasets.load(f"tfds:{NoFeatures.name}", prepared)
+    for prepare in ("replace", "never"):
+        assert datasets.load("caltech101", prepared, prepare=prepare).train.num_examples == 12
+        if prepare == "replace":  # features.json belongs to what is kept
+            assert datasets.load(f"tfds:{TinyPictures.name}", prepared).train.num_examples == 18
+    for spec in datasets.CATALOG.values():
+        describe.is_prepared(spec, prepared)
+    assert not mark.exists() and "evil_features" not in sys.modules
+    with contextlib.suppress(Exception):
+        tfds.builder("evil", data_dir=str(prepared))
+    assert mark.exists()  # what all this is against
+
+
+def test_names_and_configurations_of_tfds(tmp_path):
+    assert builders.registered("TinyPictures", tmp_path).name == TinyPictures.name
+    builder = builders.registered("cifar10_corrupted/fog_1", tmp_path)
+    assert builder.builder_config.name == "fog_1"
+    with pytest.raises(
+        UsageError, match=r"has no configuration 'fog'\. Did you mean 'fog_\d'\? .* \(95 in all\)"
+    ):
+        builders.registered("cifar10_corrupted/fog", tmp_path)
+
+
+def test_opening_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for spec in datasets.CATALOG.values():
+        assert not describe.is_prepared(spec, tmp_path / "data")
+    assert not os.listdir(tmp_path / "temporary") and not (tmp_path / "data").exists()
+
+
+def edited(path: pathlib.Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def elsewhere(path: pathlib.Path) -> None:
+    """Data that are read from a pipe in another folder."""
+    os.mkfifo(path.parents[1] / "pipe-00000-of-00001")
+    splits = json.loads(path.read_text())["splits"]
+    edited(path, splits=[{**split, "filepathTemplate": "../pipe-{SHARD_X_OF_Y}"} for split in splits])
+
+
+def bomb(path: pathlib.Path) -> None:
+    """Pictures that are small files and would be large in memory."""
+    picture = tf.io.encode_png(np.zeros((4000, 4000, 1), np.uint8)).numpy()
+    feature = {
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[1])),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for _ in range(12):
+            writer.write(example)
+
+
+def instead(path: pathlib.Path, make) -> None:
+    path.unlink()
+    make(path)
+
+
+TRAIN = "caltech101_silhouettes-train.tfrecord-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    "file, damage, text",
+    [
+        ("dataset_info.json", lambda path: edited(path, version="2.0.0"), r"damaged \(AssertionError\)"),
+        ("dataset_info.json", lambda path: edited(path, splits=[]), "damaged"),
+        ("dataset_info.json", lambda path: edited(path, splits=[{"name": "train"}]), "damaged"),
+        ("dataset_info.json", lambda path: edited(path, fileFormat="parquet"), "damaged"),
+        ("dataset_info.json", lambda path: edited(path, fileFormat="no such"), "damaged"),
+        ("dataset_info.json", elsewhere, r"damaged \(ValueError\)"),
+        ("dataset_info.json", lambda path: path.write_text("[" * 100_000), "damaged"),
+        ("dataset_info.json", lambda path: path.write_bytes(b"\xff\xfe"), "damaged"),
+        ("dataset_info.json", lambda path: instead(path, os.mkfifo), "is not a regular file"),
+        (
+            "dataset_info.json",
+            lambda path: instead(path, lambda p: p.symlink_to("/dev/zero")),
+            "is not a regular",
+        ),
+        (
+            "dataset_info.json",
+            lambda path: os.truncate(path, 2**40),
+            "dataset_info.json has more than 16.0 MiB",
+        ),
+        ("metadata.json", lambda path: path.write_text("[" * 100_000), "damaged"),
+        ("metadata.json", lambda path: path.write_text('{"sources": 3}'), "damaged"),
+        ("metadata.json", lambda path: path.write_text('{"sources": {"a": "\\u001b[31m"}}'), "damaged"),
+        ("metadata.json", lambda path: path.write_text('{"sources": {"a": ["b"]}}'), "damaged"),
+        (TRAIN, lambda path: instead(path, os.mkfifo), "is not a regular file"),
+        (TRAIN, lambda path: path.write_bytes(path.read_bytes()[:0]), "damaged"),
+        (TRAIN, bomb, r"damaged \(InvalidArgumentError\)"),
+    ],
+)
+def test_prepared_data_that_are_damaged_on_purpose(file, damage, text, prepared):
+    damage(prepared / "caltech101_silhouettes" / "1.0.0" / file)
+    with pytest.raises(DataError, match=text) as error:
+        datasets.load("caltech101", prepared, prepare="never")
+    assert str(error.value).isprintable() and str(prepared) in str(error.value)
+
+
+def test_a_split_that_does_not_fit_into_memory(prepared):
+    path = prepared / "caltech101_silhouettes" / "1.0.0" / "dataset_info.json"
+    splits = json.loads(path.read_text())["splits"]
+    for split in splits:
+        split["shardLengths"] = [str(10**12)]
+    edited(path, splits=splits)
+    with pytest.raises(UsageError, match=r"caltech101 \(train\) would need 2,852.2 TiB of memory"):
+        datasets.load("caltech101", prepared)
+    with pytest.raises(DataError, match="damaged"):
+        datasets.load("caltech101", prepared, limit=100)  # which it has not
+    assert datasets.load("caltech101", prepared, limit=3).train.num_examples == 3

@@ -1,12 +1,18 @@
-"""One's own images: .npz files, folders, TFDS sets, arrays."""
+"""Your own images: .npz files, folders, TFDS sets, arrays."""
 
+import contextlib
 import dataclasses
 import errno
+import fcntl
+import io
 import json
 import mmap
 import os
+import pathlib
 import shutil
+import socket
 import struct
+import subprocess
 import time
 
 import numpy as np
@@ -18,9 +24,9 @@ from tensorflow_datasets.core.download import downloader
 
 import tfvamp
 from tests.tiny_pictures import TinyPictures
-from tfvamp import datasets, runs, training
+from tfvamp import datasets, files, memory, runs, training
 from tfvamp.config import TrainConfig
-from tfvamp.datasets import image_store, pipeline
+from tfvamp.datasets import image_folder, image_store, pipeline
 from tfvamp.errors import DataError, UsageError
 
 
@@ -202,7 +208,7 @@ def test_pictures_of_sixteen_bits_and_turned_ones(tmp_path):
         np.testing.assert_array_equal(data.test.pixels[0, :, :, 0], (ramp // 257)[::-1, ::-1])
 
 
-def test_a_changed_picture_of_the_same_size_is_read_anew(tmp_path):
+def test_a_changed_picture_of_the_same_size_is_read_again(tmp_path):
     root = tmp_path / "a"
     root.mkdir()
     for grey in (10, 200):
@@ -239,22 +245,28 @@ def test_names_that_are_no_text(folder, tmp_path):
 
 
 def test_two_processes_keep_the_same_images(folder, tmp_path, monkeypatch):
-    """The slower one takes what the faster one has made; what a killed one left goes after a week."""
-    real = image_store._write
+    """The slower one takes what the faster one has made; what a killed one left goes, what is in use stays."""
+    real = image_store.write
 
     def slow(made, *args):
         real(made, *args)
-        monkeypatch.setattr(image_store, "_write", real)
+        monkeypatch.setattr(image_store, "write", real)
         datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
 
-    monkeypatch.setattr(image_store, "_write", slow)
+    monkeypatch.setattr(image_store, "write", slow)
     root = tmp_path / "data" / "tfvamp_images"
-    for name, age in (("tfvamp-old", 700_000), ("tfvamp-new", 10)):
-        (root / name).mkdir(parents=True)
-        os.utime(root / name, (time.time() - age,) * 2)
+    for name, age in (("left", 10), ("used", 700_000), ("new", 0)):
+        (root / f"{files.SCRATCH}{name}").mkdir(parents=True)
+        os.utime(root / f"{files.SCRATCH}{name}", (time.time() - age,) * 2)
+    monkeypatch.setattr(files, "JUST_MADE", 5)
+    used = os.open(root / f"{files.SCRATCH}used", os.O_RDONLY)
+    fcntl.flock(used, fcntl.LOCK_EX)
     data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    os.close(used)
     assert data.train.num_examples == 24
-    assert len(list(root.iterdir())) == 2 and (root / "tfvamp-new").is_dir()
+    stores = [path.name for path in root.iterdir() if not path.name.startswith(files.SCRATCH)]
+    assert len(stores) == 1
+    assert sorted(os.listdir(root)) == sorted([*stores, f"{files.SCRATCH}used", f"{files.SCRATCH}new"])
 
 
 def test_broken_files_are_named_and_left_out(folder, tmp_path):
@@ -284,6 +296,126 @@ def test_a_picture_whose_turning_makes_no_sense_is_broken(folder, tmp_path):
     assert again == said[1:]
 
 
+def test_sizes_beyond_the_disk(folder, tmp_path, monkeypatch):
+    """Refused with what they would need, before anything is written; what is taken is said."""
+    said = []
+    used = {"say": said.append, "image_size": "8x9"}
+    datasets.load(f"folder:{folder}", tmp_path / "data", **used)
+    assert said[0].startswith(f"reading 30 images of {folder} into ") and said[0].endswith(" (6.3 KiB)")
+    datasets.load(f"tfds:{TinyPictures.name}", tmp_path / "data", **used)
+    assert said[2].startswith(f"reading 40 images of {TinyPictures.name} into ")
+    stores = sorted((tmp_path / "data" / "tfvamp_images").iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(2**30, 2**30, 10**6))
+    for name, needed in ((f"folder:{folder}", "8.4"), (f"tfds:{TinyPictures.name}", "3.7")):
+        with pytest.raises(
+            DataError,
+            match=rf"images of .* at 9999x9999 would need {needed} GiB in .*tfvamp_images, where 976.6 KiB are free",
+        ):
+            datasets.load(name, tmp_path / "data", say=said.append, image_size="9999x9999")
+    assert len(said) == 3 and sorted((tmp_path / "data" / "tfvamp_images").iterdir()) == stores
+    with pytest.raises(DataError, match="choose a smaller --image-size or another --data-dir"):
+        datasets.load(f"folder:{folder}", tmp_path / "a" / "b", image_size="9999x9999")
+    assert not (tmp_path / "a").exists()
+
+
+def test_arrays_beyond_the_memory(folder, tmp_path, monkeypatch):
+    name = save(tmp_path / "a.npz", x=bytes_of(40))
+    small, large = datasets.load(name), datasets.load(f"folder:{folder}", tmp_path, image_size="8x8")
+    monkeypatch.setattr(memory, "available", lambda: 4 * small.train.pixels.size)
+    small.train.array()
+    with pytest.raises(
+        UsageError, match=r"folder:pictures \(train\) as an array would need 18.0 KiB of memory"
+    ):
+        large.train.array()
+    save(tmp_path / "a.npz", x=bytes_of(300))
+    with pytest.raises(
+        UsageError, match="a.npz would need .* of memory; this machine has 3.8 KiB: put the images in"
+    ):
+        datasets.load(name)
+
+
+def nested(folder: pathlib.Path, depth: int) -> pathlib.Path:
+    """A folder in a folder in a folder; none of the usual functions makes, or removes, a thousand of them."""
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=place)
+        inner = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    Image.new("L", (8, 8)).save(folder.with_name("one.png"))
+    source = os.open(folder.parent, os.O_RDONLY)
+    os.rename("one.png", "one.png", src_dir_fd=source, dst_dir_fd=place)
+    os.close(source)
+    os.close(place)
+    return folder
+
+
+def remove_nested(folder: pathlib.Path) -> None:
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_pictures_1800_folders_deep(folder, tmp_path):
+    try:
+        data = datasets.load(f"folder:{nested(folder, 1800)}", tmp_path / "data", image_size="8x8")
+        assert sum(data.spec.sizes) == 31
+        nested(folder / "b", 2100)  # beyond what a path may be long
+        with pytest.raises(DataError, match=r"cannot read all folders in .*pictures \(File name too long\)"):
+            datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    finally:
+        remove_nested(folder)
+
+
+def test_files_that_are_none(folder, tmp_path):
+    """Pipes, devices, sockets and links into nothing, named as pictures."""
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "nothing.png").symlink_to(folder / "nowhere")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    (folder / "folder.png").mkdir()
+    (folder / "up").symlink_to(folder)
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(folder):
+        server.bind("socket.png")
+    data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    assert sum(data.spec.sizes) == 30
+    with pytest.raises(DataError, match="not a regular file"):  # made one after it was found
+        image_folder.decode(folder / "pipe.png", (8, 8), grayscale=False)
+
+
+@pytest.mark.parametrize("when", ["found", "listed", "read"])
+def test_a_folder_that_vanishes_meanwhile(when, folder, tmp_path, monkeypatch):
+    def gone(real):
+        def first(*args):
+            shutil.rmtree(folder, ignore_errors=True)
+            return real(*args)
+
+        return first
+
+    owner, name = {
+        "found": (os, "scandir"),
+        "listed": (image_store, "listing"),
+        "read": (image_folder, "decode"),
+    }[when]
+    with monkeypatch.context() as patched, pytest.raises(DataError) as error:
+        if when == "found":
+            real = os.scandir
+
+            def scandir(place):
+                patched.undo()
+                shutil.rmtree(folder)
+                return real(place)
+
+            patched.setattr(os, "scandir", scandir)
+        else:
+            patched.setattr(owner, name, gone(getattr(owner, name)))
+        datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+    text = {
+        "found": f"cannot read all folders in {folder} (No such file or directory)",
+        "listed": f"cannot read {folder} (No such file or directory): did it change in the meantime?",
+        "read": f"{folder}: more than one file in ten is broken, ",
+    }[when]
+    assert str(error.value).startswith(text) and "\n" not in str(error.value)
+
+
 def test_a_full_disk(folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -295,9 +427,9 @@ def test_a_full_disk(folder, tmp_path, monkeypatch):
 
 
 def test_an_image_too_large_is_broken(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_store, "LARGEST_IMAGE", 1200)  # 40 x 30
+    monkeypatch.setattr(image_folder, "LARGEST_IMAGE", 1200)  # 40 x 30
     said = []
-    monkeypatch.setattr(image_store, "MOST_BROKEN", 0.5)
+    monkeypatch.setattr(image_folder, "MOST_BROKEN", 0.5)
     data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
     assert sum(data.spec.sizes) == 21 and "9 of 30 files are broken" in said[1]
 
@@ -316,7 +448,7 @@ def test_an_image_too_large_is_broken(folder, tmp_path, monkeypatch):
         ("npz:a.npz", {"binarize": "yes"}, UsageError, "unknown binarisation 'yes'"),
         ("tfds:no_such_set", {}, UsageError, "TFDS knows no data set 'no_such_set'"),
         ("tfds:../../x y", {}, UsageError, "must be followed by NAME"),
-        ("mnist5k", {"image_size": "8x8"}, UsageError, "go with one's own images, not with mnist5k"),
+        ("mnist5k", {"image_size": "8x8"}, UsageError, "go with your own images, not with mnist5k"),
     ],
 )
 def test_bad_names_and_options(name, options, error, text, tmp_path, monkeypatch):
@@ -331,21 +463,45 @@ def test_a_data_folder_that_cannot_be_written(folder, tmp_path):
         datasets.load(f"folder:{folder}", tmp_path / "file", image_size="8x8")
 
 
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 def test_a_damaged_store(folder, tmp_path):
     datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
     (store,) = (tmp_path / "data" / "tfvamp_images").iterdir()
     index, pixels = store / "index.json", store / "pixels.npy"
-    whole = pixels.read_bytes()
+    whole, text, stored = pixels.read_bytes(), index.read_text(), json.loads(index.read_text())
     for damage in (
         lambda: pixels.write_bytes(whole[:-1000]),
         lambda: pixels.write_bytes(b""),
         pixels.unlink,
         lambda: index.write_text("{}"),
         lambda: index.write_text("{"),
+        lambda: index.write_text(json.dumps({**stored, "counts": [-5, 10, 10]})),
+        lambda: index.write_text(json.dumps({**stored, "counts": [10**30, 1, 1]})),
+        lambda: index.write_text(json.dumps({**stored, "counts": {"a": 1, "b": 2, "c": 3}})),
+        lambda: index.write_text(json.dumps({**stored, "checksums": {"a\x1b[31m": "b"}})),
+        lambda: index.write_text(json.dumps({**stored, "broken": [{}]})),
+        lambda: index.write_text("[" * 200_000),
+        lambda: pixels.write_bytes(npy(np.zeros((30, 8, 8, 3), np.float32))),
+        lambda: pixels.write_bytes(npy(np.zeros((30, 8, 8), np.uint8))),
+        lambda: pixels.write_bytes(npy(np.asfortranarray(np.zeros((30, 8, 8, 3), np.uint8)))),
+        lambda: pixels.write_bytes(whole[:8] + b"\xff\xff" + b"(" * 2**16),
+        lambda: pixels.write_bytes(npy(np.array([{}]))),
+        lambda: (pixels.unlink(), os.mkfifo(pixels)),
+        lambda: (pixels.unlink(), pixels.symlink_to("/dev/zero")),
     ):
         damage()
         with pytest.raises(DataError, match="are damaged: delete that folder"):
-            datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
+            datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8", prepare="never")
+        for path in (index, pixels):
+            path.unlink(missing_ok=True)
+        index.write_text(text)
+        pixels.write_bytes(whole)
+    datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8", prepare="never")
 
 
 def test_any_set_of_tfds(tmp_path):
@@ -370,7 +526,7 @@ def test_prepared_data_of_tfds_that_are_damaged(tmp_path):
             datasets.load(name, tmp_path)
 
 
-def test_sets_of_tfds_prepared_anew_are_read_anew(tmp_path, monkeypatch):
+def test_sets_of_tfds_prepared_again_are_read_again(tmp_path, monkeypatch):
     first = datasets.load(f"tfds:{TinyPictures.name}", tmp_path)
 
     def brighter(self):
@@ -386,7 +542,7 @@ def test_sets_of_tfds_prepared_anew_are_read_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_pictures_of_tfds_keep_their_channels(channels):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, channels)).astype(np.uint8)
-    small = image_store._resized(pixels, (3, 4), channels)
+    small = image_folder.resized(pixels, (3, 4), channels)
     assert small.shape == (3, 4, channels)
     blocks = pixels.reshape(3, 2, 4, 2, channels).mean(axis=(1, 3))
     if channels < 4:  # Pillow weighs colours by how opaque they are

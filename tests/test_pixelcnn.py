@@ -149,13 +149,13 @@ def draw_naively(decoder, z, uniform) -> tuple[np.ndarray, list[np.ndarray]]:
 
 @each_shape
 @each_likelihood
-@pytest.mark.parametrize("jit", [False, True])
-def test_drawing_equals_one_full_pass_a_pixel(shape, likelihood, jit):
+def test_drawing_equals_one_full_pass_a_pixel(shape, likelihood):
     decoder, z = trained(shape, likelihood), latents(7)
     uniform = np.random.default_rng(6).uniform(size=(7, *shape)).astype(np.float32)
     naive, raw = draw_naively(decoder, z, uniform)
-    draw = tf.function(lambda *z: decoder(*z).at_uniform(uniform), jit_compile=jit, autograph=False)
-    np.testing.assert_array_equal(draw(*z), naive)  # no uniform number here lies within 1e-5 of an edge
+    for jit in (False, True):
+        draw = tf.function(lambda *z: decoder(*z).at_uniform(uniform), jit_compile=jit, autograph=False)
+        np.testing.assert_array_equal(draw(*z), naive)  # no uniform number here lies within 1e-5 of an edge
     assert len(np.unique(naive)) == 2 if likelihood == "bernoulli" else len(np.unique(naive)) > 20
     on_prefix = decoder.raw(naive, decoder(*z).conditions)  # all at once: each pixel's prefix is the image's
     for head, expected in zip(on_prefix, raw, strict=True):

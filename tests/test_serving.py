@@ -22,6 +22,7 @@ from tests.conftest import small_vae
 
 ROOT = pathlib.Path(__file__).parent.parent
 PREDICT = "/v1/models/tfvamp:predict"
+pytestmark = pytest.mark.xdist_group("serving")  # they share exports
 
 
 def load_example():

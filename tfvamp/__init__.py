@@ -6,14 +6,19 @@ Shapes: S samples, B batch, K components, D latent dimensions, H W C an image; a
 order [S, B, K, D]. Log-probabilities, ELBO and log-likelihood are in nats.
 """
 
+from tfvamp.backend import check_backend
+
+check_backend()  # before anything imports Keras
+
 from tfvamp import callbacks, datasets, evaluation, export, layers, losses, models, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.models import clone_model
-from tfvamp.runs import evaluate, load
+from tfvamp.runs import Run, evaluate, find_runs, load
 from tfvamp.training import resume, train
 
 __all__ = [
+    "Run",
     "TfvampError",
     "TrainConfig",
     "callbacks",
@@ -22,6 +27,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
+    "find_runs",
     "layers",
     "load",
     "losses",

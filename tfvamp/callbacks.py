@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from tfvamp import plots
+from tfvamp.files import expanded, replace_file
 from tfvamp.training.early_stopping import EarlyStopping as Rule
-from tfvamp.training.run_folder import replace_file
 
 
 class WarmUp(keras.callbacks.Callback):
@@ -128,7 +127,7 @@ class DrawSamples(keras.callbacks.Callback):
         super().__init__()
         if every < 1 or n < 1:
             raise ValueError(f"every and n must be at least 1; got {every} and {n}")
-        self.folder, self.sample = pathlib.Path(folder), sample
+        self.folder, self.sample = expanded(folder), sample
         self.every, self.n, self.seed = int(every), int(n), int(seed)
 
     def on_train_begin(self, logs=None):

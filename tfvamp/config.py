@@ -1,112 +1,257 @@
-"""The settings of a training run: a frozen dataclass, its checks, its presets, its JSON form."""
+"""The settings of a training run, each written once: name, type, default, help and check.
+
+The command line makes its options from the fields of `TrainConfig`, and reads this file without importing the rest
+of tfvamp: it needs nothing but the standard library and the other files on the ground floor.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import pathlib
+import re
+import tomllib
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
-from tfvamp import seeds
-from tfvamp.datasets.catalog import CATALOG, OWN, DatasetSpec
-from tfvamp.errors import UsageError, check_choice
-from tfvamp.models import LIKELIHOODS, MODELS, PRIORS, Objective, importance_samples
+from .catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
+from .errors import UsageError, check_choice
+from .files import expanded, read_bytes, shown
 
-PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels are grey"}
+MODELS = ("vae", "hvae", "convvae", "convhvae", "pixelhvae")
+
+
+class PriorKind(NamedTuple):
+    """What a prior says of itself.
+
+    Attributes:
+      mixture: whether it has a number of components.
+      pseudo_inputs: "learned", "images" (fixed training images), or None.
+    """
+
+    mixture: bool = True
+    pseudo_inputs: Literal["learned", "images"] | None = None
+
+
+PRIORS = {
+    "standard": PriorKind(mixture=False),
+    "mog": PriorKind(),
+    "vamp": PriorKind(pseudo_inputs="learned"),
+    "vamp-data": PriorKind(pseudo_inputs="images"),
+    "vamp-weighted": PriorKind(pseudo_inputs="learned"),
+}
+LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
+OBJECTIVES = ("elbo", "iwae")
 PSEUDO_INPUT_INITS = ("normal", "images")
+SPLITS = ("train", "validation", "test")
+LARGEST_SEED = 2**31 - 1
+LARGEST_NUMBER = 2**53
+IMPORTANCE_SAMPLES = 5  # in training with "iwae", where none are given
+EVALUATION_SAMPLES = 5000
+PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels are grey"}
+LARGEST_TOML = 2**20  # bytes
 
 # Settings of the paper's published code where ours differ; docs/results.md says why they do.
 PRESETS: dict[str, dict[str, Any]] = {"paper": {"learning_rate": 5e-4, "likelihood": "paper"}}
-# The forms of the paper's code, by what fits the data: the setting "paper" stands for one of them.
+# The forms of the paper's code, by what fits the data: the setting "paper" selects one of them.
 PAPER_LIKELIHOODS = {"bernoulli": "bernoulli-clipped", "logistic": "logistic-paper"}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a help text."""
+    return ", ".join(names)
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    of: Literal["data", "model", "training"] = "training",
+    metavar: str = "NAME",
+    choices: Iterable[str] = (),
+    least: float | None = None,
+    most: float | None = None,
+    unset: str | None = None,
+) -> Any:
+    """A field of `TrainConfig`.
+
+    Args:
+      default: its default value.
+      help: what `--help` says of it.
+      of: what takes it: `datasets.load`, the model, or the training loop.
+      metavar: what `--help` calls its value.
+      choices: the values that it may have, besides None.
+      least, most: the bounds of a number.
+      unset: what None means, for `--help`.
+    """
+    known = {
+        "help": help,
+        "of": of,
+        "metavar": metavar,
+        "choices": tuple(choices),
+        "least": least,
+        "most": most,
+    }
+    return dataclasses.field(default=default, metadata={**known, "unset": unset})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What `tfvamp train` does. None means: the default of the data set (`tfvamp.datasets.CATALOG`) or of the model.
+    """What `tfvamp train` does; `tfvamp train --help` describes each setting.
 
-    Attributes:
-      dataset: short name of the data set; or "npz:FILE", "folder:DIR", "tfds:NAME[/CONFIG][:IMAGE_KEY]".
-      model: name of the model.
-      prior: name of the prior.
-      components: K, the number of components of a mixture prior.
-      epochs: most epochs.
-      batch_size: B.
-      learning_rate: of Adam on normalised gradients.
-      warmup: epochs over which beta, the weight of the KL, rises to 1: min(1, epoch / warmup).
-      patience: epochs without a better validation ELBO that training bears before it stops.
-      seed: of initial weights, noise, data order and binarisation.
-      likelihood: name of the likelihood; "paper" for the form of the paper's code that fits the data.
-      latent_dims: D.
-      hidden_units: width of the hidden layers.
-      pseudo_input_init: "normal" (the data set's mean and deviation) or "images" (random
-        training images plus N(0, 0.01^2)); the prior vamp-data always takes plain images.
-      objective: "elbo" or "iwae".
-      num_samples: L, samples averaged outside the logarithm in training.
-      importance_samples: S, samples averaged inside it; "iwae" alone, where None means 5.
-      dreg: the doubly reparameterised gradient; "iwae" alone.
-      jit: compile with XLA; None for what is faster for the model (`LatentVariableModel.faster_with_xla`).
-      limit: at most this many examples of each split.
-      image_size: "HxW" to which one's own images are brought.
-      grayscale: make one's own images grey.
-      binarize: of one's own images: "none", "threshold" or "dynamic".
-      data_dir: where prepared data are kept.
-      raw_dir: folder with source files fetched by hand.
+    None means the default of the data set (`tfvamp.datasets.CATALOG`) or of the model.
+
+    Raises:
+      UsageError: a value of the wrong type, outside its bounds, or not among its choices.
+
+    >>> TrainConfig(prior="mog", components=50).epochs
+    2000
     """
 
-    dataset: str = "mnist5k"
-    model: str = "vae"
-    prior: str = "vamp"
-    components: int | None = None
-    epochs: int = 2000
-    batch_size: int = 100
-    learning_rate: float | None = None
-    warmup: int = 100
-    patience: int = 50
-    seed: int = 0
-    likelihood: str | None = None
-    latent_dims: int = 40
-    hidden_units: int = 300
-    pseudo_input_init: str = "normal"
-    objective: str = "elbo"
-    num_samples: int = 1
-    importance_samples: int | None = None
-    dreg: bool = False
-    jit: bool | None = None
-    limit: int | None = None
-    image_size: str | None = None
-    grayscale: bool = False
-    binarize: str | None = None
-    data_dir: str | None = None
-    raw_dir: str | None = None
+    dataset: str = setting(
+        "mnist5k",
+        f"Data set: {listed(CATALOG)} (caltech101 means the 28x28 silhouettes); or your own images: npz:FILE, "
+        "folder:DIR, tfds:NAME[/CONFIG][:IMAGE_KEY].",
+    )
+    image_size: str | None = setting(
+        None, "Size to which your own images are resized; needed for folder:.", of="data", metavar="HxW"
+    )
+    grayscale: bool = setting(False, "Convert your own images to grey.", of="data")
+    binarize: str | None = setting(
+        None,
+        f"How your own images are binarised: {listed(BINARIZATIONS)}.",
+        of="data",
+        metavar="HOW",
+        choices=BINARIZATIONS,
+        unset="none",
+    )
+    model: str = setting("vae", f"Model: {listed(MODELS)}.", choices=MODELS)
+    latent_dims: int = setting(
+        40, "Number of latent dimensions of each stochastic layer.", metavar="D", least=1, of="model"
+    )
+    hidden_units: int = setting(300, "Width of the hidden layers.", metavar="N", least=1, of="model")
+    prior: str = setting("vamp", f"Prior: {listed(PRIORS)}.", choices=PRIORS, of="model")
+    components: int | None = setting(
+        None,
+        "Number of components of a mixture prior.",
+        metavar="K",
+        least=1,
+        unset="the data set's",
+        of="model",
+    )
+    pseudo_input_init: str = setting(
+        "normal",
+        "Initial pseudo-inputs: normal (the data set's mean and deviation), or images (random training images "
+        "plus noise).",
+        choices=PSEUDO_INPUT_INITS,
+    )
+    likelihood: str | None = setting(
+        None,
+        f"Likelihood: {listed(LIKELIHOODS)}, or paper: the form of the paper's code that fits the data.",
+        choices=(*LIKELIHOODS, "paper"),
+        unset="the data set's",
+        of="model",
+    )
+    epochs: int = setting(2000, "Maximum number of epochs.", metavar="N", least=1)
+    batch_size: int = setting(100, "Number of images per step.", metavar="B", least=1)
+    learning_rate: float | None = setting(
+        None, "Learning rate of Adam on normalised gradients.", metavar="R", unset="the data set's"
+    )
+    warmup: int = setting(
+        100, "Number of epochs over which the weight of the KL rises to 1.", metavar="N", least=0
+    )
+    patience: int = setting(
+        50, "Stop after this many epochs without a better validation ELBO.", metavar="N", least=0
+    )
+    objective: str = setting(
+        "elbo", f"Bound that is maximised: {listed(OBJECTIVES)}.", choices=OBJECTIVES, of="model"
+    )
+    num_samples: int = setting(
+        1, "Number of samples outside the logarithm.", metavar="L", least=1, of="model"
+    )
+    importance_samples: int | None = setting(
+        None,
+        "Number of samples inside the logarithm, for iwae.",
+        metavar="S",
+        least=1,
+        unset=str(IMPORTANCE_SAMPLES),
+        of="model",
+    )
+    dreg: bool = setting(
+        False, "Use the doubly reparameterised gradient, for iwae; not for pixelhvae.", of="model"
+    )
+    seed: int = setting(
+        0,
+        "Random seed for weights, noise, data order and binarisation.",
+        metavar="N",
+        least=0,
+        most=LARGEST_SEED,
+        of="model",
+    )
+    limit: int | None = setting(
+        None,
+        "Use at most N images of each split, for a quick look.",
+        metavar="N",
+        least=1,
+        unset="all",
+    )
+    jit: bool | None = setting(None, "Compile with XLA, or do not.", unset="whichever is faster")
+    mixed_precision: bool = setting(
+        False, "Compute layers in float16 and densities in float32 (mixed_float16), for GPUs."
+    )
+    device: str | None = setting(
+        None, "Device: cpu, gpu, or gpu:1 and so on.", unset="the first GPU, else the CPU"
+    )
+    data_dir: str | None = setting(None, "Folder of prepared data.", metavar="DIR", unset="TFDS's")
+    raw_dir: str | None = setting(
+        None,
+        "Folder with source files that you fetched, used instead of a download.",
+        metavar="DIR",
+        unset="the environment variable TFVAMP_RAW_DIR",
+    )
 
     def __post_init__(self):
-        for name, hint in typing.get_type_hints(type(self)).items():
-            if not _has_type(getattr(self, name), hint):
-                raise UsageError(
-                    f"setting {name!r} must be of type {_type_name(hint)}; got {getattr(self, name)!r}"
-                )
+        for field, hint in fields():
+            value, bounds = getattr(self, field.name), field.metadata
+            if not _has_type(value, hint):
+                raise UsageError(f"{field.name} must be of type {_type_name(hint)}; got {value!r}")
+            if value is None or isinstance(value, bool):
+                continue
+            if bounds["choices"]:
+                check_choice(field.name.replace("_", " "), value, bounds["choices"])
+            if bounds["least"] is not None and value < bounds["least"]:
+                raise UsageError(f"{field.name} must be at least {bounds['least']}; got {value}")
+            most = LARGEST_NUMBER if bounds["most"] is None else bounds["most"]
+            if isinstance(value, int) and value > most:
+                raise UsageError(f"{field.name} must be at most {most}; got {str(value)[:20]}")
+        height_and_width(self.image_size)
         if not self.dataset.startswith(OWN):
             check_choice("data set", self.dataset, CATALOG)
-        check_choice("model", self.model, MODELS)
-        check_choice("prior", self.prior, PRIORS)
-        check_choice("pseudo-input initialisation", self.pseudo_input_init, PSEUDO_INPUT_INITS)
-        if self.likelihood is not None:
-            check_choice("likelihood", self.likelihood, (*LIKELIHOODS, "paper"))
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}; got {value}")
-        MODELS[self.model].check_objective(self._objective())
-        if self.seed > seeds.LARGEST:
-            raise UsageError(f"seed must be at most {seeds.LARGEST}; got {self.seed}")
+        if self.device is not None and not re.fullmatch(r"cpu|gpu(:\d{1,3})?", self.device):
+            raise UsageError(f"device must be cpu, gpu, or gpu:1 and so on; got {self.device!r}")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
             raise UsageError(f"learning_rate must be a positive number; got {self.learning_rate}")
+        if self.objective == "elbo" and (self.importance_samples not in (None, 1) or self.dreg):
+            raise UsageError(
+                "importance_samples and dreg (the doubly reparameterised gradient) go with the objective iwae, not "
+                "with elbo"
+            )
 
-    def _objective(self) -> Objective:
-        count = importance_samples(self.objective, self.importance_samples)
-        return Objective(self.objective, self.num_samples, count, self.dreg)
+    @property
+    def mixture(self) -> bool:
+        """Whether the prior has a number of components."""
+        return PRIORS[self.prior].mixture
+
+    def without_effect(self) -> list[str]:
+        """The settings that were changed and do nothing, each with the reason."""
+        found, kind = [], PRIORS[self.prior]
+        if self.components is not None and not kind.mixture:
+            found.append(f"components: the prior {self.prior} is no mixture")
+        if self.pseudo_input_init != TrainConfig.pseudo_input_init and kind.pseudo_inputs != "learned":
+            found.append(f"pseudo_input_init: the prior {self.prior} has no pseudo-inputs that are learned")
+        return found
 
     def resolve(self, spec: DatasetSpec) -> TrainConfig:
         """The same settings with the data set's defaults in place of None.
@@ -114,15 +259,12 @@ class TrainConfig:
         Raises:
           UsageError: the likelihood does not fit the data.
         """
-        defaults: dict[str, Any] = {
-            "components": spec.num_components,
-            "learning_rate": spec.learning_rate,
-            "likelihood": spec.likelihood,
-            "importance_samples": self._objective().num_importance_samples,
-        }
+        defaults: dict[str, Any] = {"learning_rate": spec.learning_rate, "likelihood": spec.likelihood}
+        if self.mixture:
+            defaults["components"] = spec.num_components
+        if self.objective == "iwae":
+            defaults["importance_samples"] = IMPORTANCE_SAMPLES
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if self.jit is None:
-            missing["jit"] = MODELS[self.model].faster_with_xla
         if self.likelihood == "paper":
             missing["likelihood"] = PAPER_LIKELIHOODS[spec.likelihood]
         resolved = dataclasses.replace(self, **missing)
@@ -135,23 +277,44 @@ class TrainConfig:
         return resolved
 
     def loading(self) -> dict[str, Any]:
-        """What `datasets.load` needs to know beside the name and the folders."""
-        return {"image_size": self.image_size, "grayscale": self.grayscale, "binarize": self.binarize}
+        """The settings that `datasets.load` takes besides the name, the folders and the limit."""
+        return {name: getattr(self, name) for name in names_of("data")}
+
+    def modelling(self) -> dict[str, Any]:
+        """The settings that a model takes, except those that are None."""
+        values = {name: getattr(self, name) for name in names_of("model")}
+        return {name: value for name, value in values.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold."""
         return dataclasses.asdict(self)
+
+    def to_toml(self, resolved: TrainConfig | None = None) -> str:
+        """The settings as TOML that `from_toml` reads; None is left out, as a comment.
+
+        Args:
+          resolved: the same settings with the data set's defaults, which the comments show.
+        """
+        lines = ["# tfvamp train --config FILE"]
+        for field, _ in fields():
+            value, text = getattr(self, field.name), field.metadata["help"]
+            line = f"{field.name} = {_toml(value)}"
+            if value is None:
+                default = getattr(resolved, field.name, None)
+                shown = field.metadata["unset"] if default is None else f"{_toml(default)} by default"
+                line = f"# {field.name} = " + (f"  # {shown}" if shown else "")
+            lines += ["", f"# {text}", line.rstrip()]
+        return "\n".join(lines) + "\n"
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainConfig:
         """The inverse of `to_dict`.
 
         Raises:
-          UsageError: an unknown key (names the nearest) or a value of the wrong type.
+          UsageError: an unknown key (suggests the nearest) or a value that the setting cannot have.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
-            check_choice("setting", name, names)
+            check_choice("setting", name, [field.name for field, _ in fields()])
         return cls(**settings)
 
     @classmethod
@@ -163,25 +326,76 @@ class TrainConfig:
         return cls.from_dict(settings)
 
 
-_LEAST = {
-    "components": 1,
-    "epochs": 1,
-    "batch_size": 1,
-    "warmup": 0,
-    "patience": 0,
-    "seed": 0,
-    "latent_dims": 1,
-    "hidden_units": 1,
-    "limit": 1,
-}
+def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings in a TOML file, a flat table of `name = value`.
+
+    Args:
+      path: the file; `~` is the home folder.
+      others: names that the file may have besides those of settings.
+
+    Raises:
+      FileError: the file cannot be read.
+      UsageError: it is not TOML, or has an unknown key (suggests the nearest).
+    """
+    path = expanded(path)
+    try:
+        document = tomllib.loads(read_bytes(path, LARGEST_TOML).decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{shown(path)} is not TOML: {' '.join(str(error).split())}") from error
+    for name in document:
+        try:
+            check_choice("setting", name, [*(field.name for field, _ in fields()), *others])
+        except UsageError as error:
+            raise UsageError(f"{shown(path)}: {error}") from error
+    return document
+
+
+def height_and_width(image_size: str | None) -> tuple[int, int] | None:
+    """(H, W) of "HxW"; None of None.
+
+    Raises:
+      UsageError: it is not of this form.
+
+    >>> height_and_width("64x48")
+    (64, 48)
+    """
+    if image_size is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4})[xX](\d{1,4})", image_size)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise UsageError(f"--image-size must be HxW, such as 64x64; got {image_size!r}")
+    return int(match[1]), int(match[2])
+
+
+def fields() -> list[tuple[dataclasses.Field, Any]]:
+    """The fields of `TrainConfig` with their types."""
+    hints = typing.get_type_hints(TrainConfig)
+    return [(field, hints[field.name]) for field in dataclasses.fields(TrainConfig)]
+
+
+def names_of(what: str) -> list[str]:
+    """The names of the settings that the data set, the model or the training loop takes."""
+    return [field.name for field, _ in fields() if field.metadata["of"] == what]
+
+
+def allowed_types(hint: Any) -> tuple[type, ...]:
+    """The types of a hint such as `int | None`."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    allowed = allowed_types(hint)
     if isinstance(value, bool):
         return bool in allowed
     return isinstance(value, allowed) or (isinstance(value, int) and float in allowed)
 
 
 def _type_name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.UnionType) else str(hint)
+    return str(hint) if isinstance(hint, types.UnionType) else hint.__name__
+
+
+def _toml(value: Any) -> str:
+    """A bool, number or text in TOML, whose texts are those of JSON."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,22 +1,21 @@
-"""What a data set holds, in words and in a picture."""
+"""What a data set holds, as text and as a picture."""
 
 from __future__ import annotations
 
 import os
-import pathlib
 
 import numpy as np
 
 from tfvamp import plots
-from tfvamp.datasets import BUILDERS, SPLITS, Dataset, image_store, sources
-from tfvamp.datasets.catalog import VERIFIED, DatasetSpec
-from tfvamp.training.run_folder import replace_file
+from tfvamp.catalog import VERIFIED, DatasetSpec
+from tfvamp.datasets import BUILDERS, SPLITS, Dataset, builders
+from tfvamp.files import expanded, replace_file
 
 SHOWN = 63  # images beside the mean image
 BINARIZED = {
     "none": "",
     "threshold": ", pixels of at least a half made 1, the others 0",
-    "dynamic": ", training images drawn anew in each batch",
+    "dynamic": ", training images drawn again in each batch",
 }
 
 
@@ -26,10 +25,12 @@ def is_prepared(spec: DatasetSpec, data_dir: str | os.PathLike | None = None) ->
     Raises:
       DataError: what is prepared is damaged.
     """
-    folder = None if data_dir is None else os.path.expanduser(os.fspath(data_dir))
+    folder = expanded(data_dir) if data_dir else None
     if spec.tfds_name in BUILDERS:
-        return sources.opened(BUILDERS[spec.tfds_name], folder).data_path.exists()
-    return image_store.tfds_builder(spec.tfds_name, folder).data_path.exists()
+        builder = builders.opened(BUILDERS[spec.tfds_name], folder)
+    else:
+        builder = builders.registered(spec.tfds_name, folder)
+    return builders.folder_of(builder).exists()
 
 
 def rows(dataset: Dataset) -> dict[str, str]:
@@ -62,4 +63,4 @@ def write_picture(dataset: Dataset, path: str | os.PathLike) -> None:
     every = dataset.train.images.batch(100).as_numpy_iterator()
     mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in every) / dataset.train.num_examples
     title = f"{dataset.spec.name}: the mean image, then images for training"
-    replace_file(pathlib.Path(path), plots.grid(np.concatenate([mean[np.newaxis], images]), title))
+    replace_file(expanded(path), plots.grid(np.concatenate([mean[np.newaxis], images]), title))

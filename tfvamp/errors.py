@@ -18,28 +18,32 @@ class UsageError(TfvampError, ValueError):
     exit_code = 2
 
 
+class FileError(TfvampError):
+    """A file cannot be read or written, or is damaged."""
+
+
 class DataError(TfvampError):
     """A data set is missing, damaged or does not fit the model."""
 
 
 class RunError(TfvampError):
-    """A run folder is missing, is not one, or is already taken."""
+    """A run folder is missing, damaged, in use, or not a run folder."""
 
 
 class TrainingError(TfvampError):
     """Training cannot go on."""
 
 
-def printable(text: str) -> str:
-    """A text from a file in one line that a terminal only shows: no line breaks, escape codes or lone surrogates."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-
-
 def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
     """Raises UsageError with the choices, and the nearest one, unless `name` is among them."""
     choices = list(choices)
-    if name in choices:
-        return
-    nearest = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise UsageError(f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}.")
+    if name not in choices:
+        raise UsageError(
+            f"unknown {kind} {name[:100]!r}.{hint(name, choices)} Choose one of: {', '.join(choices)}."
+        )
+
+
+def hint(name: str, choices: Iterable[str]) -> str:
+    """The sentence that suggests the choice nearest to a mistyped name; empty where none is near."""
+    nearest = difflib.get_close_matches(name[:100], list(choices), n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -6,27 +6,25 @@ gives the same result in every process that loads the folder.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.metadata
 import math
 import os
 import pathlib
 import platform
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from tfvamp import runs, seeds
+from tfvamp import files, seeds
 from tfvamp.blocks import in_blocks, rows_of
-from tfvamp.errors import RunError, UsageError
+from tfvamp.errors import FileError, RunError, UsageError
 from tfvamp.evaluation.log_likelihood import noise_of, weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
-from tfvamp.layers.priors import VampPriorLayer
 from tfvamp.models import LatentVariableModel
-from tfvamp.training.run_folder import PACKAGES, RunFolder, write_json
+from tfvamp.runs import Run, as_run
+from tfvamp.runs.folder import PACKAGES
 
 LARGEST_ARRAY = 2**25  # values: 128 MiB of float32 for images asked for, or for the noise of one image
 METADATA_FILE = pathlib.PurePath("assets.extra", "tfvamp.json")  # the folder that TensorFlow Serving ignores
@@ -49,27 +47,31 @@ SEEDS = (
 
 
 def export_run(
-    run_dir: str | os.PathLike, output_dir: str | os.PathLike, overwrite: bool = False, onnx: bool = False
+    run: Run | str | os.PathLike, output_dir: str | os.PathLike, overwrite: bool = False, onnx: bool = False
 ) -> dict[str, Any]:
     """Writes the best epoch of a run as a SavedModel; what the run was goes into the metadata.
 
+    An evaluation of other weights than those exported is left out.
+
     Args:
-      run_dir: the run folder.
+      run: the run, or its folder.
       output_dir, overwrite, onnx: as in `export`.
 
     Raises:
-      RunError, UsageError: as `runs.load` and `export`.
+      RunError, UsageError: as `load` and `export`.
     """
-    folder = RunFolder.open(run_dir)
+    run = as_run(run)
     _check_free(_absolute(output_dir), overwrite)
-    model = runs.load(run_dir)
-    document = folder.read_document()
+    model = run.model()
+    result = run.evaluation()
     here = ("data_dir", "raw_dir")  # folders of this machine mean nothing elsewhere
+    settings = {name: value for name, value in run.config.to_dict().items() if name not in here}
     metadata = {
-        "settings": {name: value for name, value in document["settings"].items() if name not in here},
-        "data": document["data"],
-        "evaluation": folder.read_evaluation(),
-        "trained_with": document.get("versions"),
+        "settings": {**settings, "dataset": run.spec.name},
+        "data": run.document.raw["data"],
+        "weights": {"epoch": run.weights_epoch, "sha256": run.weights_sha256},
+        "evaluation": result if result is not None and result["current"] else None,
+        "trained_with": run.document.versions,
     }
     return export(model, output_dir, metadata, overwrite, onnx)
 
@@ -107,27 +109,28 @@ def export(
     module = _module(functions)
     document = {
         **(metadata or {}),
-        "signatures": _describe(functions, module),
+        "signatures": {},
         "limits": functions.limits,
         "seeds": SEEDS,
         "exported_with": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    scratch = output.with_name(f".{output.name}.tmp")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+
+    def fill(folder: pathlib.Path) -> None:
         signatures = {name: getattr(module, name) for name in functions.signatures}
-        tf.saved_model.save(module, str(scratch), {**signatures, "serving_default": signatures[DEFAULT]})
-        write_json(scratch / METADATA_FILE, document)
+        tf.saved_model.save(module, str(folder), {**signatures, "serving_default": signatures[DEFAULT]})
+        document["signatures"] = _describe(
+            functions
+        )  # now that they are traced; TensorFlow would do it again
+        files.write_json(folder / METADATA_FILE, document)
         if onnx:
-            _write_onnx(functions, scratch / METADATA_FILE.parent)
-        _replace(output, scratch)
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-        raise RunError(f"cannot write {output_dir} ({reason}): choose another --output") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            _write_onnx(functions, folder / METADATA_FILE.parent)
+
+    try:
+        files.replace_folder(output, fill)
+    except (OSError, FileError, tf.errors.OpError) as error:
+        why = files.reason(error)
+        raise RunError(f"cannot write {files.shown(output_dir)} ({why}): choose another --output") from error
     return document
 
 
@@ -150,6 +153,7 @@ class Functions:
     Attributes:
       signatures: for each function the arguments, as `tf.TensorSpec`.
       limits: the largest `n` and `num_samples`.
+      outputs: for each function that was traced its outputs, with dtypes and shapes (None: any size).
     """
 
     def __init__(self, model: LatentVariableModel):
@@ -161,6 +165,7 @@ class Functions:
             "n": LARGEST_ARRAY // math.prod(self.event_shape),
             "num_samples": LARGEST_ARRAY // latent_dims,
         }
+        self.outputs: dict[str, dict[str, Any]] = {}
         n, k, num_samples = (tf.TensorSpec([], tf.int32, name) for name in ("n", "k", "num_samples"))
         seed = tf.TensorSpec([2], tf.int32, "seed")
         images = tf.TensorSpec([None, *self.event_shape], tf.float32, "images")
@@ -173,13 +178,13 @@ class Functions:
             "reconstruct": [images, seed],
             "log_likelihood": [images, num_samples, seed],
         }
-        if isinstance(model.prior, VampPriorLayer):
+        self.clipped_pseudo_inputs = model.prior.clipped_pseudo_inputs()
+        if self.clipped_pseudo_inputs is not None:
             self.signatures["pseudo_inputs"] = []
-            self.clipped_pseudo_inputs = model.prior.clipped_pseudo_inputs()
 
     def sample(self, n, seed):
         n = self._checked_n(n)
-        return self._images(self.prior.sample(n, seed=seeds.fold_in_name(seed, "latents")), n, seed)
+        return self._images(self.prior.sample(n, seed=seeds.fold_in_name(seed, "latents")), seed)
 
     def sample_component(self, k, n, seed):
         k = _checked(
@@ -187,7 +192,7 @@ class Functions:
         )
         component = DiagonalGaussian(self.components.loc[k], self.components.log_variance[k])
         n = self._checked_n(n)
-        return self._images(component.sample(n, seed=seeds.fold_in_name(seed, "latents")), n, seed)
+        return self._images(component.sample(n, seed=seeds.fold_in_name(seed, "latents")), seed)
 
     def encode(self, images):
         return self.unchecked_encode(_checked_images(images))
@@ -201,13 +206,11 @@ class Functions:
         return self.unchecked_decode(_checked(latents, finite, "latents must be finite", show=False))
 
     def unchecked_decode(self, latents):
-        noise = self.model.pixel_noise(tf.shape(latents)[0], seeds.stateless(0))
-        return {"images": self.model.pictures(self.model.generate(latents), noise)}
+        return {"images": self.model.pictures(self.model.generate(latents), seeds.stateless(0))}
 
     def reconstruct(self, images, seed):
         likelihood = self.model.reconstruct(_checked_images(images), seed)
-        noise = self.model.pixel_noise(tf.shape(images)[0], seed)
-        return {"images": self.model.pictures(likelihood, noise)}
+        return {"images": self.model.pictures(likelihood, seed)}
 
     def log_likelihood(self, images, num_samples, seed):
         """As `evaluation.evaluate`, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
@@ -248,9 +251,8 @@ class Functions:
     def _posterior(self, images) -> DiagonalGaussian:
         return as_diagonal_gaussian(self.model.encoder(images, training=False))
 
-    def _images(self, latents, n, seed):
-        noise, pixels = self.model.noise_below(n, seed), self.model.pixel_noise(n, seed)
-        return {"images": self.model.generate_images(latents, noise, pixels)}
+    def _images(self, latents, seed):
+        return {"images": self.model.generate_images(latents, seed)}
 
     def _checked_n(self, n):
         limit = self.limits["n"]
@@ -275,13 +277,14 @@ def _module(functions: Functions) -> tf.Module:
     layers = [layer for layer in functions.model.layers if layer is not functions.model.prior]
     module.weights = [variable.value for layer in layers for variable in layer.variables]
     for name, arguments in functions.signatures.items():
-        function = _with_shapes(getattr(functions, name), arguments)
+        function = _with_shapes(functions, name)
         setattr(module, name, tf.function(function, input_signature=arguments, autograph=False))
     return module
 
 
-def _with_shapes(function: Callable, arguments: list[tf.TensorSpec]) -> Callable:
+def _with_shapes(functions: Functions, name: str) -> Callable:
     """The function, with its arguments' shapes seen to: nothing else does when it is called as a signature."""
+    function, arguments = getattr(functions, name), functions.signatures[name]
 
     @functools.wraps(function)
     def checked(*args):
@@ -289,28 +292,27 @@ def _with_shapes(function: Callable, arguments: list[tf.TensorSpec]) -> Callable
             tf.ensure_shape(value, spec.shape, name=spec.name)
             for value, spec in zip(args, arguments, strict=True)
         ]
-        return function(*shaped)
+        outputs = function(*shaped)
+        functions.outputs[name] = {key: _shape(tensor) for key, tensor in outputs.items()}
+        return outputs
 
     return checked
 
 
-def _describe(functions: Functions, module: tf.Module) -> dict[str, Any]:
-    """What each function is, takes and gives, with dtypes and shapes (None: any size)."""
+def _describe(functions: Functions) -> dict[str, Any]:
+    """What each function that was traced is, takes and gives, with dtypes and shapes (None: any size)."""
     picture = "the mean of" if functions.model.has_mean else "a draw from"
     return {
         name: {
             "description": DESCRIPTIONS[name].format(picture=picture),
             "inputs": {spec.name: _shape(spec) for spec in arguments},
-            "outputs": {
-                key: _shape(spec)
-                for key, spec in getattr(module, name).get_concrete_function().structured_outputs.items()
-            },
+            "outputs": functions.outputs[name],
         }
         for name, arguments in functions.signatures.items()
     }
 
 
-def _shape(spec: tf.TensorSpec) -> dict[str, Any]:
+def _shape(spec: tf.TensorSpec | tf.Tensor) -> dict[str, Any]:
     return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
 
 
@@ -336,7 +338,7 @@ def _write_onnx(functions: Functions, folder: pathlib.Path) -> None:
 
 
 def _absolute(path: str | os.PathLike) -> pathlib.Path:
-    return pathlib.Path(os.path.abspath(path))
+    return pathlib.Path(os.path.abspath(files.expanded(path)))
 
 
 def _check_free(output: pathlib.Path, overwrite: bool) -> None:
@@ -347,18 +349,3 @@ def _check_free(output: pathlib.Path, overwrite: bool) -> None:
         raise RunError(f"{output} exists and is not a SavedModel: choose another --output")
     if not overwrite:
         raise RunError(f"{output} exists: choose another --output, or replace it with --overwrite")
-
-
-def _replace(output: pathlib.Path, scratch: pathlib.Path) -> None:
-    """Puts the scratch folder in the place of the output folder, and the old one back if that fails."""
-    aside = output.with_name(f".{output.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if output.exists():
-        os.replace(output, aside)
-    try:
-        os.replace(scratch, output)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.replace(aside, output)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -12,10 +12,10 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from tfvamp.config import LARGEST_SEED as LARGEST
 from tfvamp.errors import UsageError
 
 ALGORITHM = "philox"
-LARGEST = 2**31 - 1
 
 
 def stateless(seed: int, *names: str) -> tf.Tensor:

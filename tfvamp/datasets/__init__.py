@@ -1,10 +1,12 @@
-"""Data sets by name: prepared by TFDS builders, or one's own; checked, split, in [0, 1]."""
+"""Data sets by name: prepared by TFDS builders, or your own images; checked, split, in [0, 1]."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -12,20 +14,22 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfvamp import seeds
-from tfvamp.datasets import own, pipeline, sources
+from tfvamp import memory, seeds
+from tfvamp.catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
+from tfvamp.datasets import builders, own, pipeline, preparation
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
-from tfvamp.datasets.catalog import CATALOG, OWN, DatasetSpec
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder
 from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder
 from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder
-from tfvamp.datasets.own import BINARIZATIONS
+from tfvamp.datasets.preparation import Prepare
 from tfvamp.datasets.splits import SPLITS, SplitName
 from tfvamp.datasets.static_mnist import static_mnist_dataset_builder
-from tfvamp.errors import DataError, UsageError, check_choice
+from tfvamp.errors import DataError, TfvampError, UsageError, check_choice
+from tfvamp.files import expanded
 
+PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # what stands before the width and the height
 CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes for each
 BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
@@ -83,7 +87,13 @@ class Split:
         return pipeline.binarize_each(images, indices, seed) if self.binary else images
 
     def array(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images [N, H, W, C] and labels [N]."""
+        """Images [N, H, W, C] and labels [N].
+
+        Raises:
+          UsageError: there is too little memory.
+        """
+        needed = 4 * self.pixels.size
+        memory.check(needed, f"{self.spec.name} ({self.name}) as an array", "use `images`, or a limit")
         blocks = [block.numpy() for block in self.images.batch(1000)]
         return np.concatenate(blocks), self.labels
 
@@ -128,46 +138,51 @@ def load(
     grayscale: bool = False,
     binarize: str | None = None,
     progress: bool = False,
+    prepare: Prepare = "replace",
 ) -> Dataset:
     """Prepares (once) and loads a data set.
 
     Args:
-      name: a short name of `CATALOG`, such as "caltech101"; or one's own images:
+      name: a short name of `CATALOG`, such as "caltech101"; or your own images:
         "npz:FILE", "folder:DIR" or "tfds:NAME[/CONFIG][:IMAGE_KEY]".
       data_dir: where prepared data are kept; None for TFDS's own default.
       raw_dir: a folder with source files fetched by hand, used instead of a download; None
-        takes the environment variable TFVAMP_RAW_DIR. Not for one's own images, nor for TFDS's own data sets.
-      limit: at most this many examples of each split, for a quick look.
+        takes the environment variable TFVAMP_RAW_DIR. Not for your own images, nor for TFDS's own data sets.
+      limit: the maximum number of examples of each split, for a quick look.
       say: told in one line when data are prepared.
-      image_size: "HxW" to which one's own images are brought; needed for "folder:".
-      grayscale: make one's own images grey.
-      binarize: of one's own images: "none", "threshold" (at 0.5) or "dynamic".
+      image_size: "HxW" to which your own images are resized; needed for "folder:".
+      grayscale: make your own images grey.
+      binarize: of your own images: "none", "threshold" (at 0.5) or "dynamic".
       progress: show bars on the standard error stream while data are downloaded and prepared.
+      prepare: "replace" prepares data that are missing, and prepares them again when the files in `raw_dir` differ
+        from those they were made from. "missing" prepares missing data, but never changes prepared ones. "never"
+        downloads and writes nothing.
 
     Raises:
-      UsageError: the name is unknown, an option does not go with it, or the limit is below 1.
-      DataError: the data cannot be had, are damaged, or have values that do not fit.
+      UsageError: the name is unknown, an option does not go with it, the limit is below 1, or there is too little
+        memory.
+      DataError: the data cannot be had or must not be prepared, are damaged, or have values that do not fit.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
+    check_choice("way to prepare", prepare, preparation.PREPARE)
     if not name.startswith(OWN):
         check_choice("data set", name, CATALOG)
     if raw_dir is not None and (name.startswith(OWN) or CATALOG[name].tfds_name not in BUILDERS):
         raise UsageError(f"--raw-dir does not go with {name}, which has no source files of its own")
-    if name.startswith(OWN):
-        return _own(own.read(name, _as_text(data_dir), image_size, grayscale, binarize, say, progress), limit)
-    if image_size or grayscale or binarize:
-        raise UsageError(
-            f"--image-size, --grayscale and --binarize go with one's own images, not with {name}"
-        )
-    spec = CATALOG[name]
+    spec = CATALOG.get(name)
+    if spec is not None and (image_size or grayscale or binarize):
+        raise UsageError(f"--image-size, --grayscale and --binarize go with your own images, not with {name}")
+    raw_dir = _expanded(raw_dir)
+    options = {"image_size": image_size, "grayscale": grayscale, "raw_dir": raw_dir}
+    how = preparation.Preparation(name, _expanded(data_dir), prepare, say, progress, options)
+    if spec is None:
+        return _own(own.read(name, how, image_size, grayscale, binarize), limit)
     if spec.tfds_name not in BUILDERS:
-        return _own(own.read_tfds(spec, spec.tfds_name, _as_text(data_dir), say, progress), limit)
-    builder = sources.prepare(
-        BUILDERS[spec.tfds_name], _as_text(data_dir), sources.raw_dir(raw_dir), say, progress
-    )
+        return _own(own.read_tfds(spec, spec.tfds_name, how), limit)
+    builder = preparation.prepare(BUILDERS[spec.tfds_name], raw_dir, how)
     splits = {split: _read(builder, spec, split, limit) for split in SPLITS}
-    checksums, verified = sources.recorded(builder.info), sources.verified(builder.info)
+    checksums, verified = builders.recorded(builder.info), builders.verified(builder.info)
     return Dataset(spec=spec, checksums=checksums, verified=verified, **splits)
 
 
@@ -178,7 +193,7 @@ def from_arrays(
     binarize: str | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of one's own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
+    """A data set of your own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
 
     Args:
       train, validation, test: the images.
@@ -203,22 +218,45 @@ def _own(data: own.OwnData, limit: int | None) -> Dataset:
     return Dataset(spec=data.spec, checksums=data.checksums, verified=data.verified, **splits)
 
 
-def _as_text(path: str | os.PathLike | None) -> str | None:
-    return None if path is None else os.path.expanduser(os.fspath(path))
+def _expanded(path: str | os.PathLike | None) -> str | None:
+    """A folder with `~` replaced by the home folder; None where none is given."""
+    if path is None or not os.fspath(path):
+        return None
+    if "\0" in os.fspath(path):
+        raise UsageError("a path must not contain a null byte")
+    return str(expanded(path))
 
 
 def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName, limit: int | None) -> Split:
     try:
-        count = builder.info.splits[split].num_examples
-        examples = builder.as_dataset(split=split, shuffle_files=False)
-        batch = next(iter(examples.batch(count if limit is None else min(limit, count))))
+        stored = builder.info.splits[split]
+        if any(path.parent != builder.data_path for path in stored.filepaths):
+            raise ValueError("files elsewhere")
+        count = stored.num_examples
+        count = count if limit is None else min(limit, count)
+        memory.check(4 * count * math.prod(spec.shape), f"{spec.name} ({split})", "use --limit")
+        examples = builder.as_dataset(split=split, decoders={"image": _decode()}, shuffle_files=False)
+        batch = next(iter(examples.batch(count)))
         pixels = batch["image"].numpy()
         labels = batch["label"].numpy() if "label" in batch else np.full(len(pixels), -1)
-    except (tf.errors.OpError, KeyError, StopIteration) as error:
-        raise sources.damaged(str(builder.data_dir), error) from error
+        if len(pixels) != count:
+            raise ValueError("fewer images than it says")
+    except TfvampError:
+        raise
+    except Exception as error:  # whatever damaged files lead to
+        raise builders.damaged(builder.data_dir, error) from error
     part = Split(split, spec, pixels, labels, spec.binarization == "dynamic" and split != "train")
     _check_values(part)
     return part
+
+
+@tfds.decode.make_decoder()
+def _decode(example: tf.Tensor, feature: tfds.features.Image) -> tf.Tensor:
+    """A stored image, which is unpacked only if it is a PNG file of the size that the builder states."""
+    height, width, _ = feature.shape
+    expected = PNG_HEADER + struct.pack(">II", width, height)
+    tf.debugging.Assert(tf.strings.substr(example, 0, len(expected)) == expected, ["another kind of image"])
+    return feature.decode_example(example)
 
 
 def _check_values(part: Split) -> None:
@@ -243,6 +281,7 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "DatasetSpec",
+    "Prepare",
     "Split",
     "SplitName",
     "absolute",

@@ -12,25 +12,22 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+import stat
+from collections.abc import Iterable
 
 import numpy as np
-import requests
-import tensorflow as tf
-import tensorflow_datasets as tfds
 import tqdm
-from google.protobuf import json_format
-from PIL import Image, ImageOps
 
-from tfvamp.datasets import sources
-from tfvamp.datasets.splits import SHARE, SPLIT_SEED, SPLITS, split_counts
-from tfvamp.errors import DataError, UsageError, printable
+from tfvamp import files
+from tfvamp.datasets.preparation import Preparation, put
+from tfvamp.datasets.splits import SPLITS, split_counts
+from tfvamp.errors import DataError
+from tfvamp.files import printable, reason, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-LARGEST_IMAGE = 2**26  # pixels
-MOST_BROKEN = 0.1  # share of files that may be broken
-SHOWN = 20  # broken files that are named; all are in index.json
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
+FOLDER = "tfvamp_images"  # of all stores, in the data folder
+LARGEST_INDEX = 2**26  # bytes: it names each broken file
+NPY_HEADER = 4096  # bytes; that of a store has 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,262 +47,93 @@ class Store:
     broken: list[str]
 
 
-def of_folder(
-    folder: pathlib.Path,
-    size: tuple[int, int],
-    grayscale: bool,
-    data_dir: str | None,
-    say: Callable[[str], None],
-    progress: bool = False,
-) -> Store:
-    """The PNG and JPEG images under a folder, brought to one size.
+def key_of(*parts) -> str:
+    """The name of the store for these sources and settings."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
-    Subfolders train, validation and test are the splits; without them all images are split by a fixed seed, one in
-    ten for validation and one in ten for the test.
+
+def listing(paths: list[pathlib.Path], folder: pathlib.Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of files, by which a change is seen.
 
     Raises:
-      DataError: there is no such folder, or no image in it, or more than one file in ten is broken.
+      DataError: one cannot be found any more.
     """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
-    found = [split for split in SPLITS if (folder / split).is_dir()]
-    by_split = len(found) == len(SPLITS)
-    if found and not by_split:
-        raise DataError(
-            f"{folder} has the folders {', '.join(found)}, but not all of {', '.join(SPLITS)}: "
-            "make all three, or none to have the images split by a fixed seed"
-        )
-    places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
-    paths = {split: _paths(place) for split, place in (places if by_split else {"all": folder}).items()}
-    listing = _listing([path for group in paths.values() for path in group], folder)
-    if not listing:
-        raise DataError(f"{folder} has no PNG or JPEG image, nor has a folder in it")
-    if not by_split:
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(listing))
-        paths = {"all": [paths["all"][index] for index in order]}
-    key = _key("folder", os.fsencode(folder.resolve()).hex(), listing, size, grayscale)
-    channels = 1 if grayscale else 3
-    broken: list[str] = []
-
-    def images() -> Iterator[tuple[str, np.ndarray]]:
-        for split, group in paths.items():
-            for path in group:
-                try:
-                    yield split, decode(path, size, grayscale)
-                except DataError as error:
-                    broken.append(f"{printable(str(path.relative_to(folder)))} ({error})")
-                    if len(broken) > max(1, MOST_BROKEN * len(listing)):
-                        raise DataError(
-                            f"{folder}: more than one file in ten is broken, {broken[0]} first: remove or replace them"
-                        ) from error
-
-    shape = (*size, channels)
-    store = _store(key, images(), len(listing), shape, data_dir, say, progress, str(folder), broken)
-    if store.broken:
-        shown = ", ".join(store.broken[:SHOWN]) + (", ..." if len(store.broken) > SHOWN else "")
-        say(f"{len(store.broken)} of {len(listing)} files are broken and left out: {shown}")
-    return store
-
-
-def _listing(paths: list[pathlib.Path], folder: pathlib.Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of files, by which a change is seen."""
     try:
         return [
             (os.fsencode(path.relative_to(folder)).hex(), path.stat().st_size, path.stat().st_mtime_ns)
             for path in paths
         ]
     except OSError as error:
-        raise DataError(f"cannot read {folder} ({error.strerror}): has it changed meanwhile?") from error
+        raise DataError(
+            f"cannot read {shown(folder)} ({reason(error)}): did it change in the meantime?"
+        ) from error
 
 
-def of_tfds(
-    name: str,
-    image_key: str,
-    size: tuple[int, int] | None,
-    grayscale: bool,
-    data_dir: str | None,
-    say: Callable[[str], None],
-    progress: bool = False,
-    num_validation: int | None = None,
-) -> Store:
-    """The images of any data set of TFDS, brought to one size if one is given.
-
-    Its splits train, validation and test are taken as they are; where validation or test is missing, the last
-    images of train stand for it: one in ten, or `num_validation`.
-
-    Raises:
-      UsageError: TFDS knows no such data set, or it has no such image.
-      DataError: it cannot be prepared, or its images differ in size and none is given.
-    """
-    builder = tfds_builder(name, data_dir)
-    features = dict((builder.info.features or {}).items())
-    feature = features.get(image_key)
-    if not isinstance(feature, tfds.features.Image):
-        found = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
-        raise UsageError(
-            f"{name} has no image {image_key!r}; it has: {', '.join(found) or 'no image at all'}"
-        )
-    height, width, channels = feature.shape
-    if size is None and (height is None or width is None):
-        raise UsageError(f"the images of {name} differ in size: choose one with --image-size HxW")
-    height, width = size or (height, width)
-    channels = 1 if grayscale else channels or 3
-    if not builder.data_path.exists():
-        say(f"preparing {builder.name} in {builder.data_dir}")
-        try:
-            with sources.tfds_output(progress):
-                builder.download_and_prepare()
-        except (requests.RequestException, tfds.download.DownloadError) as error:
-            raise DataError(
-                f"cannot download {name} ({type(error).__name__}): check the network, or copy "
-                f"{builder.data_dir} from a machine where TFDS has prepared it"
-            ) from error
-        except Exception as error:  # whatever the builder or the disk raise
-            text = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"cannot prepare {name} in {builder.data_dir} ({type(error).__name__}: {text})"
-            ) from error
-    splits = _tfds_splits(builder, num_validation)
-    count = sum(stop - start for _, start, stop in splits.values())
-
-    def images() -> Iterator[tuple[str, np.ndarray]]:
-        for split, (source, start, stop) in splits.items():
-            examples = builder.as_dataset(split=f"{source}[{start}:{stop}]", shuffle_files=False)
-            try:
-                for example in tfds.as_numpy(examples):
-                    yield split, _resized(_to_bytes(example[image_key], name), (height, width), channels)
-            except tf.errors.OpError as error:
-                raise sources.damaged(str(builder.data_dir), error) from error
-
-    prepared = pathlib.Path(builder.data_dir)
-    files = _listing(sorted(path for path in prepared.rglob("*") if path.is_file()), prepared)
-    key = _key("tfds", str(prepared), files, image_key, (height, width), channels, splits)
-    return _store(key, images(), count, (height, width, channels), data_dir, say, progress, name, [])
-
-
-def tfds_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """A data set of TFDS by its name.
-
-    Raises:
-      UsageError: TFDS knows none of that name.
-      DataError: what is known of its prepared data is damaged.
-    """
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except (json.JSONDecodeError, json_format.ParseError) as error:
-        root = data_dir or tfds.core.constants.DATA_DIR
-        raise sources.damaged(os.path.join(root, name), error) from error
-    except (tfds.core.registered.DatasetNotFoundError, ValueError, ImportError, TypeError) as error:
-        raise UsageError(f"TFDS knows no data set {name!r}: see tensorflow.org/datasets/catalog") from error
-
-
-def _tfds_splits(builder, num_validation: int | None) -> dict[str, tuple[str, int, int]]:
-    """split -> (split in TFDS, first, last + 1)."""
-    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
-    if "train" not in counts:
-        raise DataError(f"{builder.name} has no split train; it has: {', '.join(counts)}")
-    splits, end = {}, counts["train"]
-    part = num_validation or max(1, end // SHARE)
-    for split in ("test", "validation"):
-        if split in counts:
-            splits[split] = (split, 0, counts[split])
-        else:
-            splits[split] = ("train", end - part, end)
-            end -= part
-    if end < 1 or min(stop - start for _, start, stop in splits.values()) < 1:
-        raise DataError(f"{builder.name} has {counts['train']} training images: too few for three splits")
-    splits["train"] = ("train", 0, end)
-    return {split: splits[split] for split in SPLITS}
-
-
-def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def decode(path: pathlib.Path, size: tuple[int, int], grayscale: bool) -> np.ndarray:
-    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size.
-
-    Raises:
-      DataError: it is damaged or too large; says so in few words.
-    """
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > LARGEST_IMAGE:
-                raise DataError(f"more than {LARGEST_IMAGE} pixels")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-            return _resize(upright.convert("L" if grayscale else "RGB"), size)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises whatever the damaged bytes lead to
-        raise DataError(type(error).__name__) from error
-
-
-def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    if (image.height, image.width) != size:
-        image = image.resize((size[1], size[0]), Image.Resampling.BOX if _smaller(image, size) else None)
-    array = np.asarray(image)
-    return array[..., np.newaxis] if array.ndim == 2 else array
-
-
-def _smaller(image: Image.Image, size: tuple[int, int]) -> bool:
-    return image.height >= size[0] and image.width >= size[1]
-
-
-def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype != np.uint8:
-        raise DataError(f"the images of {name} have dtype {array.dtype}: only bytes are read")
-    return array
-
-
-def _resized(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
-    if array.shape == (*size, channels):
-        return array
-    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    return _resize(image.convert(MODES[channels]), size)
-
-
-def _key(*parts) -> str:
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
-
-
-def _store(
+def kept(
     key: str,
     images: Iterable[tuple[str, np.ndarray]],
     most: int,
     shape: tuple[int, int, int],
-    data_dir: str | None,
-    say: Callable[[str], None],
-    progress: bool,
+    preparation: Preparation,
     what: str,
     broken: list[str],
 ) -> Store:
-    """The store of that key, as it is on disk, or made now from (split, image) of at most `most` images.
+    """The store of that key, as it is on disk, or made now.
 
-    `broken` is what `images` has left out, once they are all taken.
+    Args:
+      key: of the store.
+      images: (split, image) of at most `most` images.
+      most: the maximum number of images.
+      shape: (H, W, C) of each.
+      preparation: where, and whether it may be made.
+      what: the images, for people.
+      broken: what `images` has left out, once they are all taken.
+
+    Raises:
+      DataError: the store is damaged, cannot be made, or must not be.
     """
-    root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "tfvamp_images"
+    root = preparation.root / FOLDER
     folder = root / key[:16]
+    preparation.sweep(root)
     try:
-        if not (folder / "index.json").is_file():
-            say(f"reading {most} images of {what} into {folder}")
-            root.mkdir(parents=True, exist_ok=True)
-            with sources.scratch(root) as scratch:
+        if not os.path.isfile(folder / "index.json"):
+            preparation.check(root)
+            needed = files.size(_checked_size(most, shape, root, what))
+            preparation.say(f"reading {most} images of {shown(what)} into {shown(folder)} ({needed})")
+            hidden = not preparation.progress
+            bar = tqdm.tqdm(images, printable(what), most, leave=False, unit=" images", disable=hidden)
+            with files.scratch_folder(root) as scratch:
                 made = scratch / "store"
                 made.mkdir()
-                shown = tqdm.tqdm(images, what, most, leave=False, unit=" images", disable=not progress)
-                _write(made, shown, most, shape, what, broken)
-                if not (folder / "index.json").is_file():  # or another process was faster
-                    sources.replace_folder(made, folder, scratch)
-        return _open(folder)
+                write(made, bar, most, shape, what, broken)
+                put(made, folder, again=os.path.isdir(folder) and not os.path.isfile(folder / "index.json"))
+        return opened(folder)
     except OSError as error:
         raise DataError(
-            f"cannot keep the images of {what} in {root} ({error.strerror or error}): choose another --data-dir"
+            f"cannot keep the images of {shown(what)} in {shown(root)} ({reason(error)}): "
+            "choose another --data-dir"
         ) from error
 
 
-def _write(folder: pathlib.Path, images, most: int, shape, what: str, broken: list[str]) -> None:
+def _checked_size(most: int, shape: tuple[int, int, int], root: pathlib.Path, what: str) -> int:
+    """The bytes that a store takes.
+
+    Raises:
+      DataError: the disk has not so many.
+    """
+    needed = most * math.prod(shape)
+    place = next(place for place in (root, *root.absolute().parents) if os.path.exists(place))
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise DataError(
+            f"the {most} images of {shown(what)} at {shape[0]}x{shape[1]} would need {files.size(needed)} in "
+            f"{shown(root)}, where {files.size(free)} are free: choose a smaller --image-size or another --data-dir"
+        )
+    return needed
+
+
+def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: list[str]) -> None:
+    """Writes a store into an empty folder; arguments as for `kept`."""
     counts: dict[str, int] = {}
     binary, checksum = True, hashlib.sha256()
     with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
@@ -320,10 +148,12 @@ def _write(folder: pathlib.Path, images, most: int, shape, what: str, broken: li
             counts[split] = counts.get(split, 0) + 1
         written = sum(counts.values())
         file.truncate(file.tell() + (most - written) * math.prod(shape))
-    counts = split_counts(written, what) if "all" in counts else counts
+    counts = split_counts(written, shown(what)) if "all" in counts else counts
     for split in SPLITS:
         if counts.get(split, 0) < 1:
-            raise DataError(f"{what} has no image for {split}: three splits need at least one image each")
+            raise DataError(
+                f"{shown(what)} has no image for {split}: three splits need at least one image each"
+            )
     checksums = {f"the pixels of {printable(what)}": checksum.hexdigest()}
     index = {
         "counts": [counts[split] for split in SPLITS],
@@ -331,21 +161,48 @@ def _write(folder: pathlib.Path, images, most: int, shape, what: str, broken: li
         "checksums": checksums,
         "broken": broken,
     }
-    (folder / "index.json").write_text(json.dumps(index))
+    contents = files.json_bytes(index)
+    if len(contents) > LARGEST_INDEX:
+        raise DataError(f"{shown(what)} has {len(broken)} broken files: remove or replace them")
+    (folder / "index.json").write_bytes(contents)
 
 
-def _open(folder: pathlib.Path) -> Store:
+def opened(folder: pathlib.Path) -> Store:
+    """The store in a folder.
+
+    Raises:
+      DataError: it is damaged.
+    """
     try:
-        index = json.loads((folder / "index.json").read_text())
-        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        ends = np.cumsum([0, *index["counts"]])
+        index = files.read_json(folder / "index.json", LARGEST_INDEX)
+        pixels = _mapped(folder / "pixels.npy")
+        counts, checksums, broken = index["counts"], index["checksums"], index.get("broken", [])
+        texts = [*checksums, *checksums.values(), *broken]
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise ValueError("texts that are none")
+        if len(counts) != len(SPLITS) or not all(type(count) is int and count > 0 for count in counts):
+            raise ValueError("no number of images for each split")
+        ends = np.cumsum([0, *counts])
         if ends[-1] > len(pixels):
             raise ValueError("too few images")
         parts: dict[str, np.ndarray] = {
             split: pixels[ends[i] : ends[i + 1]] for i, split in enumerate(SPLITS)
         }
-        return Store(parts, bool(index["binary"]), dict(index["checksums"]), list(index.get("broken", [])))
-    except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
+        return Store(parts, bool(index["binary"]), dict(checksums), list(broken))
+    except Exception as error:  # whatever damaged bytes lead to
         raise DataError(
-            f"the images kept in {folder} are damaged: delete that folder and run again"
+            f"the images kept in {shown(folder)} are damaged: delete that folder and run again ({reason(error)})"
         ) from error
+
+
+def _mapped(path: pathlib.Path) -> np.ndarray:
+    """The array of a store, read from its file when it is needed."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("another version of .npy")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=NPY_HEADER)
+        if fortran or dtype != np.uint8 or len(shape) != 4 or min(shape) < 1:
+            raise ValueError("not images of bytes")
+        return np.memmap(file, np.uint8, "r", file.tell(), shape)

@@ -13,6 +13,7 @@ import scipy.io
 
 from tfvamp.datasets import sources
 from tfvamp.errors import DataError
+from tfvamp.files import shown
 
 # Bytes before its elements; the types of an element; the classes of arrays of numbers.
 HEADER, ARRAY, COMPRESSED, NUMBERS = 128, 14, 15, range(6, 16)
@@ -33,14 +34,16 @@ def read(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str
         raise
     except Exception as error:  # SciPy raises whatever the damaged bytes lead to
         raise DataError(
-            f"{path} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {url}"
+            f"{shown(path)} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {url}"
         ) from error
     for key in keys:
         if key not in stored:
             held = ", ".join(sorted(k for k in stored if not k.startswith("__"))) or "none"
-            raise DataError(f"{path} has no key {key!r} (of the expected keys it has: {held})")
+            raise DataError(f"{shown(path)} has no key {key!r} (of the expected keys it has: {held})")
         if not isinstance(stored[key], np.ndarray) or stored[key].dtype.kind not in "uifb":
-            raise DataError(f"{path}: {key} must hold numbers; got dtype {np.asarray(stored[key]).dtype}")
+            raise DataError(
+                f"{shown(path)}: {key} must hold numbers; got dtype {np.asarray(stored[key]).dtype}"
+            )
     return stored
 
 
@@ -55,7 +58,7 @@ def inflated(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) ->
     """
     order = {b"IM": "<", b"MI": ">"}.get(contents[126:128])
     if order is None:
-        raise DataError(f"{path} cannot be read as a Matlab 5 file: its header is not that of one")
+        raise DataError(f"{shown(path)} cannot be read as a Matlab 5 file: its header is not that of one")
     parts, total = [contents[:HEADER]], 0
     for kind, element in _elements(contents, order, path):
         compressed = kind == COMPRESSED
@@ -66,7 +69,7 @@ def inflated(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) ->
         if array_class not in NUMBERS:
             if name in keys:
                 raise DataError(
-                    f"{path}: {name} must hold numbers; got a Matlab array of class {array_class}"
+                    f"{shown(path)}: {name} must hold numbers; got a Matlab array of class {array_class}"
                 )
             continue
         part = bytes(element)
@@ -76,7 +79,9 @@ def inflated(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) ->
         if total > sources.LARGEST_CONTENTS:
             raise sources.too_large(path, sources.LARGEST_CONTENTS)
         if struct.unpack_from(f"{order}I", part, 4)[0] + 8 != len(part):
-            raise DataError(f"{path} is damaged: the size that {name} states is not its own; fetch it again")
+            raise DataError(
+                f"{shown(path)} is damaged: the size that {name} states is not its own; fetch it again"
+            )
         parts.append(part)
     return b"".join(parts)
 
@@ -90,7 +95,7 @@ def _elements(contents: bytes, order: str, path: pathlib.Path) -> Iterator[tuple
         kind, size = struct.unpack_from(f"{order}II", contents, start)
         yield kind, memoryview(contents)[start : start + 8 + size]
         start += 8 + size
-    raise DataError(f"{path} has more than {MOST_ELEMENTS} arrays: it is not the published file")
+    raise DataError(f"{shown(path)} has more than {MOST_ELEMENTS} arrays: it is not the published file")
 
 
 def _array(element: bytes, order: str) -> tuple[str, int]:

@@ -1,31 +1,29 @@
-"""One's own images: arrays, `npz:FILE`, `folder:DIR`, `tfds:NAME[/CONFIG][:IMAGE_KEY]`."""
+"""Your own images: arrays, `npz:FILE`, `folder:DIR`, `tfds:NAME[/CONFIG][:IMAGE_KEY]`."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import math
 import os
 import pathlib
 import re
 import typing
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from tfvamp.datasets import image_store, pipeline
-from tfvamp.datasets.catalog import Binarization, DatasetSpec
+from tfvamp import memory
+from tfvamp.arrays import DAMAGE, read_member
+from tfvamp.catalog import BINARIZATIONS, Binarization, DatasetSpec
+from tfvamp.config import height_and_width
+from tfvamp.datasets import image_folder, image_store, image_tfds, pipeline
+from tfvamp.datasets.preparation import Preparation
 from tfvamp.datasets.splits import SPLIT_SEED, SPLITS, split_counts
-from tfvamp.errors import DataError, UsageError, check_choice, printable
+from tfvamp.errors import DataError, FileError, UsageError, check_choice
+from tfvamp.files import expanded, printable, reason, shown
 
-BINARIZATIONS: tuple[Binarization, ...] = typing.get_args(Binarization)
-LARGEST_HEADER = 4096  # bytes of a .npy file's: of an array of numbers it has some hundred
-ALWAYS_READ = 2**28  # bytes: a larger array must not be compressed to less than
-MOST_COMPRESSED = 0.01  # this share; images of one colour alone are
 SAMPLE = 2000  # images whose mean the initial pseudo-inputs take
 PSEUDO_INPUT_STD = 0.02
 
@@ -42,49 +40,39 @@ class OwnData:
 
 
 def read(
-    name: str,
-    data_dir: str | None,
-    image_size: str | None,
-    grayscale: bool,
-    binarize: str | None,
-    say: Callable[[str], None],
-    progress: bool = False,
+    name: str, preparation: Preparation, image_size: str | None, grayscale: bool, binarize: str | None
 ) -> OwnData:
     """The data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
     if binarize is not None:
         check_choice("binarisation", binarize, BINARIZATIONS)
     kind, rest = name.split(":", 1)
-    size = _size(image_size)
+    size = height_and_width(image_size)
     if kind == "npz":
         if size or grayscale:
             raise UsageError("--image-size and --grayscale go with folder: and tfds:, not with npz:")
-        path = pathlib.Path(rest).expanduser()
-        arrays = read_npz(path)
-        return from_arrays(f"npz:{path.name}", arrays, binarize, {path.name: _sha256(path)})
+        if not rest:
+            raise UsageError("npz: must be followed by a file")
+        path = expanded(rest)
+        arrays, label = read_npz(path), printable(path.name)
+        return from_arrays(f"npz:{label}", arrays, binarize, {label: _sha256(path)})
     if kind == "folder":
         if size is None:
             raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
         if not rest:
             raise UsageError("folder: must be followed by a folder")
-        folder = pathlib.Path(rest).expanduser()
-        store = image_store.of_folder(folder, size, grayscale, data_dir, say, progress)
-        return _of_store(f"folder:{folder.name}", store, binarize)
+        folder = expanded(rest)
+        store = image_folder.of_folder(folder, size, grayscale, preparation)
+        return _of_store(f"folder:{printable(folder.name)}", store, binarize)
     match = re.fullmatch(r"([\w./-]+?)(?::([A-Za-z_]\w*))?", rest)
     if match is None:
         raise UsageError(
             f"tfds: must be followed by NAME, NAME/CONFIG or NAME/CONFIG:IMAGE_KEY; got {rest!r}"
         )
-    store = image_store.of_tfds(match[1], match[2] or "image", size, grayscale, data_dir, say, progress)
+    store = image_tfds.of_tfds(match[1], match[2] or "image", size, grayscale, preparation)
     return _of_store(f"tfds:{match[1]}", store, binarize)
 
 
-def read_tfds(
-    spec: DatasetSpec,
-    tfds_name: str,
-    data_dir: str | None,
-    say: Callable[[str], None],
-    progress: bool = False,
-) -> OwnData:
+def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> OwnData:
     """A data set of TFDS's own that the catalogue has.
 
     TFDS checks what it downloads and keeps no record of that: whether the data are verified is not known.
@@ -92,7 +80,7 @@ def read_tfds(
     Raises:
       DataError: the shape of its images or the sizes of its splits are not the spec's.
     """
-    store = image_store.of_tfds(tfds_name, "image", None, False, data_dir, say, progress, spec.sizes[1])
+    store = image_tfds.of_tfds(tfds_name, "image", None, False, preparation, spec.sizes[1])
     shape, sizes = store.pixels["train"].shape[1:], tuple(map(len, store.pixels.values()))
     if (shape, sizes) != (spec.shape, spec.sizes):
         raise DataError(
@@ -134,8 +122,8 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       DataError: there is no such file, or it is damaged, or holds objects, or has other keys.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
+    if not os.path.isfile(path):
+        raise DataError(f"there is no file {shown(path)}")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -144,69 +132,32 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
                 keys = ["x"] if "x" in members else []
             if not keys:
                 raise DataError(
-                    f"{path} must have the arrays train, validation and test, or x; "
+                    f"{shown(path)} must have the arrays train, validation and test, or x; "
                     f"it has: {printable(', '.join(sorted(members))[:200]) or 'none'}"
                 )
             size = path.stat().st_size
-            arrays = {key: _read_member(archive, members[key], f"{path}: {key}", size) for key in keys}
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
+            unpacked = sum(members[key].file_size for key in keys) * (2 if "x" in keys else 1)  # x is split
+            memory.check(
+                unpacked, shown(path), "put the images in a folder, which is read in batches (folder:)"
+            )
+            arrays = {key: read_member(archive, members[key], f"{shown(path)}: {key}", size) for key in keys}
+    except UsageError:  # a ValueError, as some of the damage
+        raise
+    except FileError as error:
+        raise DataError(str(error)) from error
+    except DAMAGE as error:
         raise DataError(
-            f"{path} cannot be read as a .npz file ({error}): write it anew with numpy.savez"
+            f"{shown(path)} cannot be read as a .npz file ({reason(error)}): write it again with numpy.savez"
         ) from error
+    for key, array in arrays.items():
+        if not array.ndim:
+            raise DataError(f"{shown(path)}: {key} must have shape [N, H, W] or [N, H, W, C]; got ()")
     if "x" not in arrays:
         return arrays
-    counts = split_counts(len(arrays["x"]), str(path))
+    counts = split_counts(len(arrays["x"]), shown(path))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(arrays["x"]))
     parts = np.split(order, np.cumsum(list(counts.values()))[:-1])
     return {split: arrays["x"][part] for split, part in zip(counts, parts, strict=True)}
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int) -> np.ndarray:
-    """One array of an archive of `size` bytes; its header must account for all before memory is taken for it."""
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(
-            f"{what} is compressed in a way that NumPy does not use: write it anew with numpy.savez"
-        )
-    if info.file_size > max(ALWAYS_READ, min(size, info.compress_size) / MOST_COMPRESSED):
-        raise DataError(
-            f"{what} unpacks to {info.file_size} bytes, more than a hundred times its size: if that is meant, "
-            "write it anew with numpy.savez, without compression"
-        )
-    with archive.open(info) as file:
-        shape, fortran, dtype = _read_header(file, what)
-        if dtype.hasobject or dtype.kind not in "buif":
-            raise DataError(f"{what} must hold numbers; got dtype {dtype}")
-        if not shape or any(type(size) is not int or size < 0 for size in shape):
-            raise DataError(f"{what} must have shape [N, H, W] or [N, H, W, C]; got {str(shape)[:60]}")
-        count = math.prod(shape)
-        contents = file.read(count * dtype.itemsize) if count * dtype.itemsize <= info.file_size else b""
-        if len(contents) != count * dtype.itemsize or file.read(1):
-            raise DataError(
-                f"{what} is damaged: its header says shape {list(shape)} of {dtype}, its size another"
-            )
-    return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _read_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and dtype of a .npy file; NumPy would read a header of any stated length first."""
-    version = np.lib.format.read_magic(file)
-    width = 2 if version == (1, 0) else 4
-    length = file.read(width)
-    header = file.read(min(LARGEST_HEADER, int.from_bytes(length, "little")))
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        return read(io.BytesIO(length + header))
-    except Exception as error:  # NumPy parses a Python expression: damage leads anywhere
-        raise DataError(f"{what} has a damaged header ({type(error).__name__})") from error
 
 
 def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
@@ -257,10 +208,10 @@ def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: s
     spec = DatasetSpec(
         name=name,
         tfds_name="",
-        title="one's own images",
+        title="your own images",
         shape=(int(train.shape[1]), int(train.shape[2]), int(train.shape[3])),
         sizes=(len(train), len(pixels["validation"]), len(pixels["test"])),
-        source="one's own",
+        source="your own",
         binarization=binarization,
         likelihood="logistic" if grey else "bernoulli",
         scaling="centre" if grey else "unit",
@@ -273,19 +224,12 @@ def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: s
     return dataclasses.replace(spec, pseudo_input_mean=round(mean, 4))
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    """(H, W) of "HxW"."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,4})[xX](\d{1,4})", text)
-    if match is None or min(int(match[1]), int(match[2])) < 1:
-        raise UsageError(f"--image-size must be HxW, such as 64x64; got {text!r}")
-    return int(match[1]), int(match[2])
-
-
 def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {shown(path)} ({reason(error)})") from error
 
 
 def absolute(name: str) -> str:

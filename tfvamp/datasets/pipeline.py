@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvamp import seeds
-from tfvamp.datasets.catalog import DatasetSpec
+from tfvamp.catalog import DatasetSpec
 
 IN_MEMORY = 2**29  # bytes: larger arrays are read from their file batch by batch
 

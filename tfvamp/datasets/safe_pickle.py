@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfvamp.errors import printable
+from tfvamp.files import printable
 
 MAX_RANK = 4
 MAX_KEYS = 16  # of a dictionary: the largest here has three

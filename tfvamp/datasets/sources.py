@@ -11,29 +11,29 @@ import hashlib
 import io
 import os
 import pathlib
-import shutil
-import tempfile
-import time
 import zlib
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import requests
-import tensorflow as tf
 import tensorflow_datasets as tfds
-from google.protobuf import json_format
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tfvamp.errors import DataError
+from tfvamp.files import expanded, reason, shown
 
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
 TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}  # what a disk fails with
-SCRATCH = "tfvamp-"  # what names of unfinished folders begin with
-LEFT_BEHIND = 7 * 86400  # seconds after which an unfinished folder is taken for one of a killed process
+DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+}  # what a disk fails with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Source:
     md5: str | None = None
 
     def checksum(self, path: pathlib.Path, algorithm: str = "sha256") -> str:
-        """The checksum of a file that stands for this one, in hexadecimal."""
+        """The checksum of a copy of this file, in hexadecimal."""
         if self.filename.endswith(".gz"):
             with path.open("rb") as file:
                 return hashlib.file_digest(file, algorithm).hexdigest()
@@ -84,7 +84,7 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
                 parts.append(part)
                 total += len(part)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
+        raise DataError(f"{shown(path)} cannot be read ({reason(error)}): fetch it again") from error
     if total > largest:
         raise too_large(path, largest)
     return b"".join(parts)
@@ -92,26 +92,41 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
 
 def too_large(path: pathlib.Path, largest: int) -> DataError:
     """The error for a file that holds more than so many bytes."""
-    return DataError(f"{path} holds more than {largest / 2**20:g} MiB: it is not the published file")
+    return DataError(f"{shown(path)} holds more than {largest / 2**20:g} MiB: it is not the published file")
 
 
-def raw_dir(folder: str | os.PathLike | None) -> pathlib.Path | None:
-    """The folder with files fetched by hand: as given, else from TFVAMP_RAW_DIR, else None."""
-    folder = folder or os.environ.get(RAW_DIR_VARIABLE)
-    if not folder:
+def raw_dir(folder: str | os.PathLike | None, needed: bool = True) -> pathlib.Path | None:
+    """The folder with files fetched by hand: as given, else from TFVAMP_RAW_DIR, else None.
+
+    Args:
+      folder: as given.
+      needed: whether files are needed; where none are, a missing folder that the variable names does not matter.
+
+    Raises:
+      DataError: there is no such folder.
+    """
+    named = folder or os.environ.get(RAW_DIR_VARIABLE)
+    if not named:
         return None
-    path = pathlib.Path(folder).expanduser()
-    if not path.is_dir():
-        raise DataError(f"there is no raw-data folder {path}: name another, or leave out --raw-dir")
-    return path
+    path = expanded(named)
+    if os.path.isdir(path):
+        return path
+    if folder:
+        raise DataError(f"there is no raw-data folder {shown(path)}: name another, or leave out --raw-dir")
+    if needed:
+        raise DataError(
+            f"there is no raw-data folder {shown(path)}, which {RAW_DIR_VARIABLE} names: "
+            "set it to another, or unset it"
+        )
+    return None
 
 
 def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path | None:
     """The path of a source file in TFDS's manual folder or in TFVAMP_RAW_DIR; None if it is in neither."""
-    folders = [raw_dir(None)]
+    manual = None
     with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
-        folders.insert(0, pathlib.Path(dl_manager.manual_dir))
-    return next((path for folder in folders if (path := found(folder, source))), None)
+        manual = pathlib.Path(dl_manager.manual_dir)
+    return found(manual, source) or found(raw_dir(None), source)
 
 
 def fetch_either(
@@ -129,7 +144,7 @@ def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
     if folder is None:
         return None
     paths = (folder / source.filename, folder / f"{source.filename}.gz")
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path:
@@ -172,34 +187,6 @@ def record(
     info.metadata["verified"] = published if verified is None else verified
 
 
-def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
-    """The checksums that `record` wrote, read back from the prepared data."""
-    return dict(_metadata(info, "sources") or {})
-
-
-def verified(info: tfds.core.DatasetInfo) -> bool:
-    """Whether the prepared data are made from the published files, as `record` wrote."""
-    return bool(_metadata(info, "verified"))
-
-
-def _metadata(info: tfds.core.DatasetInfo, key: str):
-    """What `record` wrote; None where it wrote nothing."""
-    try:
-        return info.metadata[key]  # `in` does not load TFDS's lazy metadata
-    except (KeyError, TypeError):
-        return None
-    except ValueError as error:  # of JSON
-        raise damaged(str(info.data_dir), error) from error
-
-
-def damaged(folder: str, error: Exception) -> DataError:
-    """The error for prepared data that cannot be read."""
-    return DataError(
-        f"the prepared data in {folder} are damaged ({type(error).__name__}): "
-        "delete that folder and run the command again"
-    )
-
-
 def image_info(
     builder: tfds.core.GeneratorBasedBuilder,
     shape,
@@ -225,79 +212,6 @@ def examples(images: np.ndarray, labels: np.ndarray | None = None):
         yield index, {"image": image} if labels is None else {"image": image, "label": int(labels[index])}
 
 
-def prepare(
-    builder_class,
-    data_dir: str | None,
-    folder: pathlib.Path | None,
-    say: Callable[[str], None],
-    progress: bool = False,
-) -> tfds.core.DatasetBuilder:
-    """The prepared builder: as it is on disk, or made now.
-
-    Data prepared from other files than those in `folder` are made anew, beside the old
-    ones, which are replaced only when the new ones are complete.
-    """
-    builder = opened(builder_class, data_dir)
-    if not builder.data_path.exists():
-        say(f"preparing {builder.name} in {builder.data_dir}")
-        _download_and_prepare(builder, folder, progress)
-        return builder_class(data_dir=data_dir)
-    offered = {
-        source.filename: source.checksum(path)
-        for source in builder_class.SOURCES
-        if (path := found(folder, source)) is not None
-    }
-    before = recorded(builder.info)
-    known = {name: checksum for name, checksum in offered.items() if name in before} or offered
-    if all(before.get(name) == checksum for name, checksum in known.items()):
-        return builder
-    offered = {name: checksum for name, checksum in known.items() if before.get(name) != checksum}
-    say(f"preparing {builder.name} anew: {', '.join(offered)} in {folder} differs from what it was made of")
-    try:
-        with scratch(pathlib.Path(builder.data_dir).parent) as place:
-            anew = builder_class(data_dir=str(place))
-            _download_and_prepare(anew, folder, progress)
-            replace_folder(pathlib.Path(anew.data_dir), pathlib.Path(builder.data_dir), place)
-    except OSError as error:
-        raise _unwritable(builder, error) from error
-    return builder_class(data_dir=data_dir)
-
-
-def opened(builder_class, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """A builder with what is known of the prepared data.
-
-    Raises:
-      DataError: that is damaged.
-    """
-    try:
-        return builder_class(data_dir=data_dir)
-    except (ValueError, json_format.ParseError) as error:  # of its metadata
-        root = data_dir or tfds.core.constants.DATA_DIR
-        raise damaged(os.path.join(root, builder_class.name), error) from error
-
-
-@contextlib.contextmanager
-def scratch(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty folder in `root`, removed at the end; those that killed processes left are removed after a week."""
-    for left in root.glob(f"{SCRATCH}*"):
-        with contextlib.suppress(OSError):  # another process is removing it, too
-            if left.stat().st_mtime < time.time() - LEFT_BEHIND:
-                shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root, ignore_cleanup_errors=True) as folder:
-        yield pathlib.Path(folder)
-
-
-def replace_folder(new: pathlib.Path, old: pathlib.Path, aside: pathlib.Path) -> None:
-    """Puts a folder in the place of another, if there is one, which is moved into `aside`; neither is ever in parts."""
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(old, aside / "old")
-    try:
-        os.replace(new, old)
-    except OSError:
-        if not old.is_dir():  # else another process was faster
-            raise
-
-
 @contextlib.contextmanager
 def tfds_output(progress: bool):
     """TFDS with its progress bars or without, without what it prints, and with an end to what it waits for."""
@@ -312,22 +226,3 @@ def tfds_output(progress: bool):
     finally:
         downloader.MAX_RETRIES = retries
         requests.Session.get = get  # type: ignore[method-assign]  # as above
-
-
-def _download_and_prepare(
-    builder: tfds.core.DatasetBuilder, folder: pathlib.Path | None, progress: bool
-) -> None:
-    config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
-    try:
-        with tfds_output(progress):
-            builder.download_and_prepare(download_config=config)
-    except (OSError, RuntimeError, tf.errors.OpError) as error:  # TFDS wraps what TensorFlow raises
-        if not builder.data_path.exists():  # else another process was faster
-            raise _unwritable(builder, error) from error
-
-
-def _unwritable(builder: tfds.core.DatasetBuilder, error: Exception) -> DataError:
-    reason = getattr(error, "strerror", None) or str(error)[:200]
-    return DataError(
-        f"cannot prepare {builder.name} in {builder.data_dir} ({reason}): choose another --data-dir"
-    )

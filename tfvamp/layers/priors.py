@@ -35,6 +35,10 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
     def components(self) -> DiagonalGaussian:
         """The K components, batch shape [K]; K = 1 for a prior that is no mixture."""
 
+    def clipped_pseudo_inputs(self) -> tf.Tensor | None:
+        """The pseudo-inputs [K, *event] that the components are made from; None for a prior without any."""
+        return None
+
     def call(self, z=None):
         """p(z) without an argument; with z [..., D], log p(z) [...] in nats."""
         if z is None:
@@ -176,7 +180,7 @@ class VampPriorLayer(PriorLayer):
         self.built = True
 
     def clipped_pseudo_inputs(self) -> tf.Tensor:
-        """What the encoder sees, [K, *event]."""
+        """The pseudo-inputs as the encoder sees them, [K, *event]."""
         pseudo_inputs = tf.convert_to_tensor(self.pseudo_inputs)
         return pseudo_inputs if self.bounds is None else tf.clip_by_value(pseudo_inputs, *self.bounds)
 

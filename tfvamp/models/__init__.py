@@ -1,16 +1,11 @@
 """Whole models as Keras models."""
 
-from tfvamp.models.base import (
-    LIKELIHOODS,
-    OBJECTIVES,
-    PRIORS,
-    LatentVariableModel,
-    Objective,
-    importance_samples,
-    likelihood_layer,
-)
+from tfvamp.config import LIKELIHOODS, OBJECTIVES, PRIORS
+from tfvamp.models.base import LatentVariableModel
+from tfvamp.models.choices import build_prior, likelihood_layer
 from tfvamp.models.clone import clone_model
 from tfvamp.models.hvae import HVAE, ConvHVAE, PixelHVAE
+from tfvamp.models.objective import Objective
 from tfvamp.models.vae import VAE, ConvVAE
 
 MODELS: dict[str, type[LatentVariableModel]] = {
@@ -33,7 +28,7 @@ __all__ = [
     "LatentVariableModel",
     "Objective",
     "PixelHVAE",
+    "build_prior",
     "clone_model",
-    "importance_samples",
     "likelihood_layer",
 ]

@@ -3,69 +3,22 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfvamp import objectives, seeds
+from tfvamp import memory, objectives, seeds
 from tfvamp.blocks import in_blocks, rows_of
-from tfvamp.errors import UsageError, check_choice
-from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
+from tfvamp.config import PRIORS, TrainConfig
+from tfvamp.errors import UsageError
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
-from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood, LikelihoodLayer
-from tfvamp.layers.priors import (
-    MixtureOfGaussiansPriorLayer,
-    PriorLayer,
-    StandardNormalPriorLayer,
-    VampPriorLayer,
-)
-
-PRIORS = ("standard", "mog", "vamp", "vamp-data", "vamp-weighted")
-LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
-OBJECTIVES = ("elbo", "iwae")
-IMPORTANCE_SAMPLES = 5  # of "iwae", where none are given
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """What training maximises.
-
-    Attributes:
-      name: "elbo" or "iwae".
-      num_samples: L, averaged outside the logarithm.
-      num_importance_samples: S, averaged inside it; "iwae" alone.
-      doubly_reparameterized: the gradient of Tucker and others (2019); "iwae" alone.
-
-    Raises:
-      UsageError: an unknown name, a number below 1, or what goes with "iwae" given to "elbo".
-    """
-
-    name: str = "elbo"
-    num_samples: int = 1
-    num_importance_samples: int = 1
-    doubly_reparameterized: bool = False
-
-    def __post_init__(self):
-        check_choice("objective", self.name, OBJECTIVES)
-        if self.num_samples < 1 or self.num_importance_samples < 1:
-            raise UsageError(
-                "the numbers of samples and of importance samples must be at least 1; "
-                f"got {self.num_samples} and {self.num_importance_samples}"
-            )
-        if self.name == "elbo" and (self.num_importance_samples > 1 or self.doubly_reparameterized):
-            raise UsageError(
-                "importance samples and the doubly reparameterised gradient go with the objective iwae, not with elbo"
-            )
-
-
-def importance_samples(objective: str, given: int | None) -> int:
-    """S as it is given, or where it is not: 5 for "iwae", 1 for "elbo"."""
-    default = IMPORTANCE_SAMPLES if objective == "iwae" else 1
-    return default if given is None else given
+from tfvamp.layers.likelihoods import LikelihoodLayer
+from tfvamp.layers.priors import PriorLayer
+from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer
+from tfvamp.models.objective import Objective
 
 
 class LatentVariableModel(keras.Model, abc.ABC):
@@ -80,14 +33,13 @@ class LatentVariableModel(keras.Model, abc.ABC):
       hidden_units: width of the hidden layers.
       prior: "standard", "mog", "vamp", "vamp-data" or "vamp-weighted"; or a function from the
         encoder to a prior layer.
-      num_components: K, for the mixtures.
+      components: K, for the mixtures.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
         initializer; "vamp-data" needs the array.
       likelihood: for binary images "bernoulli", or "bernoulli-clipped" with probabilities in
         [1e-5, 1 - 1e-5]; for grey ones "logistic" (`DiscretizedLogisticLikelihood`), or
         "logistic-paper" in the form of the paper's code.
-      objective: "elbo" or "iwae"; `num_samples`, `num_importance_samples` (None: 5 for "iwae") and
-        `doubly_reparameterized` as in `Objective`.
+      objective: "elbo" or "iwae"; `num_samples`, `importance_samples` and `dreg` as in `Objective`.
       seed: of the noise in training, with the optimiser's iteration.
 
     Attributes:
@@ -107,44 +59,42 @@ class LatentVariableModel(keras.Model, abc.ABC):
     def __init__(
         self,
         event_shape: Sequence[int] = (28, 28, 1),
-        latent_dims: int = 40,
-        hidden_units: int = 300,
-        prior: str | Callable[[keras.layers.Layer], PriorLayer] = "vamp",
-        num_components: int = 500,
-        pseudo_inputs: np.ndarray | keras.initializers.Initializer | None = None,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        prior: str | Callable[[keras.layers.Layer], PriorLayer] = TrainConfig.prior,
+        components: int = 500,
+        pseudo_inputs: PseudoInputs = None,
         likelihood: str = "bernoulli",
-        objective: str = "elbo",
-        num_samples: int = 1,
-        num_importance_samples: int | None = None,
-        doubly_reparameterized: bool = False,
-        seed: int = 0,
+        objective: str = TrainConfig.objective,
+        num_samples: int = TrainConfig.num_samples,
+        importance_samples: int | None = TrainConfig.importance_samples,
+        dreg: bool = TrainConfig.dreg,
+        seed: int = TrainConfig.seed,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_choice("likelihood", likelihood, LIKELIHOODS)
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
-        num_importance_samples = importance_samples(objective, num_importance_samples)
-        self.objective = Objective(objective, num_samples, num_importance_samples, doubly_reparameterized)
+        self.objective = Objective(objective, num_samples, importance_samples, dreg)
         self.check_objective(self.objective)
         self.seed = int(seed)
         self.settings = {
             "latent_dims": latent_dims,
             "hidden_units": hidden_units,
             "prior": prior,
-            "num_components": num_components,
+            "components": components,
             "likelihood": likelihood,
             "objective": objective,
             "num_samples": num_samples,
-            "num_importance_samples": num_importance_samples,
-            "doubly_reparameterized": doubly_reparameterized,
+            "importance_samples": importance_samples,
+            "dreg": dreg,
         }
         self.make_networks(likelihood_layer(likelihood, self.event_shape))
         if callable(prior):
             self.prior = prior(self.encoder)
         else:
             self.prior = build_prior(
-                prior, self.encoder, self.event_shape, latent_dims, num_components, pseudo_inputs
+                prior, self.encoder, self.event_shape, latent_dims, components, pseudo_inputs
             )
         self.beta = self.add_weight(name="beta", shape=(), initializer="ones", trainable=False)
         names = ["loss", "elbo", "reconstruction", "kl"]
@@ -155,7 +105,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
     @classmethod
     def check_objective(cls, objective: Objective) -> None:
         """Raises UsageError for an objective that the model does not have."""
-        if cls.couples_images and objective.doubly_reparameterized:
+        if cls.couples_images and objective.dreg:
             raise UsageError(
                 f"{cls.__name__} has no doubly reparameterised gradient: its batch normalisation makes the weight of "
                 "one sample depend on the others"
@@ -180,16 +130,14 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def call(self, images):
         """Reconstructions [B, H, W, C]: p(x | z) at the posteriors' means, itself by its mean (`pictures`)."""
-        return self.pictures(
-            self.reconstruct(images), self.pixel_noise(tf.shape(images)[0], seeds.stateless(0))
-        )
+        return self.pictures(self.reconstruct(images), seeds.stateless(0))
 
     def posterior(self, images) -> DiagonalGaussian:
         """q(z | x) of the top latents."""
         return as_diagonal_gaussian(self.encoder(images))
 
     def generator(self, prior=None, training: bool = False) -> objectives.Generator:
-        """p(x, z) from the current weights; `prior` saves computing p(z) anew."""
+        """p(x, z) from the current weights; `prior` saves computing p(z) again."""
         decoder = functools.partial(self.decoder, training=training)
         return objectives.Generator(self.prior() if prior is None else prior, decoder, self.levels)
 
@@ -205,38 +153,40 @@ class LatentVariableModel(keras.Model, abc.ABC):
         latents = [z]
         for index, level in enumerate(self.levels):
             below = level.prior(latents[-1])
-            latents.append(below.mean() if noise is None else below.at(noise[index]))
+            # `loc`, not `mean()`: TFP broadcasts that, which ONNX cannot express.
+            latents.append(below.loc if noise is None else below.at(noise[index]))
         return self.decoder(*latents)
 
     def noise_below(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Standard normal draws [n, D] for each layer below the top one."""
         return [seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name)) for level in self.levels]
 
-    def generate_images(self, z, noise: Sequence[tf.Tensor], pixels: tf.Tensor | None = None) -> tf.Tensor:
-        """Pictures [n, H, W, C] of p(x | z) at top latents z [n, D], some at a time.
-
-        From `noise_below` for the layers below, and `pixel_noise`.
-        """
+    def generate_images(self, z, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
+        """Pictures [n, H, W, C] of p(x | z) at top latents z [n, D], decoded in batches; `draw` as in `pictures`."""
+        n = z.shape[0] or tf.shape(z)[0]
+        noise, pixels = self.noise_below(n, seed), self._pixel_noise(n, seed, draw)
 
         def of_block(start, stop):
             likelihood = self.generate(z[start:stop], [draws[start:stop] for draws in noise])
-            return self.pictures(likelihood, None if pixels is None else pixels[start:stop])
+            return self._picture(likelihood, None if pixels is None else pixels[start:stop])
 
-        rows = rows_of(self, self.event_shape)
-        return in_blocks(of_block, z.shape[0] or tf.shape(z)[0], rows, [None, *self.event_shape])
+        return in_blocks(of_block, n, rows_of(self, self.event_shape), [None, *self.event_shape])
 
-    def pixel_noise(self, n: int | tf.Tensor, seed: tf.Tensor, draw: bool = False) -> tf.Tensor | None:
-        """Uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means.
+    def pictures(self, likelihood, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
+        """Images [n, H, W, C] of p(x | z), batch shape [n]: its means.
 
-        Pixels are drawn if `draw`, or if p(x | z) has no mean in closed form.
+        Pixels are drawn from the seed instead if `draw`, or if p(x | z) has no mean in closed form.
         """
+        return self._picture(likelihood, self._pixel_noise(likelihood.batch_shape_tensor()[0], seed, draw))
+
+    def _pixel_noise(self, n: int | tf.Tensor, seed: tf.Tensor, draw: bool) -> tf.Tensor | None:
+        """Uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means."""
         if self.has_mean and not draw:
             return None
         return seeds.uniform([n, *self.event_shape], seeds.fold_in_name(seed, "pixels"))
 
-    def pictures(self, likelihood, noise: tf.Tensor | None) -> tf.Tensor:
-        """Images [n, H, W, C] of p(x | z): its means, or draws from `pixel_noise`."""
-        return likelihood.mean() if noise is None else likelihood.at_uniform(noise)
+    def _picture(self, likelihood, uniform: tf.Tensor | None) -> tf.Tensor:
+        return likelihood.mean() if uniform is None else likelihood.at_uniform(uniform)
 
     def _noise(self, posterior: DiagonalGaussian, seed) -> list[tf.Tensor]:
         """Draws [B, D] for each layer; zeros without a seed."""
@@ -257,21 +207,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
         In training, batch normalisation in a decoder takes the batch's moments.
         """
-        chosen, generator = self.objective, self.generator(training=training)
         posterior = self.posterior(images)
-        count = chosen.num_samples * chosen.num_importance_samples
-        noise = objectives.noise(posterior, self.levels, seed, count)
-        if chosen.name == "elbo":
-            return objectives.elbo(posterior, generator, images, noise, beta)
-        return objectives.iwae_bound(
-            posterior,
-            generator,
-            images,
-            noise,
-            beta,
-            chosen.num_importance_samples,
-            chosen.doubly_reparameterized,
-        )
+        noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws)
+        return self.objective.bound(posterior, self.generator(training=training), images, noise, beta)
 
     def train_step(self, data):
         """One step of the optimiser on images [B, H, W, C]; the running means of the epoch."""
@@ -322,6 +260,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """
         if n < 1:
             raise UsageError(f"the number of samples must be at least 1; got {n}")
+        values = 2 * math.prod(self.event_shape) + self.latent_dims * (1 + len(self.levels))
+        memory.check(4.0 * n * values, f"{n} images", "choose a smaller number")
         seed = seeds.as_seed(seed)
         if component is None:
             z = self.prior.sample(n, seeds.fold_in_name(seed, "latents"))
@@ -331,7 +271,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             if not 0 <= component < count:
                 raise UsageError(f"the prior has components 0 to {count - 1}; got {component}")
             z = components[component].sample(n, seed=seeds.fold_in_name(seed, "latents"))
-        return self.generate_images(z, self.noise_below(n, seed), self.pixel_noise(n, seed, draw))
+        return self.generate_images(z, seed, draw)
 
     def get_config(self):
         if callable(self.settings["prior"]):
@@ -354,7 +294,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 f"the file was made by version {version} of the networks of {cls.__name__}, and this is version "
                 f"{cls.networks_version}, in which the same weights would compute something else: train again"
             )
-        if config["prior"] == "vamp-data":  # its images come with the weights
+        if PRIORS[config["prior"]].pseudo_inputs == "images":  # they come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
         return cls(**config)
 
@@ -371,43 +311,3 @@ def _images(data) -> tf.Tensor:
             "the models of tfvamp take no sample_weight and no class_weight: repeat images instead"
         )
     return images
-
-
-def build_prior(
-    name: str,
-    encoder: keras.layers.Layer,
-    event_shape: Sequence[int],
-    latent_dims: int,
-    num_components: int,
-    pseudo_inputs: np.ndarray | keras.initializers.Initializer | None = None,
-) -> PriorLayer:
-    """The prior layer of that name.
-
-    Raises:
-      UsageError: the name is unknown, or K below 1.
-    """
-    check_choice("prior", name, PRIORS)
-    if name != "standard" and num_components < 1:
-        raise UsageError(f"the number of components K must be at least 1; got {num_components}")
-    if name == "vamp-data" and pseudo_inputs is None:
-        raise UsageError("the prior vamp-data needs pseudo_inputs: K training images, [K, H, W, C]")
-    if name == "standard":
-        return StandardNormalPriorLayer(latent_dims, name="prior")
-    if name == "mog":
-        return MixtureOfGaussiansPriorLayer(num_components, latent_dims, name="prior")
-    return VampPriorLayer(
-        encoder,
-        num_components,
-        event_shape=tuple(event_shape),
-        initial=pseudo_inputs,
-        weighted=name == "vamp-weighted",
-        trainable=name != "vamp-data",
-        name="prior",
-    )
-
-
-def likelihood_layer(name: str, event_shape: Sequence[int]) -> LikelihoodLayer:
-    """The likelihood layer of that name."""
-    if name.startswith("logistic"):
-        return DiscretizedLogisticLikelihood(event_shape, open_ends=name == "logistic")
-    return BernoulliLikelihood(event_shape, clip=PROBABILITY_CLIP if name == "bernoulli-clipped" else None)

@@ -1,6 +1,6 @@
 """Training runs."""
 
-from tfvamp.training.loop import Outcome, build_model, model_for, resume, train
-from tfvamp.training.run_folder import RunFolder
+from tfvamp.training.dry_run import dry_run
+from tfvamp.training.loop import Outcome, resume, train
 
-__all__ = ["Outcome", "RunFolder", "build_model", "model_for", "resume", "train"]
+__all__ = ["Outcome", "dry_run", "resume", "train"]

@@ -1,105 +1,146 @@
-"""The state of training after an epoch: weights, optimiser, and where the stopping rule stands."""
+"""The state of training after an epoch, in one file: weights, optimiser, stopping rule, history, best weights."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
+import numpy as np
 
-from tfvamp.errors import RunError
+from tfvamp import files
+from tfvamp.arrays import npz_bytes, unpacked
+from tfvamp.errors import FileError, RunError
+from tfvamp.files import shown
+from tfvamp.runs import history
 from tfvamp.training.early_stopping import EarlyStopping
 
+KEPT = 2  # the newest checkpoints
+MARGIN = 2**20  # bytes of a file besides what is counted
+MARGIN_PER_ARRAY = 2**10
 
-class Checkpoints:
-    """Saves and restores the state of training, the newest two kept.
 
-    Args:
-      folder: where.
-      model: a built and compiled model; its weights and its optimiser's are saved.
-      stopping: the stopping rule, whose state is saved.
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      epoch: the last whole epoch.
+      stopping: best, best_epoch and waited of the stopping rule.
+      rows: of the history, one for each epoch.
+      best_weights: the contents of the file with the best epoch's weights.
+      state: the values of all variables, in the order of `variables`.
     """
 
-    def __init__(self, folder: pathlib.Path, model: keras.Model, stopping: EarlyStopping):
-        self._stopping = stopping
-        self._progress = {
-            "epoch": tf.Variable(0, dtype=tf.int64),
-            "best": tf.Variable(0.0, dtype=tf.float64),
-            "best_epoch": tf.Variable(0, dtype=tf.int64),
-            "waited": tf.Variable(0, dtype=tf.int64),
-        }
-        # The variables themselves: `tf.train.Checkpoint` does not look into the lists of a Keras model.
-        state = [weight.value for weight in (*model.weights, *model.optimizer.variables)]
-        checkpoint = tf.train.Checkpoint(state=state, **self._progress)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
-
-    def save(self, epoch: int) -> None:
-        """Saves the state after `epoch`; a crash meanwhile leaves the one before."""
-        state = (epoch, self._stopping.best, self._stopping.best_epoch, self._stopping.waited)
-        for variable, value in zip(self._progress.values(), state, strict=True):
-            variable.assign(value)
-        self._manager.save(checkpoint_number=epoch)
-
-    def restore(self) -> int:
-        """Restores the newest state; returns its epoch, 0 where there is none.
-
-        Raises:
-          RunError: the checkpoint is damaged or belongs to another model.
-        """
-        newest = self._manager.latest_checkpoint
-        if newest is None:
-            return 0
-        try:
-            self._manager.checkpoint.restore(newest).assert_existing_objects_matched()
-        except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
-            raise RunError(
-                f"the checkpoint {newest} is damaged or belongs to another model: "
-                "delete it to go on from the one before, or train anew"
-            ) from error
-        self._stopping.best = float(self._progress["best"])
-        self._stopping.best_epoch = int(self._progress["best_epoch"])
-        self._stopping.waited = int(self._progress["waited"])
-        return int(self._progress["epoch"])
+    epoch: int
+    stopping: dict[str, Any]
+    rows: list[dict[str, float]]
+    best_weights: bytes
+    state: list[np.ndarray]
 
 
-def save_weights(model: keras.Model, path: pathlib.Path) -> None:
-    """Writes a model's weights as a Keras `.weights.h5` file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"tmp-{path.name}")
-    try:
-        with _without_optimizer(model):
-            model.save_weights(scratch, overwrite=True)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+def variables(model: keras.Model) -> list[Any]:
+    """All variables that training changes: those of a built and compiled model, and of its optimiser."""
+    return [*model.weights, *model.optimizer.variables]
 
 
-def load_weights(model: keras.Model, path: pathlib.Path) -> None:
-    """Reads what `save_weights` wrote.
+def save(
+    folder: pathlib.Path,
+    model: keras.Model,
+    stopping: EarlyStopping,
+    rows: list[dict[str, float]],
+    best_weights: bytes,
+) -> None:
+    """Writes the checkpoint of the last epoch in `rows` whole, and removes all but the newest two.
 
     Raises:
-      RunError: the file is missing, damaged or of another model.
+      FileError: it cannot be written.
     """
-    if not path.is_file():
-        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
-    try:
-        with _without_optimizer(model):
-            model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} is damaged or belongs to another model ({type(error).__name__})") from error
+    meta = {"stopping": stopping.state(), "rows": rows}
+    arrays = {f"{index:04d}": one.numpy() for index, one in enumerate(variables(model))}
+    arrays["best"] = np.frombuffer(best_weights, np.uint8)
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    files.replace_file(folder / f"epoch-{len(rows):06d}.npz", npz_bytes(arrays, compressed=False))
+    for old in found(folder):
+        if not len(rows) - KEPT < _number(old) <= len(rows):
+            with contextlib.suppress(OSError):
+                old.unlink()
 
 
-@contextlib.contextmanager
-def _without_optimizer(model: keras.Model):
-    """Keras 3.15 takes a compiled model's optimiser for weights, too; these files are without it."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:  # not compiled
-        yield
-        return
-    model.optimizer = None
+def found(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints in a folder, the newest first."""
     try:
-        yield
-    finally:
-        model.optimizer = optimizer
+        names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+    paths = [folder / name for name in names if re.fullmatch(r"epoch-[0-9]{6,9}\.npz", name)]
+    return sorted(paths, key=_number, reverse=True)
+
+
+def _number(path: pathlib.Path) -> int:
+    return int(path.stem.removeprefix("epoch-"))
+
+
+def newest(
+    folder: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int, say: Callable[[str], None]
+) -> Checkpoint | None:
+    """The newest checkpoint that is not damaged; None where there is no checkpoint.
+
+    Args:
+      folder: where they are.
+      shapes: of the variables that are saved.
+      best_size: the maximum number of bytes of the best weights' file.
+      say: told in one line of a damaged one.
+
+    Raises:
+      RunError: all are damaged, or belong to another model.
+    """
+    paths, damage = found(folder), ""
+    for path in paths:
+        try:
+            return _read(path, shapes, best_size)
+        except FileError as error:
+            damage = str(error)
+            say(f"warning: {damage}: using the previous checkpoint")
+    if paths:
+        raise RunError(
+            f"no checkpoint in {shown(folder)} can be read ({damage}): start again from epoch 1 with --restart"
+        )
+    return None
+
+
+def _read(path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int) -> Checkpoint:
+    state_size = 8 * sum(int(np.prod(shape)) for shape in shapes)
+    largest = state_size + best_size + history.LARGEST + MARGIN + MARGIN_PER_ARRAY * len(shapes)
+    arrays = unpacked(files.read_bytes(path, largest), shown(path), largest)
+    names = {f"{index:04d}" for index in range(len(shapes))} | {"best", "meta"}
+    shapes_found = [arrays[name].shape for name in sorted(arrays) if name.isdigit()]
+    if set(arrays) != names or shapes_found != [tuple(shape) for shape in shapes]:
+        raise FileError(f"{shown(path)} is damaged or belongs to another model")
+    try:
+        meta = json.loads(arrays["meta"].tobytes())
+        stopping, rows, best = meta["stopping"], meta["rows"], arrays["best"].tobytes()
+        state = [arrays[f"{index:04d}"] for index in range(len(shapes))]
+        number = _number(path)
+        history.check(rows)
+        if not rows or rows[-1]["epoch"] != number:
+            raise ValueError("another epoch")
+        EarlyStopping(0, 0).restore(stopping)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FileError(f"{shown(path)} is damaged ({type(error).__name__})") from error
+    if any(one.dtype.itemsize > 8 for one in state) or len(best) > best_size:
+        raise FileError(f"{shown(path)} is damaged or belongs to another model")
+    if not all(np.isfinite(one).all() for one in state):
+        raise FileError(f"{shown(path)} is damaged: it has weights that are not finite")
+    return Checkpoint(number, stopping, rows, best, state)
+
+
+def restore(checkpoint: Checkpoint, model: keras.Model, stopping: EarlyStopping) -> None:
+    """Gives a compiled model, its optimiser and the stopping rule the state of a checkpoint."""
+    for variable, value in zip(variables(model), checkpoint.state, strict=True):
+        variable.assign(value)
+    stopping.restore(checkpoint.stopping)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -14,7 +15,7 @@ class EarlyStopping:
     `EarlyStopping(start_from_epoch=...)`, which forgets them).
 
     Attributes:
-      patience: epochs without a better one that are borne.
+      patience: maximum number of epochs without a better one.
       warmup: the warm-up's epochs.
       best: the highest validation ELBO so far.
       best_epoch: when it was.
@@ -34,6 +35,22 @@ class EarlyStopping:
             return True
         self.waited = 0 if epoch < self.warmup else self.waited + 1
         return False
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; -inf, which JSON does not have, becomes None."""
+        best = self.best if math.isfinite(self.best) else None
+        return {"best": best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes in what `state` gave.
+
+        Raises:
+          KeyError, TypeError, ValueError: it is something else.
+        """
+        best = -math.inf if state["best"] is None else float(state["best"])
+        if math.isnan(best) or not all(type(state[name]) is int for name in ("best_epoch", "waited")):
+            raise ValueError("the state of a stopping rule is a number and two integers")
+        self.best, self.best_epoch, self.waited = best, state["best_epoch"], state["waited"]
 
     @property
     def stop(self) -> bool:

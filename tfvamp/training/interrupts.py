@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end training between two steps, never inside a file that is being written."""
+"""Ctrl-C, SIGTERM and SIGHUP end training between two steps, never inside a file that is being written."""
 
 from __future__ import annotations
 
@@ -6,30 +6,40 @@ import signal
 import threading
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Interrupts:
-    """Remembers the first Ctrl-C or SIGTERM until `check`; a second one interrupts at once."""
+    """Remembers the first of these signals until `check`; a second one interrupts at once.
+
+    SIGHUP that is ignored, as under nohup, stays ignored. (SIGINT is ignored in what a script starts in the background:
+    there it is taken all the same, for whoever sends it means it.)
+
+    Attributes:
+      number: of the signal that came, or None.
+    """
 
     def __init__(self):
-        self._pressed = False
+        self.number: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._press)
+            for number in SIGNALS:
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._press)
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _press(self, *_) -> None:
-        if self._pressed:
+    def _press(self, number: int, _) -> None:
+        if self.number is not None:
             raise KeyboardInterrupt
-        self._pressed = True
+        self.number = number
 
     def check(self) -> None:
         """Raises KeyboardInterrupt if one came since."""
-        if self._pressed:
+        if self.number is not None:
             raise KeyboardInterrupt

@@ -6,29 +6,34 @@ import dataclasses
 import functools
 import math
 import os
+import pathlib
+import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
-import keras
-import numpy as np
 import rich.console
 import tensorflow as tf
 
-from tfvamp import datasets, seeds
+from tfvamp import datasets, devices, files
 from tfvamp.blocks import images_at_once
-from tfvamp.config import PIXELS, TrainConfig
+from tfvamp.catalog import CATALOG
+from tfvamp.config import PIXELS, SPLITS, TrainConfig
 from tfvamp.datasets import Dataset
-from tfvamp.errors import RunError, TrainingError, UsageError
+from tfvamp.errors import FileError, RunError, TrainingError
+from tfvamp.files import expanded, printable, shown
 from tfvamp.graph import compiled
-from tfvamp.models import MODELS, LatentVariableModel
+from tfvamp.models import LatentVariableModel
 from tfvamp.optimizers import NormalizedAdam
-from tfvamp.training.checkpoints import Checkpoints, load_weights, save_weights
+from tfvamp.runs import Run, building, history, lock, weights
+from tfvamp.runs.creating import check_free, creating
+from tfvamp.runs.folder import RunFolder
+from tfvamp.training import checkpoints
+from tfvamp.training.checkpoints import Checkpoint
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
-from tfvamp.training.run_folder import RunFolder
-
-IMAGE_NOISE = 0.01  # the paper's code adds N(0, 0.01^2) to images taken as pseudo-inputs
+from tfvamp.training.tensorboard import Summaries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,239 +41,334 @@ class Outcome:
     """How training ended.
 
     Attributes:
-      model: with the best epoch's weights.
+      model: with the best epoch's weights; None where no epoch was finished.
+      run_dir: the run folder.
       epochs: how many whole ones were run in all.
       best_epoch: the one whose weights were kept.
       best_elbo: its one-sample validation ELBO, in nats.
-      interrupted: whether Ctrl-C ended it.
+      signal: the number of the signal that ended it (Ctrl-C: SIGINT); None where it ended by itself.
+      old_run_kept: whether it was to replace a run, and ended before its first epoch: `run_dir` is gone then.
     """
 
     model: LatentVariableModel
+    run_dir: pathlib.Path
     epochs: int
     best_epoch: int
     best_elbo: float
-    interrupted: bool
+    signal: int | None
+    old_run_kept: bool = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it."""
+        return self.signal is not None
 
 
 def train(
     config: TrainConfig,
-    run_dir: str | os.PathLike,
+    run_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
     console: rich.console.Console | None = None,
+    on_start: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Outcome:
     """Trains a model into a new run folder.
 
     Args:
       config: what to train.
-      run_dir: the run folder, made here.
-      overwrite: replace a run folder that exists.
+      run_dir: the run folder, made here; None for runs/DATASET-MODEL-PRIOR-TIME.
+      overwrite: replace a run folder that exists, once the new run has finished an epoch.
       console: where progress is shown; None shows nothing.
+      on_start: told of the run folder when training starts.
 
     Raises:
       RunError, DataError, UsageError: the folder, the data or the settings do not allow it.
       TrainingError: the loss became NaN; the run folder keeps the weights before that.
     """
-    shown = Progress(config.epochs, console)
+    if run_dir is not None:
+        check_free(run_dir, overwrite)
+    progress = Progress(config.epochs, console)
+    with devices.on(config.device):
+        config, dataset = prepared(config, progress)
+        model = building.untrained(config, dataset)
+        with creating(run_dir, config, dataset, overwrite) as (folder, place):
+            return _run(config, folder, place, dataset, model, progress, None, on_start)
+
+
+def prepared(config: TrainConfig, progress: Progress) -> tuple[TrainConfig, Dataset]:
+    """The resolved settings of a new run, and its data; what would need too much memory is refused before."""
+    for text in config.without_effect():
+        progress.say(f"warning: a setting has no effect: {text}")
+    building.check_objective(config)
+    shape, spec = building.known_shape(config), CATALOG.get(config.dataset)
+    if spec is not None:
+        count = min(spec.sizes[0], config.limit or spec.sizes[0])
+        building.check_memory(config.resolve(spec), spec.shape, count)
+    elif shape is not None:  # before the images are read
+        likelihood = None if config.likelihood == "paper" else config.likelihood
+        building.check_memory(dataclasses.replace(config, likelihood=likelihood), shape, 1)
     dataset = datasets.load(
         config.dataset,
         config.data_dir,
         config.raw_dir,
         config.limit,
-        shown.say,
-        progress=shown.on_terminal,
+        progress.say,
+        progress=progress.on_terminal,
         **config.loading(),
     )
     if config.likelihood is None:
-        shown.say(
+        progress.say(
             f"likelihood {dataset.spec.likelihood}, because the {PIXELS[dataset.spec.likelihood]} as they are trained on"
         )
-    config = config.resolve(dataset.spec)
     config = dataclasses.replace(
-        config,
+        building.resolve(config, dataset.spec),
         dataset=datasets.absolute(config.dataset),
         data_dir=_absolute(config.data_dir),
         raw_dir=_absolute(config.raw_dir),
     )
-    model = build_model(config, dataset)
-    folder = RunFolder.create(run_dir, config, dataset, overwrite)
-    return _run(config, folder, dataset, model, console, resume=False)
+    building.check_pseudo_inputs(config, dataset.train.num_examples)
+    if spec is None:
+        building.check_memory(config, dataset.spec.shape, dataset.train.num_examples)
+    return config, dataset
 
 
 def resume(
-    run_dir: str | os.PathLike,
+    run: Run | str | os.PathLike,
     epochs: int | None = None,
-    data_dir: str | None = None,
-    raw_dir: str | None = None,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    raw_dir: str | os.PathLike | None = None,
+    device: str | None = None,
+    restart: bool = False,
     console: rich.console.Console | None = None,
+    on_start: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Outcome:
     """Goes on with a run after its last whole epoch, as if it had not stopped.
 
     Args:
-      run_dir: the run folder.
-      epochs: a new number of most epochs; None keeps the run's.
-      data_dir, raw_dir: where the data are, if not where they were.
+      run: the run, or its folder.
+      epochs: a new maximum number of epochs; None keeps the run's.
+      dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
+      device: as in `TrainConfig`; None keeps the run's.
+      restart: start again from epoch 1 where no checkpoint can be read.
       console: where progress is shown; None shows nothing.
+      on_start: told of the run folder when training starts.
 
     Raises:
-      RunError: there is no such run, its data are other ones now, or its checkpoint is damaged.
+      RunError: there is no such run, another process writes it, its data are other ones now, or it has no checkpoint
+        that can be read.
       TrainingError: the loss became NaN.
     """
-    folder = RunFolder.open(run_dir)
-    config = folder.read_config()
-    if epochs is not None:
-        config = dataclasses.replace(config, epochs=epochs)
-    document = folder.read_document()
-    dataset = dataset_of(folder, data_dir, raw_dir, say=Progress(config.epochs, console).say)
-    if dataset.checksums != document["data"].get("sources"):
-        raise RunError(f"{run_dir} was trained on other source files than {config.dataset} is made from now")
-    before = {key: document.get(key) for key in ("command", "started", "versions")}
-    folder.write_config(config, dataset, [*document.get("resumed_from", []), before])
-    return _run(config, folder, dataset, build_model(config, dataset), console, resume=True)
+    folder = RunFolder(run.path if isinstance(run, Run) else run)
+    folder.check_exists()
+    places = {"dataset": dataset, "data_dir": data_dir, "raw_dir": raw_dir}
+    try:
+        folder.sweep()
+        with lock.writing(folder.path):
+            # Opened under the lock: what was read before may have been trained on, or replaced.
+            return _resume(Run(folder.path), epochs, places, device, restart, console, on_start)
+    except OSError as error:
+        raise files.cannot_write(folder.path, error) from error
+    finally:
+        if isinstance(run, Run):
+            run.forget()
 
 
-def dataset_of(
-    folder: RunFolder,
-    data_dir: str | None = None,
-    raw_dir: str | None = None,
-    limit: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Dataset:
-    """The data set of a run, from where it was then unless other folders are given.
+def _resume(run: Run, epochs, places: dict[str, Any], device, restart, console, on_start) -> Outcome:
+    changes = {"epochs": epochs, "device": device, **_remembered(run, places)}
+    config = dataclasses.replace(run.config, **{k: v for k, v in changes.items() if v is not None})
+    if not run.document.own:  # what was not typed stays unknown, and is never signed
+        config = dataclasses.replace(config, data_dir=changes["data_dir"], raw_dir=changes["raw_dir"])
+    progress = Progress(config.epochs, console)
+    with devices.on(config.device):
+        building.check_memory(config, run.spec.shape, run.spec.sizes[0])
+        loaded = run.dataset(None, **places, say=progress.say)
+        if not run.made_from(loaded):
+            raise RunError(
+                f"{run} was trained on other source files than {printable(loaded.spec.name)} is made from now"
+            )
+        building.check_pseudo_inputs(config, loaded.train.num_examples)
+        model = building.untrained(config, loaded)
+        _compile(model, config)
+        checkpoint = _checkpoint(run, model, restart, progress)
+        if checkpoint is not None:
+            stopping = EarlyStopping(config.patience, config.warmup)
+            stopping.restore(checkpoint.stopping)
+            _repair(run.folder, checkpoint, progress)
+            if checkpoint.epoch >= config.epochs or stopping.stop:
+                return _outcome(model, run.folder, checkpoint.epoch, stopping, None)
+        document = run.document
+        before = {"command": document.command, "started": document.started, "versions": document.versions}
+        run.folder.write_config(config, loaded, [*document.resumed_from, before])
+        return _run(config, run.folder, None, loaded, model, progress, checkpoint, on_start)
 
-    A folder of source files that is gone since does not matter while the prepared data are there.
 
-    Raises:
-      RunError: its images have another shape now.
-      UsageError: the run's likelihood does not fit their values now.
-    """
-    config = folder.read_config()
-    remembered = config.raw_dir if config.raw_dir and os.path.isdir(config.raw_dir) else None
-    limit = config.limit if limit is None else limit
-    dataset = datasets.load(
-        config.dataset, data_dir or config.data_dir, raw_dir or remembered, limit, say, **config.loading()
-    )
-    shape = tuple(folder.read_shape())
-    if dataset.spec.shape != shape:
-        raise RunError(
-            f"{folder.path} was trained on images of {list(shape)}; those of {config.dataset} have "
-            f"{list(dataset.spec.shape)} now"
+def _remembered(run: Run, places: dict[str, Any]) -> dict[str, str | None]:
+    """The places that were typed, as they are found from anywhere."""
+    dataset, data_dir, raw_dir = places["dataset"], places["data_dir"], places["raw_dir"]
+    return {
+        "dataset": None if dataset is None else datasets.absolute(dataset),
+        "data_dir": None if data_dir is None else _absolute(os.fspath(data_dir)),
+        "raw_dir": None if raw_dir is None else _absolute(os.fspath(raw_dir)),
+    }
+
+
+def _checkpoint(run: Run, model: LatentVariableModel, restart: bool, progress: Progress) -> Checkpoint | None:
+    """The newest checkpoint of a run that can be read; None to start from epoch 1."""
+    folder, shapes = run.folder, [tuple(one.shape) for one in checkpoints.variables(model)]
+    try:
+        checkpoint = checkpoints.newest(
+            folder.checkpoints, shapes, weights.largest(model.weights), progress.say
         )
-    config.resolve(dataset.spec)
-    if dataset.checksums != folder.read_document()["data"].get("sources"):
-        say(
-            f"warning: {config.dataset} is made from other files now than those that {folder.path} was trained on"
-        )
-    return dataset
-
-
-def build_model(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
-    """The untrained model of a run, with the initial weights that its seed gives.
-
-    Sets the global seeds of Python, NumPy and TensorFlow, from which Keras draws initial weights.
-    """
-    keras.utils.set_random_seed(config.seed)
-    return model_for(config, dataset.spec.shape, _initial_pseudo_inputs(config, dataset))
-
-
-def model_for(config: TrainConfig, event_shape, pseudo_inputs=None) -> LatentVariableModel:
-    """The model that resolved settings describe."""
-    assert config.components is not None and config.likelihood is not None  # as `resolve` leaves them
-    return MODELS[config.model](
-        event_shape=event_shape,
-        latent_dims=config.latent_dims,
-        hidden_units=config.hidden_units,
-        prior=config.prior,
-        num_components=config.components,
-        pseudo_inputs=pseudo_inputs,
-        likelihood=config.likelihood,
-        objective=config.objective,
-        num_samples=config.num_samples,
-        num_importance_samples=config.importance_samples,
-        doubly_reparameterized=config.dreg,
-        seed=config.seed,
-        name=config.model,
+    except RunError:
+        if not restart:
+            raise
+        checkpoint = None
+    if checkpoint is not None or restart or _stopped_in_the_first_epoch(run):
+        return checkpoint
+    rows, _ = history.read(folder.history_file)
+    raise RunError(
+        f"{run} has no checkpoint (of this version of tfvamp), but a history of {len(rows)} epochs: put its folder "
+        "checkpoints back, or start again from epoch 1 with --restart, which replaces its history and its best weights"
     )
 
 
-def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset):
-    """An array or initializer for the VampPriors; None for other priors."""
-    if not config.prior.startswith("vamp"):
-        return None
-    if config.prior != "vamp-data" and config.pseudo_input_init == "normal":
-        return keras.initializers.RandomNormal(dataset.spec.pseudo_input_mean, dataset.spec.pseudo_input_std)
-    assert config.components is not None  # as `resolve` leaves it
-    count = dataset.train.num_examples
-    if config.components > count:
-        raise UsageError(
-            f"K = {config.components} pseudo-inputs cannot be taken from {count} training images: "
-            f"choose --components {count} or fewer"
-        )
-    rng = np.random.default_rng(seeds.stateless(config.seed, "pseudo-inputs").numpy())
-    chosen = dataset.train.at(tf.constant(rng.choice(count, config.components, replace=False))).numpy()
-    if config.prior == "vamp-data":
-        return chosen
-    return chosen + rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
+def _stopped_in_the_first_epoch(run: Run) -> bool:
+    """Whether a run without a checkpoint has none because its first epoch was not finished."""
+    if os.path.lexists(run.folder.history_file):
+        return False
+    try:
+        return not run.folder.best_weights.exists() or run.weights_epoch == 1
+    except RunError:  # damaged weights
+        return False
+
+
+def _repair(folder: RunFolder, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Writes the history and the best weights as the checkpoint has them, where they differ."""
+    wanted = {folder.history_file: history.to_text(checkpoint.rows).encode()}
+    if checkpoint.best_weights:
+        wanted[folder.best_weights] = checkpoint.best_weights
+    for path, contents in wanted.items():
+        try:
+            same = files.read_bytes(path, len(contents)) == contents
+        except FileError:
+            same = False
+        if not same:
+            progress.say(f"{shown(path)} is restored as it was after epoch {checkpoint.epoch}")
+            files.replace_file(path, contents)
+
+
+def _compile(model: LatentVariableModel, config: TrainConfig) -> None:
+    model.compile(optimizer=NormalizedAdam(config.learning_rate))
+    model.optimizer.build(model.trainable_variables)
 
 
 def _run(
     config: TrainConfig,
     folder: RunFolder,
+    place: Callable[[], RunFolder] | None,
     dataset: Dataset,
     model: LatentVariableModel,
-    console: rich.console.Console | None,
-    resume: bool,
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+    on_start: Callable[[RunFolder], None],
 ) -> Outcome:
-    progress = Progress(config.epochs, console)
-    model.compile(optimizer=NormalizedAdam(config.learning_rate))
-    model.optimizer.build(model.trainable_variables)
+    """Trains from a checkpoint on, or from epoch 1; `place` moves the folder once the first epoch is written."""
+    _compile(model, config)
     stopping = EarlyStopping(config.patience, config.warmup)
-    checkpoints = Checkpoints(folder.checkpoints, model, stopping)
-    epoch = checkpoints.restore() if resume else 0
-    folder.truncate_history(epoch)
+    rows: list[dict[str, float]] = []
+    best_weights = b""
+    if checkpoint is not None:
+        checkpoints.restore(checkpoint, model, stopping)
+        rows, best_weights = list(checkpoint.rows), checkpoint.best_weights
     _announce(config, dataset, progress)
-    steps = math.ceil(dataset.train.num_examples / config.batch_size)
     say_once = functools.cache(progress.say)
     train_step = compiled(model.train_step, bool(config.jit), say_once)
     test_step = compiled(model.test_step, bool(config.jit), say_once)
     validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
-    writer = tf.summary.create_file_writer(str(folder.tensorboard))
-    interrupted = False
+    number: int | None = None
+    on_start(folder)
     with progress, Interrupts() as interrupts:
 
-        def step_done(number: int) -> None:
-            progress.step(number)
+        def step_done(epoch: int) -> None:
+            progress.step(epoch)
             interrupts.check()
 
-        progress.start(epoch, steps)
+        progress.start(len(rows), _steps(config, dataset))
         try:
-            while epoch < config.epochs and not stopping.stop:
-                row = _epoch(epoch + 1, config, dataset, model, train_step, test_step, validation, step_done)
-                _check_finite(row, stopping, folder)
-                best = stopping.update(epoch + 1, row["val_elbo"])
+            _start_files(folder, rows)
+            summaries = Summaries(folder.tensorboard, rows)
+            while len(rows) < config.epochs and not stopping.stop:
+                row = epoch_of(
+                    len(rows) + 1, config, dataset, model, train_step, test_step, validation, step_done
+                )
+                _check_finite(row, stopping, folder, place is not None)
+                best = stopping.update(len(rows) + 1, row["val_elbo"])
+                if not folder.config_file.is_file():
+                    raise RunError(f"the run folder {folder} was removed while it was trained")
                 if best:
-                    save_weights(model, folder.best_weights)
-                folder.append_history(row)
-                checkpoints.save(epoch + 1)
-                epoch += 1
-                _write_summary(writer, row)
+                    best_weights = weights.to_bytes(model, len(rows) + 1)
+                    files.replace_file(folder.best_weights, best_weights)
+                summaries.write(row)
+                checkpoints.save(folder.checkpoints, model, stopping, [*rows, row], best_weights)
+                rows.append(row)
+                files.append(folder.history_file, history.to_text([row], header=len(rows) == 1))
+                if place is not None:
+                    summaries.close()
+                    folder, place = place(), None
+                    on_start(folder)
+                    summaries = Summaries(folder.tensorboard, rows)
                 progress.epoch(row, best)
         except KeyboardInterrupt:
-            interrupted = True
+            number = interrupts.number or signal.SIGINT
+        except (FileError, OSError) as error:
+            raise RunError(_saved(files.reason(error), folder, len(rows), place is not None)) from error
+    return _outcome(model, folder, len(rows), stopping, number, old_run_kept=place is not None)
+
+
+def _start_files(folder: RunFolder, rows: list[dict[str, float]]) -> None:
+    """Removes what a run that starts from epoch 1 would go on with."""
+    if not rows:
+        for path in (folder.history_file, folder.best_weights, *checkpoints.found(folder.checkpoints)):
+            path.unlink(missing_ok=True)
+
+
+def _saved(what: str, folder: RunFolder, epochs: int, replaces: bool) -> str:
+    if replaces:
+        return f"{what}: the run that was there before is kept"
+    if not epochs:
+        return f"{what}: no epoch is saved yet; free space or choose another --run-dir"
+    return f"{what}: {epochs} whole epochs are saved; go on with tfvamp train --resume {folder}"
+
+
+def _outcome(
+    model: LatentVariableModel,
+    folder: RunFolder,
+    epochs: int,
+    stopping: EarlyStopping,
+    number: int | None,
+    old_run_kept: bool = False,
+) -> Outcome:
     if folder.best_weights.is_file():
-        load_weights(model, folder.best_weights)
-    return Outcome(model, epoch, stopping.best_epoch, stopping.best, interrupted)
+        shapes = [tuple(weight.shape) for weight in model.weights]
+        stored = weights.read(folder.best_weights, shapes)
+        weights.load(model, stored, folder.best_weights)
+    return Outcome(model, folder.path, epochs, stopping.best_epoch, stopping.best, number, old_run_kept)
 
 
 def _absolute(folder: str | None) -> str | None:
     """The folder as it is found from anywhere, for the run to remember."""
-    return None if folder is None else os.path.abspath(os.path.expanduser(folder))
+    return None if folder is None else os.path.abspath(expanded(folder))
+
+
+def _steps(config: TrainConfig, dataset: Dataset) -> int:
+    return math.ceil(dataset.train.num_examples / config.batch_size)
 
 
 def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None:
-    sizes = "/".join(str(dataset.split(name).num_examples) for name in datasets.SPLITS)
-    mixture = "" if config.prior == "standard" else f", K = {config.components}"
+    sizes = "/".join(str(dataset.split(name).num_examples) for name in SPLITS)
+    mixture = f", K = {config.components}" if config.mixture else ""
     progress.say(
-        f"{dataset.spec.name} ({sizes} images), model {config.model}, prior {config.prior}{mixture}, "
+        f"{printable(dataset.spec.name)} ({sizes} images), model {config.model}, prior {config.prior}{mixture}, "
         f"likelihood {config.likelihood}, learning rate {config.learning_rate:g}, seed {config.seed}"
     )
     if dataset.verified is False:
@@ -283,7 +383,16 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
         )
 
 
-def _epoch(epoch, config, dataset, model, train_step, test_step, validation, step_done) -> dict[str, float]:
+def epoch_of(
+    epoch: int,
+    config: TrainConfig,
+    dataset: Dataset,
+    model: LatentVariableModel,
+    train_step: Callable,
+    test_step: Callable,
+    validation: tf.data.Dataset,
+    step_done: Callable[[int], None],
+) -> dict[str, Any]:
     """Trains and validates once; the epoch's row of history.csv."""
     start = time.perf_counter()
     beta = min(1.0, epoch / config.warmup) if config.warmup else 1.0
@@ -306,22 +415,17 @@ def _epoch(epoch, config, dataset, model, train_step, test_step, validation, ste
     }
 
 
-def _check_finite(row: dict[str, float], stopping: EarlyStopping, folder: RunFolder) -> None:
+def _check_finite(row: dict[str, float], stopping: EarlyStopping, folder: RunFolder, replaces: bool) -> None:
     """Raises TrainingError where the loss is NaN or infinite."""
     if math.isfinite(row["train_loss"]) and math.isfinite(row["val_elbo"]):
         return
-    kept = (
-        f"the weights of epoch {stopping.best_epoch} are kept" if stopping.best_epoch else "no epoch was good"
-    )
+    if replaces:
+        kept = "the run that was there before is kept"
+    elif stopping.best_epoch:
+        kept = f"the weights of epoch {stopping.best_epoch} are kept in {folder}"
+    else:
+        kept = f"no weights were saved in {folder}"
     raise TrainingError(
-        f"the loss became NaN or infinite in epoch {row['epoch']} ({kept} in {folder.path}): "
+        f"the loss became NaN or infinite in epoch {row['epoch']} ({kept}): "
         "try a smaller --learning-rate or a longer --warmup"
     )
-
-
-def _write_summary(writer: tf.summary.SummaryWriter, row: dict[str, float]) -> None:
-    with writer.as_default(step=row["epoch"]):
-        for name, value in row.items():
-            if name != "epoch":
-                tf.summary.scalar(name.replace("_", "/", 1), value)
-    writer.flush()

@@ -14,7 +14,7 @@ class Progress:
     """Shows epochs with the ELBO, its two parts and the time left; says single lines.
 
     Args:
-      epochs: most epochs.
+      epochs: the maximum number of epochs.
       console: where to; None says nothing at all.
     """
 

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp.datasets import matlab, sources
 from tfvamp.errors import DataError
+from tfvamp.files import shown
 
 SOURCE = sources.Source(
     filename="caltech101_silhouettes_28_split1.mat",
@@ -64,10 +65,10 @@ def _images(path: pathlib.Path, stored: dict, key: str) -> np.ndarray:
     pixels = stored[key]
     if pixels.ndim != 2 or pixels.shape[1] != 784 or not 0 < len(pixels) <= LARGEST_COUNT:
         raise DataError(
-            f"{path}: {key} must have shape [N, 784]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
+            f"{shown(path)}: {key} must have shape [N, 784]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
         )
     if not np.isin(pixels, (0, 1)).all():
-        raise DataError(f"{path}: {key} must hold only 0 and 1; got values up to {pixels.max()}")
+        raise DataError(f"{shown(path)}: {key} must hold only 0 and 1; got values up to {pixels.max()}")
     return (255 * (1 - pixels.astype(np.uint8))).reshape(-1, 28, 28, order="F")[..., np.newaxis]
 
 
@@ -75,10 +76,12 @@ def _labels(path: pathlib.Path, stored: dict, prefix: str) -> np.ndarray:
     labels = stored[f"{prefix}_labels"].reshape(-1)
     count = len(stored[f"{prefix}_data"])
     if len(labels) != count:
-        raise DataError(f"{path}: {prefix}_labels must have [N] = [{count}] entries; got [{len(labels)}]")
+        raise DataError(
+            f"{shown(path)}: {prefix}_labels must have [N] = [{count}] entries; got [{len(labels)}]"
+        )
     if not np.isin(labels, range(1, NUM_CLASSES + 1)).all():
         raise DataError(
-            f"{path}: {prefix}_labels must be whole numbers from 1 to {NUM_CLASSES}; "
+            f"{shown(path)}: {prefix}_labels must be whole numbers from 1 to {NUM_CLASSES}; "
             f"got {labels.min()} to {labels.max()}"
         )
     return labels.astype(np.int64) - 1

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp.datasets import sources
 from tfvamp.errors import DataError
+from tfvamp.files import shown
 
 ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist"
 SOURCES = tuple(
@@ -54,12 +55,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 or classes.max(initial=0) > 9
             ):
                 raise DataError(
-                    f"{path} and the images beside it must hold [N, 28, 28] pixels and [N] labels from 0 to 9; "
+                    f"{shown(path)} and the images beside it must hold [N, 28, 28] pixels and [N] labels from 0 to 9; "
                     f"got {list(pixels.shape)} and {list(classes.shape)}"
                 )
         if len(images) <= NUM_VALIDATION:
             raise DataError(
-                f"{paths[SOURCES[0]]} must hold more than {NUM_VALIDATION} images; got {len(images)}"
+                f"{shown(paths[SOURCES[0]])} must hold more than {NUM_VALIDATION} images; got {len(images)}"
             )
         sources.record(self.info, paths)
         validation, test = binarize(images[-NUM_VALIDATION:], test)
@@ -93,15 +94,15 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     rank = contents[3] if len(contents) > 4 and contents[:3] == b"\x00\x00\x08" else 0
     header = 4 + 4 * rank
     if not 1 <= rank <= 3 or len(contents) < header:
-        raise DataError(f"{path} is not an IDX file of bytes: fetch it again")
+        raise DataError(f"{shown(path)} is not an IDX file of bytes: fetch it again")
     shape = struct.unpack(f">{rank}I", contents[4:header])
     if shape[0] > LARGEST_COUNT:
         raise DataError(
-            f"{path} must hold {LARGEST_COUNT} images or labels at most; its header says {shape[0]}"
+            f"{shown(path)} must hold {LARGEST_COUNT} images or labels at most; its header says {shape[0]}"
         )
     if len(contents) - header != math.prod(shape) or not shape[0]:
         raise DataError(
-            f"{path} must hold {' x '.join(map(str, shape))} bytes after its header, as that says; "
+            f"{shown(path)} must hold {' x '.join(map(str, shape))} bytes after its header, as that says; "
             f"got {len(contents) - header}: fetch it again"
         )
     return np.frombuffer(contents, np.uint8, offset=header).reshape(shape)

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from tfvamp.datasets import matlab, safe_pickle, sources
 from tfvamp.datasets.splits import SPLIT_SEED
 from tfvamp.errors import DataError
+from tfvamp.files import shown
 
 PICKLE = sources.Source(
     filename="freyfaces.pkl",
@@ -62,7 +63,7 @@ def read_pickle(path: pathlib.Path) -> np.ndarray:
     try:
         stored = safe_pickle.loads(sources.read_bytes(path, safe_pickle.LARGEST_PICKLE))
     except safe_pickle.UnsafePickleError as error:
-        raise DataError(f"{path} is not read: {error}; fetch it again from {PICKLE.url}") from error
+        raise DataError(f"{shown(path)} is not read: {error}; fetch it again from {PICKLE.url}") from error
     if isinstance(stored, list) and len(stored) == 1:
         stored = stored[0]
     return _images(path, stored)
@@ -81,18 +82,20 @@ def read_mat(path: pathlib.Path) -> np.ndarray:
 def _images(path: pathlib.Path, pixels) -> np.ndarray:
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 560:
         found = list(pixels.shape) if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise DataError(f"{path} must hold pixels of shape [N, 560]; got {found}")
+        raise DataError(f"{shown(path)} must hold pixels of shape [N, 560]; got {found}")
     if len(pixels) <= COUNTS["validation"] + COUNTS["test"]:
         raise DataError(
-            f"{path} must hold more than 400 faces, which validation and test take; got {len(pixels)}"
+            f"{shown(path)} must hold more than 400 faces, which validation and test take; got {len(pixels)}"
         )
     if len(pixels) > LARGEST_COUNT:
-        raise DataError(f"{path} must hold at most {LARGEST_COUNT} faces; got {len(pixels)}")
+        raise DataError(f"{shown(path)} must hold at most {LARGEST_COUNT} faces; got {len(pixels)}")
     if (
         not np.isfinite(pixels).all()
         or pixels.min() < 0
         or pixels.max() > 255
         or (pixels != np.floor(pixels)).any()
     ):
-        raise DataError(f"{path} must hold whole numbers from 0 to 255; got {pixels.min()} to {pixels.max()}")
+        raise DataError(
+            f"{shown(path)} must hold whole numbers from 0 to 255; got {pixels.min()} to {pixels.max()}"
+        )
     return pixels.astype(np.uint8).reshape(-1, 28, 20, 1)

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp.datasets import safe_pickle, sources
 from tfvamp.errors import DataError
+from tfvamp.files import reason, shown
 
 NAME = "histopathology.pkl"
 # No checksum of the published file is known to us: data made from it count as unverified.
@@ -63,7 +64,7 @@ def read_archive(path: pathlib.Path) -> bytes:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError) as error:
             raise DataError(
-                f"{path} cannot be read as an archive ({error}): fetch it again from {ARCHIVE.url}"
+                f"{shown(path)} cannot be read as an archive ({reason(error)}): fetch it again from {ARCHIVE.url}"
             ) from error
         start += tarfile.BLOCKSIZE
         if (
@@ -72,7 +73,7 @@ def read_archive(path: pathlib.Path) -> bytes:
         ):
             return contents[start : start + member.size]
         start += max(0, -(-member.size // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
-    raise DataError(f"{path} does not hold {NAME}: fetch it again from {ARCHIVE.url}")
+    raise DataError(f"{shown(path)} does not hold {NAME}: fetch it again from {ARCHIVE.url}")
 
 
 def read_pickle(path: pathlib.Path, contents: bytes) -> dict[str, np.ndarray]:
@@ -84,21 +85,21 @@ def read_pickle(path: pathlib.Path, contents: bytes) -> dict[str, np.ndarray]:
     try:
         stored = safe_pickle.loads(contents)
     except safe_pickle.UnsafePickleError as error:
-        raise DataError(f"{path} is not read: {error}; fetch it again from {ARCHIVE.url}") from error
+        raise DataError(f"{shown(path)} is not read: {error}; fetch it again from {ARCHIVE.url}") from error
     if not isinstance(stored, dict) or not set(SPLITS.values()) <= set(stored):
-        raise DataError(f"{path} must hold a dictionary with the keys {', '.join(SPLITS.values())}")
+        raise DataError(f"{shown(path)} must hold a dictionary with the keys {', '.join(SPLITS.values())}")
     return {split: _images(path, stored[key], key) for split, key in SPLITS.items()}
 
 
 def _images(path: pathlib.Path, stored, key: str) -> np.ndarray:
     if isinstance(stored, list) and 0 < len(stored) <= LARGEST_COUNT:
         if not all(isinstance(image, np.ndarray) and image.size == 784 for image in stored):
-            raise DataError(f"{path}: {key} must hold images of 28x28 pixels")
+            raise DataError(f"{shown(path)}: {key} must hold images of 28x28 pixels")
         stored = np.stack([image.reshape(784) for image in stored])
     if not isinstance(stored, np.ndarray) or stored.size % 784 or not 0 < stored.size <= 784 * LARGEST_COUNT:
         found = list(stored.shape) if isinstance(stored, np.ndarray) else type(stored).__name__
-        raise DataError(f"{path}: {key} must hold images [N, 28, 28]; got {found}")
+        raise DataError(f"{shown(path)}: {key} must hold images [N, 28, 28]; got {found}")
     pixels = stored.astype(np.float32).reshape(-1, 28, 28, 1)
     if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
-        raise DataError(f"{path}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
+        raise DataError(f"{shown(path)}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
     return pixels

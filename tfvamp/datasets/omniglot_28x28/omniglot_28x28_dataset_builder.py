@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from tfvamp.datasets import matlab, sources
 from tfvamp.datasets.splits import SPLIT_SEED
 from tfvamp.errors import DataError
+from tfvamp.files import shown
 
 SOURCE = sources.Source(
     filename="chardata.mat",
@@ -60,17 +61,19 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     stored = matlab.read(path, ("data", "testdata"), SOURCE.url)
     images, test = (_images(path, stored[key], key) for key in ("data", "testdata"))
     if len(images) <= NUM_VALIDATION:
-        raise DataError(f"{path}: data must hold more than {NUM_VALIDATION} drawings; got {len(images)}")
+        raise DataError(
+            f"{shown(path)}: data must hold more than {NUM_VALIDATION} drawings; got {len(images)}"
+        )
     return images, test
 
 
 def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
     if pixels.ndim != 2 or pixels.shape[0] != 784 or not 0 < pixels.shape[1] <= LARGEST_COUNT:
         raise DataError(
-            f"{path}: {key} must have shape [784, N]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
+            f"{shown(path)}: {key} must have shape [784, N]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
         )
     if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
-        raise DataError(f"{path}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
+        raise DataError(f"{shown(path)}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
     stored = np.empty((pixels.shape[1], 784), np.uint8)
     for start in range(0, len(stored), 1000):  # the file's float64 are 200 MB already
         stored[start : start + 1000] = np.rint(255 * pixels[:, start : start + 1000].T)

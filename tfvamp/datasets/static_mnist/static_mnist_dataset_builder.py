@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp.datasets import sources
 from tfvamp.errors import DataError
+from tfvamp.files import shown
 
 ADDRESS = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
 FILES = {
@@ -59,7 +60,7 @@ def read_amat(path: pathlib.Path) -> np.ndarray:
     digits = text[~ends] - ord("0")
     if not len(digits) or np.count_nonzero(ends) > LARGEST_COUNT:
         raise DataError(
-            f"{path} must hold lines of 784 digits, 0 or 1; got no such line, or more than {LARGEST_COUNT}: fetch it again"
+            f"{shown(path)} must hold lines of 784 digits, 0 or 1; got no such line, or more than {LARGEST_COUNT}: fetch it again"
         )
     # How many digits stand before each end of a line, and in all.
     before = np.append(np.flatnonzero(ends) - np.arange(np.count_nonzero(ends)), len(digits))
@@ -67,8 +68,8 @@ def read_amat(path: pathlib.Path) -> np.ndarray:
     if (lengths != 784).any():
         line = int(np.argmax(lengths != 784))
         raise DataError(
-            f"{path} must hold lines of 784 digits, 0 or 1; got {lengths[line]} in line {line + 1}: fetch it again"
+            f"{shown(path)} must hold lines of 784 digits, 0 or 1; got {lengths[line]} in line {line + 1}: fetch it again"
         )
     if digits.max() > 1:
-        raise DataError(f"{path} must hold only 0 and 1: fetch it again")
+        raise DataError(f"{shown(path)} must hold only 0 and 1: fetch it again")
     return (255 * digits).reshape(-1, 28, 28, 1)

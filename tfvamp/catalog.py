@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import Literal
 
 Binarization = Literal["none", "threshold", "dynamic"]
-# Whether data are the published ones, in words.
+BINARIZATIONS: tuple[Binarization, ...] = typing.get_args(Binarization)
+# Whether data are the published ones, as text.
 VERIFIED = {
     True: "yes",
     False: "no: not known to be the published files",
@@ -20,13 +22,13 @@ class DatasetSpec:
 
     Attributes:
       name: its short name on the command line.
-      tfds_name: its name in TFDS; empty for one's own images.
-      title: what it is, in words.
+      tfds_name: its name in TFDS; empty for your own images.
+      title: what it is, as text.
       shape: one image, (H, W, C).
       sizes: images in training, validation and test.
       source: where it comes from, and its licence as far as stated.
       binarization: "none" for pixels that are taken as they are; "threshold" for 1 from a half on, else 0;
-        "dynamic" for grey pixels read as Bernoulli means: training images drawn anew in each batch, the
+        "dynamic" for grey pixels read as Bernoulli means: training images drawn again in each batch, the
         others once.
       likelihood: the default likelihood: "bernoulli" for binary pixels, "logistic" for grey ones.
       scaling: how a stored byte v becomes a pixel: "unit" v / 255, "centre" (v + 0.5) / 256.
@@ -73,7 +75,7 @@ _SPECS = (
     DatasetSpec(
         name="dynamic_mnist",
         tfds_name="dynamic_mnist",
-        title="MNIST, training digits binarised anew in every batch",
+        title="MNIST, training digits binarised again in every batch",
         shape=(28, 28, 1),
         sizes=(50000, 10000, 10000),
         source="yann.lecun.com, no licence stated",
@@ -151,4 +153,4 @@ _SPECS = (
 )
 
 CATALOG: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
-OWN = ("npz:", "folder:", "tfds:")  # what names of one's own images begin with
+OWN = ("npz:", "folder:", "tfds:")  # what the names of your own images begin with

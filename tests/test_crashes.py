@@ -1,0 +1,294 @@
+"""Commands that are killed, at file events and at random moments; two at once; full disks. Nothing is lost or mixed."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.storm import Storm
+from tfvamp import files
+from tfvamp.runs import Run
+
+SMALL = (
+    "--components", 3, "--hidden-units", 4, "--latent-dims", 2, "--warmup", 2, "--batch-size", 40, "--no-jit",
+)  # fmt: skip
+EPOCHS = 12
+NUM_KILLS = 25
+
+pytestmark = pytest.mark.xdist_group("crashes")  # they share a process and a run
+
+
+@pytest.fixture(scope="module")
+def storm():
+    process = Storm(TF_CPP_MIN_LOG_LEVEL="3")
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> list:
+    """Tiny images and settings for them."""
+    path = tmp_path_factory.mktemp("images") / "x.npz"
+    np.savez(path, x=np.random.default_rng(0).integers(0, 2, (50, 6, 5)).astype(np.uint8))
+    return ["--dataset", f"npz:{path}", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def whole(storm, small, tmp_path_factory) -> pathlib.Path:
+    """An unbroken run, evaluated."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train = ["train", *small, "--epochs", EPOCHS, "--run-dir", run]
+    for words in (train, ["evaluate", run, "--samples", 5]):
+        answer = storm(*words)
+        assert answer["status"] == 0, answer
+    return run
+
+
+@pytest.fixture
+def run(whole, tmp_path) -> pathlib.Path:
+    return pathlib.Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def history(run) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in Run(run).rows()]
+
+
+def contents(run) -> tuple:
+    """What must be equal for a run that was killed and one that was not."""
+    document = json.loads((run / "evaluation.json").read_text())
+    with np.load(run / "log_likelihood.npz") as stored:
+        arrays = {name: stored[name].tobytes() for name in stored}
+    weights = (run / "best" / "model.weights.h5").read_bytes()
+    return history(run), weights, {k: v for k, v in document.items() if k != "number"}, arrays
+
+
+def scratch(folder) -> list[str]:
+    return [str(path) for path in folder.rglob(f"{files.SCRATCH}*")]
+
+
+def test_twenty_five_kills_are_not_seen(storm, whole, small, tmp_path):
+    """Half of them at a file event, half at a random moment; then history, weights and evaluation of each run."""
+    choose, kills, runs = random.Random(1), 0, 0
+    while kills < NUM_KILLS:
+        run = tmp_path / f"run{runs}"
+        words = ["train", *small, "--epochs", EPOCHS, "--run-dir", run]
+        while kills < NUM_KILLS:
+            event = choose.randint(1, 40)
+            how = {"kill_after": choose.uniform(0.2, 1.5)} if kills % 2 else {"kill_at": event}
+            answer = storm(*words, **how)
+            if answer["status"] == 0:
+                break
+            assert answer["status"] == -signal.SIGKILL, answer
+            kills += 1
+            if (run / "config.json").exists():
+                words = ["train", "--resume", run]
+                rows = history(run)
+                assert rows == history(whole)[: len(rows)]
+        for last in (words, ["evaluate", run, "--samples", 5]):
+            if last is not words or answer["status"]:
+                answer = storm(*last)
+                assert answer["status"] == 0, answer
+        assert contents(run) == contents(whole)
+        runs += 1
+    time.sleep(files.JUST_MADE)
+    assert storm("train", "--resume", run)["status"] == 0
+    assert scratch(tmp_path) == []
+
+
+def every_event(storm, words, prepare, check):
+    """Kills a command before each of its file events in turn, until it ends by itself; `check` after each kill."""
+    for event in range(1, 200):
+        prepare()
+        answer = storm(*words, kill_at=event)
+        check(answer)
+        if answer["status"] == 0:
+            return event
+        assert answer["status"] == -signal.SIGKILL, answer
+    raise AssertionError("the command never ended")
+
+
+def test_a_killed_evaluation_leaves_files_that_agree(storm, whole, run):
+    old = contents(run)
+
+    def prepare():
+        shutil.rmtree(run)
+        shutil.copytree(whole, run)
+
+    def check(_):
+        document = json.loads((run / "evaluation.json").read_text())
+        assert document["num_samples"] in (5, 3)
+        if (run / "log_likelihood.npz").exists():
+            with np.load(run / "log_likelihood.npz") as stored:
+                assert stored["log_likelihood"].mean() == pytest.approx(document["log_likelihood"], rel=1e-12)
+        opened = Run(run)
+        assert opened.evaluation()["current"]
+        arrays = opened.evaluated_arrays()
+        assert arrays["log_likelihood"].mean() == pytest.approx(document["log_likelihood"], rel=1e-12)
+        if document["num_samples"] == 5:
+            assert document == {**old[2], "number": 1}
+
+    events = every_event(storm, ["evaluate", run, "--samples", 3], prepare, check)
+    assert events > 5 and Run(run).evaluation()["num_samples"] == 3
+
+
+def test_a_killed_overwrite_leaves_the_old_run_or_the_new_one(storm, whole, run, small, tmp_path):
+    words = ["train", *small, "--epochs", 1, "--seed", 1, "--run-dir", run, "--overwrite"]
+    answer = storm(*words)
+    assert answer["status"] == 0
+    new = history(run)
+
+    def prepare():
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        shutil.copytree(whole, run)
+
+    def check(_):
+        rows = history(run)
+        assert rows in (history(whole), new)
+        assert Run(run).model() is not None
+
+    for event in (1, 3, *range(answer["events"] - 12, answer["events"] + 1)):
+        prepare()
+        check(storm(*words, kill_at=event))
+
+
+def test_a_killed_export_leaves_the_old_one_or_the_new_one(storm, whole, tmp_path):
+    output = tmp_path / "export"
+    answer = storm("export", whole, "--output", output, eager=False)
+    assert answer["status"] == 0, answer
+    names = {path.relative_to(output) for path in output.rglob("*")}
+    document = output / "assets.extra" / "tfvamp.json"
+    document.write_text(json.dumps({**json.loads(document.read_text()), "old": True}))
+    words = ["export", whole, "--output", output, "--overwrite"]
+    assert "old" in json.loads(document.read_text())
+    seen = set()
+    for event in range(max(1, answer["events"] - 3), answer["events"] + 20):
+        status = storm(*words, kill_at=event, eager=False)["status"]
+        assert {path.relative_to(output) for path in output.rglob("*")} == names
+        seen.add("old" in json.loads(document.read_text()))
+        if status == 0:
+            break
+    assert status == 0 and seen == {True, False}
+    time.sleep(files.JUST_MADE)
+    files.sweep(tmp_path)
+    assert scratch(tmp_path) == []
+
+
+# --- two at once ---
+
+
+def test_of_two_writers_one_is_refused(run):
+    """Started together; then one while the other one trains."""
+    command = [sys.executable, "-m", "tfvamp_cli.main", "train", "--resume", str(run), "--epochs"]
+    both = [subprocess.Popen([*command, "40"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [(process.communicate(timeout=300)[1], process.returncode) for process in both]
+    assert sorted(code for _, code in ended) == [0, 1]
+    refused = next(text for text, code in ended if code == 1)
+    assert "is being written by process" in refused and len(refused.splitlines()) == 1
+    assert [row["epoch"] for row in Run(run).rows()] == list(range(1, 41))
+    first = subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(Run(run).rows()) < 42 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second = subprocess.run([*command, "50"], capture_output=True, text=True)
+    assert second.returncode == 1 and "is being written by process" in second.stderr
+    first.send_signal(signal.SIGTERM)
+    assert "whole epochs are saved" in first.communicate(timeout=60)[1] and first.returncode == 143
+    epochs = [row["epoch"] for row in Run(run).rows()]
+    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= 42
+
+
+def test_default_run_folders_are_never_shared(small, tmp_path):
+    """Two runs of one second: the folders that each would take are there already."""
+    code = (
+        "import datetime, os, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "from tfvamp.runs import creating\n"
+        "class Clock(datetime.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None): return cls(2026, 1, 2)\n"
+        "creating.datetime = type('module', (), {'datetime': Clock})\n"
+        "import tfvamp\n"
+        "config = tfvamp.TrainConfig(dataset=sys.argv[2], components=3, hidden_units=4, latent_dims=2, epochs=1,\n"
+        "                            warmup=1, jit=False)\n"
+        "import tensorflow as tf; tf.config.run_functions_eagerly(True)\n"
+        "print(*(tfvamp.train(config).run_dir for _ in range(3)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), small[1]], capture_output=True, text=True
+    )
+    first = "runs/x.npz-vae-vamp-20260102-000000"
+    assert result.stdout.split() == [first, f"{first}-2", f"{first}-3"], result.stderr
+
+
+# --- full disks ---
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory):
+    """A disk of 1 MiB."""
+    place = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=False)
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(storm, whole, small, small_disk):
+    """Wherever the disk fills up, in training and in evaluation; afterwards both go on as if nothing had happened."""
+    run, filler = small_disk / "run", small_disk / "filler"
+    train = ["train", *small, "--epochs", EPOCHS, "--run-dir", run]
+    errors = 0
+    for room in (2_000, 60_000, 150_000, 350_000, 600_000):
+        filler.unlink(missing_ok=True)
+        free = shutil.disk_usage(small_disk).free
+        filler.write_bytes(b"\0" * max(0, free - room))
+        answer = storm(*(["train", "--resume", run] if (run / "config.json").exists() else train))
+        if answer["status"]:
+            errors += 1
+            lines = [line for line in answer["stderr"].splitlines() if line.startswith("tfvamp: ")]
+            assert answer["status"] == 1 and len(lines) == 1, answer
+            assert "No space left on device" in lines[0] and "unexpected" not in answer["stderr"]
+            assert "Traceback" not in answer["stderr"]
+    filler.unlink()
+    assert errors >= 3 and storm("train", "--resume", run)["status"] == 0
+    assert history(run) == history(whole)
+    assert storm("evaluate", run, "--samples", 4)["status"] == 0
+    before = Run(run).evaluation()
+    filler.write_bytes(b"\0" * shutil.disk_usage(small_disk).free)
+    answer = storm("evaluate", run, "--samples", 5)
+    assert answer["status"] == 1 and "No space left on device" in answer["stderr"]
+    assert "unexpected" not in answer["stderr"] and Run(run).evaluation() == before
+    assert Run(run).evaluated_arrays() is not None
+    filler.unlink()
+    assert storm("evaluate", run, "--samples", 5)["status"] == 0
+    time.sleep(files.JUST_MADE)
+    files.sweep(run)
+    assert scratch(run) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_limit_on_file_sizes_is_one_line(run, tmp_path):
+    """As on a full disk, where no small disk can be mounted."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "from tfvamp_cli.main import main\n"
+        "main(['train', '--resume', sys.argv[1], '--epochs', '14'])\n"
+    )
+    before = history(run)
+    result = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert result.returncode == 1, result.stderr
+    line = next(line for line in result.stderr.splitlines() if line.startswith("tfvamp: "))
+    assert "File too large" in line and "unexpected" not in result.stderr and "Traceback" not in result.stderr
+    assert history(run) == before

@@ -1,0 +1,114 @@
+"""Arrays of numbers in .npz files: written whole, read within the memory that the file accounts for."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from tfvamp.errors import FileError
+from tfvamp.files import expanded, read_bytes, replace_file, shown
+
+LARGEST_HEADER = 4096  # bytes of a .npy file's: that of an array of numbers has about a hundred
+ALWAYS_READ = 2**28  # bytes: a larger array must not be compressed to less than
+MOST_COMPRESSED = 0.01  # this share; images of one colour alone are
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+)  # what zipfile and NumPy raise for damaged bytes
+
+
+def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+    """Writes arrays into a compressed .npz file, whole or not at all."""
+    replace_file(expanded(path), npz_bytes(arrays))
+
+
+def npz_bytes(arrays: dict[str, np.ndarray], compressed: bool = True) -> bytes:
+    """The contents of a .npz file."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_npz(path: pathlib.Path, largest: int) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file.
+
+    Args:
+      path: the file.
+      largest: the maximum number of bytes, of the file and of its unpacked arrays.
+
+    Raises:
+      FileError: the file is missing, damaged or too large, or holds other things than numbers.
+    """
+    return unpacked(read_bytes(path, largest), shown(path), largest)
+
+
+def unpacked(contents: bytes, what: str, largest: int) -> dict[str, np.ndarray]:
+    """The arrays in the contents of a .npz file; as `read_npz`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(contents)) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > largest:
+                raise FileError(f"{what} is damaged: it unpacks to more than {largest} bytes")
+            return {
+                member.filename.removesuffix(".npy"): read_member(archive, member, what, len(contents))
+                for member in members
+            }
+    except DAMAGE as error:
+        raise FileError(f"{what} is damaged ({type(error).__name__})") from error
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int) -> np.ndarray:
+    """One array of an archive of `size` bytes; its header must account for all before memory is taken for it.
+
+    Raises:
+      FileError: it is no array of numbers, or its header and its size disagree.
+      Exception: one of `DAMAGE`.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FileError(
+            f"{what} is compressed in a way that NumPy does not use: write it again with numpy.savez"
+        )
+    if info.file_size > max(ALWAYS_READ, min(size, info.compress_size) / MOST_COMPRESSED):
+        raise FileError(
+            f"{what} unpacks to {info.file_size} bytes, more than a hundred times its size: if that is meant, "
+            "write it again with numpy.savez, without compression"
+        )
+    with archive.open(info) as file:
+        shape, fortran, dtype = _read_header(file, what)
+        if dtype.hasobject or dtype.kind not in "buif":
+            raise FileError(f"{what} must hold numbers; got dtype {dtype}")
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise FileError(f"{what} must hold an array; got shape {str(shape)[:60]}")
+        count = math.prod(shape)
+        contents = file.read(count * dtype.itemsize) if count * dtype.itemsize <= info.file_size else b""
+        if len(contents) != count * dtype.itemsize or file.read(1):
+            raise FileError(
+                f"{what} is damaged: its header says shape {list(shape)} of {dtype}, its size another"
+            )
+    return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of a .npy file; NumPy would read a header of any stated length first."""
+    version = np.lib.format.read_magic(file)
+    width = 2 if version == (1, 0) else 4
+    length = file.read(width)
+    header = file.read(min(LARGEST_HEADER, int.from_bytes(length, "little")))
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        return read(io.BytesIO(length + header))
+    except Exception as error:  # NumPy parses a Python expression: damage leads anywhere
+        raise FileError(f"{what} has a damaged header ({type(error).__name__})") from error

@@ -1,0 +1,161 @@
+"""Folders of PNG and JPEG files as images of one size."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tfvamp.datasets import image_store
+from tfvamp.datasets.preparation import Preparation
+from tfvamp.datasets.splits import SPLIT_SEED, SPLITS
+from tfvamp.errors import DataError
+from tfvamp.files import printable, reason, shown
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+LARGEST_IMAGE = 2**26  # pixels
+MOST_BROKEN = 0.1  # share of files that may be broken
+SHOWN = 20  # broken files that are named; all are in index.json
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
+
+
+def of_folder(
+    folder: pathlib.Path, size: tuple[int, int], grayscale: bool, preparation: Preparation
+) -> image_store.Store:
+    """The PNG and JPEG images under a folder, brought to one size.
+
+    Subfolders train, validation and test are the splits; without them all images are split by a fixed seed, one in
+    ten for validation and one in ten for the test.
+
+    Raises:
+      DataError: there is no such folder, or no image in it, or more than one file in ten is broken; or the images
+        are not prepared and must not be.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"there is no folder {shown(folder)}")
+    found = [split for split in SPLITS if os.path.isdir(folder / split)]
+    by_split = len(found) == len(SPLITS)
+    if found and not by_split:
+        raise DataError(
+            f"{shown(folder)} has the folders {', '.join(found)}, but not all of {', '.join(SPLITS)}: "
+            "make all three, or none to have the images split by a fixed seed"
+        )
+    places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
+    paths = {split: _pictures(place) for split, place in (places if by_split else {"all": folder}).items()}
+    listing = image_store.listing([path for group in paths.values() for path in group], folder)
+    if not listing:
+        raise DataError(f"{shown(folder)} has no PNG or JPEG image, nor has a folder in it")
+    if not by_split:
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(listing))
+        paths = {"all": [paths["all"][index] for index in order]}
+    key = image_store.key_of("folder", os.fsencode(folder.resolve()).hex(), listing, size, grayscale)
+    broken: list[str] = []
+
+    def images() -> Iterator[tuple[str, np.ndarray]]:
+        for split, group in paths.items():
+            for path in group:
+                try:
+                    yield split, decode(path, size, grayscale)
+                except DataError as error:
+                    broken.append(f"{printable(str(path.relative_to(folder)))} ({error})")
+                    if len(broken) > max(1, MOST_BROKEN * len(listing)):
+                        raise DataError(
+                            f"{shown(folder)}: more than one file in ten is broken, {broken[0]} first: "
+                            "remove or replace them"
+                        ) from error
+
+    shape = (*size, 1 if grayscale else 3)
+    store = image_store.kept(key, images(), len(listing), shape, preparation, str(folder), broken)
+    if store.broken:
+        named = ", ".join(store.broken[:SHOWN]) + (", ..." if len(store.broken) > SHOWN else "")
+        preparation.say(f"{len(store.broken)} of {len(listing)} files are broken and left out: {named}")
+    return store
+
+
+def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [path for path in files_under(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def files_under(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The regular files under a folder, in order; links to other folders are not followed.
+
+    (`rglob` and, before Python 3.12, `os.walk` call themselves for each folder in a folder, a thousand times at most.)
+
+    Raises:
+      DataError: a folder cannot be read.
+    """
+    found, places = [], [os.fspath(folder)]
+    try:
+        while places:
+            with os.scandir(places.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        places.append(entry.path)
+                    elif _is_file(entry):
+                        found.append(entry.path)
+    except OSError as error:
+        raise DataError(f"cannot read all folders in {shown(folder)} ({reason(error)})") from error
+    return sorted(map(pathlib.Path, found))
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
+
+
+def decode(path: pathlib.Path, size: tuple[int, int], grayscale: bool) -> np.ndarray:
+    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size.
+
+    Raises:
+      DataError: it is damaged or too large; says so in few words.
+    """
+    try:
+        with _opened(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > LARGEST_IMAGE:
+                raise DataError(f"more than {LARGEST_IMAGE} pixels")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+            return _resize(upright.convert("L" if grayscale else "RGB"), size)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises whatever the damaged bytes lead to
+        raise DataError(type(error).__name__) from error
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path):
+    """A file for reading, which is not waited for if it has become a pipe."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError("not a regular file")
+        yield file
+
+
+def resized(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+    """An image [H, W, C] of bytes in another size, with other channels."""
+    if array.shape == (*size, channels):
+        return array
+    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    return _resize(image.convert(MODES[channels]), size)
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    if (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BOX if _smaller(image, size) else None)
+    array = np.asarray(image)
+    return array[..., np.newaxis] if array.ndim == 2 else array
+
+
+def _smaller(image: Image.Image, size: tuple[int, int]) -> bool:
+    return image.height >= size[0] and image.width >= size[1]

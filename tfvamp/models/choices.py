@@ -1,0 +1,76 @@
+"""Priors and likelihoods by the names that the settings have for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from tfvamp.config import LIKELIHOODS, PRIORS
+from tfvamp.errors import UsageError, check_choice
+from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
+from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood, LikelihoodLayer
+from tfvamp.layers.priors import (
+    MixtureOfGaussiansPriorLayer,
+    PriorLayer,
+    StandardNormalPriorLayer,
+    VampPriorLayer,
+)
+
+PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | None
+
+
+def build_prior(
+    name: str,
+    encoder: keras.layers.Layer,
+    event_shape: Sequence[int],
+    latent_dims: int,
+    components: int,
+    pseudo_inputs: PseudoInputs = None,
+) -> PriorLayer:
+    """The prior layer of that name.
+
+    Raises:
+      UsageError: the name is unknown, K is below 1, or the prior takes images as pseudo-inputs and gets none.
+    """
+    check_choice("prior", name, PRIORS)
+    kind = PRIORS[name]
+    if kind.mixture and components < 1:
+        raise UsageError(f"the number of components K must be at least 1; got {components}")
+    if kind.pseudo_inputs == "images" and pseudo_inputs is None:
+        raise UsageError(f"the prior {name} needs pseudo_inputs: K training images, [K, H, W, C]")
+
+    def vamp(**options: Any) -> VampPriorLayer:
+        shape = tuple(event_shape)
+        return VampPriorLayer(
+            encoder, components, event_shape=shape, initial=pseudo_inputs, name="prior", **options
+        )
+
+    builders: dict[str, Callable[[], PriorLayer]] = {
+        "standard": lambda: StandardNormalPriorLayer(latent_dims, name="prior"),
+        "mog": lambda: MixtureOfGaussiansPriorLayer(components, latent_dims, name="prior"),
+        "vamp": vamp,
+        "vamp-data": lambda: vamp(trainable=False),
+        "vamp-weighted": lambda: vamp(weighted=True),
+    }
+    return builders[name]()
+
+
+def likelihood_layer(name: str, event_shape: Sequence[int]) -> LikelihoodLayer:
+    """The likelihood layer of that name.
+
+    Raises:
+      UsageError: the name is unknown.
+    """
+    check_choice("likelihood", name, LIKELIHOODS)
+    # One name for all: Keras would number them, and the same weights would make files that differ.
+    options: dict[str, Any] = {"event_shape": event_shape, "name": "likelihood"}
+    builders: dict[str, Callable[[], LikelihoodLayer]] = {
+        "bernoulli": lambda: BernoulliLikelihood(**options),
+        "bernoulli-clipped": lambda: BernoulliLikelihood(**options, clip=PROBABILITY_CLIP),
+        "logistic": lambda: DiscretizedLogisticLikelihood(**options),
+        "logistic-paper": lambda: DiscretizedLogisticLikelihood(**options, open_ends=False),
+    }
+    return builders[name]()

@@ -1,0 +1,65 @@
+"""What training maximises, as a setting of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfvamp import objectives
+from tfvamp.config import IMPORTANCE_SAMPLES, OBJECTIVES, TrainConfig
+from tfvamp.errors import UsageError, check_choice
+from tfvamp.layers.gaussian import DiagonalGaussian
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A bound on log p(x), and with how many samples it is estimated.
+
+    Attributes:
+      name: "elbo" or "iwae".
+      num_samples: L, averaged outside the logarithm.
+      importance_samples: S, averaged inside it; "iwae" alone, where None means 5.
+      dreg: use the doubly reparameterised gradient of Tucker and others (2019); "iwae" alone.
+
+    Raises:
+      UsageError: an unknown name, a number below 1, or what goes with "iwae" given to "elbo".
+    """
+
+    name: str = TrainConfig.objective
+    num_samples: int = TrainConfig.num_samples
+    importance_samples: int | None = TrainConfig.importance_samples
+    dreg: bool = TrainConfig.dreg
+
+    def __post_init__(self):
+        check_choice("objective", self.name, OBJECTIVES)
+        if self.num_samples < 1 or self.samples_inside < 1:
+            raise UsageError(
+                "the numbers of samples and of importance samples must be at least 1; "
+                f"got {self.num_samples} and {self.samples_inside}"
+            )
+        if self.name == "elbo" and (self.samples_inside > 1 or self.dreg):
+            raise UsageError(
+                "importance_samples and dreg (the doubly reparameterised gradient) go with the objective iwae, not "
+                "with elbo"
+            )
+
+    @property
+    def samples_inside(self) -> int:
+        """S, as it is given or by default."""
+        if self.importance_samples is not None:
+            return self.importance_samples
+        return IMPORTANCE_SAMPLES if self.name == "iwae" else 1
+
+    @property
+    def num_draws(self) -> int:
+        """L S, the number of latents per image and step."""
+        return self.num_samples * self.samples_inside
+
+    def bound(
+        self, posterior: DiagonalGaussian, generator: objectives.Generator, images, noise, beta
+    ) -> objectives.Bound:
+        """The bound for each image, [B], in nats, from `num_draws` draws of noise."""
+        if self.name == "elbo":
+            return objectives.elbo(posterior, generator, images, noise, beta)
+        return objectives.iwae_bound(
+            posterior, generator, images, noise, beta, self.samples_inside, self.dreg
+        )

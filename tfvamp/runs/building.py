@@ -1,0 +1,169 @@
+"""From the settings of a run to its model, and what that model needs in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common import global_state  # no public way to forget variables that were never made
+
+from tfvamp import memory, seeds
+from tfvamp.config import PRIORS, TrainConfig, height_and_width
+from tfvamp.datasets import Dataset, DatasetSpec
+from tfvamp.errors import UsageError
+from tfvamp.models import MODELS, LatentVariableModel
+from tfvamp.models.choices import PseudoInputs
+from tfvamp.models.objective import Objective
+
+IMAGE_NOISE = 0.01  # the paper's code adds N(0, 0.01^2) to images taken as pseudo-inputs
+STATE = 4  # arrays per weight in training: the weight, its gradient, and Adam's two moments
+CONV_LAYERS = 10  # feature maps of an image that are kept for the gradient, about
+DENSE_LAYERS = 10  # the same of the layers of hidden units
+UNINITIALIZED = "uninitialized_variables"
+
+
+def resolve(config: TrainConfig, spec: DatasetSpec) -> TrainConfig:
+    """The settings with the defaults of the data set and of the model in place of None.
+
+    Raises:
+      UsageError: the likelihood does not fit the data, or the objective not the model.
+    """
+    check_objective(config)
+    resolved = config.resolve(spec)
+    jit = MODELS[config.model].faster_with_xla if config.jit is None else config.jit
+    return dataclasses.replace(resolved, jit=jit)
+
+
+def check_objective(config: TrainConfig) -> None:
+    """Raises UsageError where the model does not have the objective."""
+    MODELS[config.model].check_objective(_objective(config))
+
+
+def _objective(config: TrainConfig) -> Objective:
+    return Objective(config.objective, config.num_samples, config.importance_samples, config.dreg)
+
+
+def model_of(config: TrainConfig, event_shape: Sequence[int], pseudo_inputs: PseudoInputs = None):
+    """The untrained model that resolved settings describe."""
+    with _precision(config.mixed_precision):
+        return MODELS[config.model](
+            event_shape=event_shape, pseudo_inputs=pseudo_inputs, name=config.model, **config.modelling()
+        )
+
+
+def untrained(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
+    """The model of a run before training, with the initial weights that its seed gives.
+
+    Sets the global seeds of Python, NumPy and TensorFlow, from which Keras draws initial weights.
+    """
+    keras.utils.set_random_seed(config.seed)
+    return model_of(config, dataset.spec.shape, _initial_pseudo_inputs(config, dataset))
+
+
+def weight_shapes(config: TrainConfig, event_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight of a run's model, by its path; no memory is taken for the weights."""
+    before = list(global_state.get_global_attribute(UNINITIALIZED) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = model_of(config, event_shape, keras.initializers.Zeros())
+        return {weight.path: tuple(weight.shape) for weight in model.weights}
+    finally:
+        global_state.set_global_attribute(UNINITIALIZED, before)
+
+
+def num_values(shapes: dict[str, tuple[int, ...]]) -> int:
+    """How many numbers weights of these shapes have."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def known_shape(config: TrainConfig) -> tuple[int, int, int] | None:
+    """The shape of your own images, where the settings tell it before they are read."""
+    size = height_and_width(config.image_size)
+    return None if size is None else (*size, 1 if config.grayscale else 3)
+
+
+def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: int) -> int:
+    """The memory in bytes that training needs, estimated before any is taken.
+
+    Raises:
+      UsageError: the machine has less; names the setting that needs the most.
+    """
+    shapes = weight_shapes(config, event_shape)
+    state = 4.0 * STATE * num_values(shapes)
+    advice = "choose smaller settings"
+    for setting, unit in (("components", 1), ("hidden_units", 2), ("latent_dims", 1)):
+        value = getattr(config, setting)
+        if value is not None and value > 10_000 * unit:
+            advice = f"choose a smaller --{setting.replace('_', '-')} than {value}"
+    largest = max(shapes, key=lambda name: math.prod(shapes[name]))
+    memory.check(
+        state, f"the weights of this model ({largest} has {list(shapes[largest])}) and its optimiser", advice
+    )
+    draws = _objective(config).num_draws
+    images = min(config.batch_size, num_examples)
+    activations = _bytes_per_image(config, event_shape) * (images * draws + _encoded_pseudo_inputs(config))
+    mixture = 3.0 * 8 * images * draws * (config.components or 1)
+    memory.check(
+        state + activations + mixture,
+        f"a step of {images} images, {draws} latents each, with {config.components or 1} components",
+        "choose a smaller --batch-size, --components, or number of samples",
+    )
+    return int(state + activations + mixture)
+
+
+def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:
+    """Raises UsageError where more pseudo-inputs are taken from images than there are images."""
+    if _takes_images(config) and config.components is not None and config.components > num_examples:
+        raise UsageError(
+            f"K = {config.components} pseudo-inputs cannot be taken from {num_examples} training images: "
+            f"choose --components {num_examples} or fewer"
+        )
+
+
+def _encoded_pseudo_inputs(config: TrainConfig) -> int:
+    return (config.components or 0) if PRIORS[config.prior].pseudo_inputs else 0
+
+
+def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
+    """About how much one image takes in a step, with what is kept for the gradient."""
+    features = MODELS[config.model].features_per_pixel
+    maps = CONV_LAYERS * features * math.prod(event_shape[:2]) if features > 1 else 0
+    return 4.0 * (maps + DENSE_LAYERS * config.hidden_units + 8 * math.prod(event_shape))
+
+
+def _takes_images(config: TrainConfig) -> bool:
+    kind = PRIORS[config.prior].pseudo_inputs
+    return kind == "images" or (kind == "learned" and config.pseudo_input_init == "images")
+
+
+def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInputs:
+    """An array or initializer for a prior with pseudo-inputs; None for the others."""
+    kind, spec = PRIORS[config.prior].pseudo_inputs, dataset.spec
+    if kind is None:
+        return None
+    if not _takes_images(config):
+        return keras.initializers.RandomNormal(spec.pseudo_input_mean, spec.pseudo_input_std)
+    count = dataset.train.num_examples
+    check_pseudo_inputs(config, count)
+    rng = np.random.default_rng(seeds.stateless(config.seed, "pseudo-inputs").numpy())
+    chosen = dataset.train.at(tf.constant(rng.choice(count, config.components, replace=False))).numpy()
+    if kind == "images":
+        return chosen
+    return chosen + rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _precision(mixed: bool) -> Iterator[None]:
+    """Layers made meanwhile compute in float16 if `mixed`."""
+    before = keras.config.dtype_policy()
+    if mixed:
+        keras.config.set_dtype_policy("mixed_float16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

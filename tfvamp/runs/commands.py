@@ -1,0 +1,162 @@
+"""What is done with a trained run: evaluate, encode and plot it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfvamp import datasets, evaluation, memory, plots, seeds
+from tfvamp.blocks import images_at_once
+from tfvamp.config import EVALUATION_SAMPLES
+from tfvamp.errors import RunError, UsageError
+from tfvamp.files import replace_file
+from tfvamp.runs import history
+from tfvamp.runs.run import Run, as_run
+
+NUM_SHOWN = 64  # images in a picture
+ESTIMATOR = "importance"  # importance sampling with q(z | x) as the proposal
+
+
+def evaluate(
+    run: Run | str | os.PathLike,
+    num_samples: int = EVALUATION_SAMPLES,
+    split: datasets.SplitName = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    raw_dir: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Evaluates a run; writes evaluation.json and log_likelihood.npz (-SPLIT for other splits).
+
+    Every evaluation is kept in the run's folder `evaluations`.
+
+    Args:
+      run: the run, or its folder.
+      num_samples: S, the number of importance samples per image.
+      split: "train", "validation" or "test".
+      limit: at most this many images.
+      seed: of the samples.
+      dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
+      say, advance: told of a fallback from XLA; of the number of images done, and of how many.
+
+    Returns:
+      the contents of evaluation.json.
+
+    Raises:
+      RunError: the run cannot be loaded, or its log-likelihood is not finite.
+      UsageError: an argument out of its bounds, or more samples than memory can hold.
+    """
+    if num_samples < 1:
+        raise UsageError(f"the number of samples must be at least 1; got {num_samples}")
+    run = as_run(run)
+    model = run.model()
+    layers = 1 + len(model.levels)
+    per_sample = 4.0 * layers * (run.config.latent_dims + 1) + 8.0 * (1 + layers)
+    memory.check(num_samples * per_sample, f"{num_samples} samples of an image", "choose a smaller --samples")
+    data = run.dataset(limit, dataset, data_dir, raw_dir, say)
+    part = data.split(split)
+    result = evaluation.evaluate(
+        model, part.images, num_samples, seed, jit=bool(run.config.jit), say=say, advance=advance
+    )
+    document = {
+        **result.summary(),
+        "estimator": ESTIMATOR,
+        "split": split,
+        "dataset": data.spec.name,
+        "dataset_verified": data.verified,
+        "sources": data.checksums,
+        "epoch": run.weights_epoch,
+        "weights_sha256": run.weights_sha256,
+    }
+    if not math.isfinite(document["log_likelihood"]):
+        raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")
+    arrays = {
+        "log_likelihood": result.log_likelihood,
+        "elbo": result.elbo,
+        "reconstruction": result.reconstruction,
+        "kl": result.kl,
+        **({f"kl_{name}": kl for name, kl in result.kls.items()} if len(result.kls) > 1 else {}),
+        "effective_sample_size": result.effective_sample_size,
+        "label": part.labels,
+    }
+    return run.folder.write_evaluation(split, document, arrays)
+
+
+def encode(
+    run: Run | str | os.PathLike,
+    split: datasets.SplitName = "test",
+    limit: int | None = None,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    raw_dir: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, np.ndarray]:
+    """Posterior `mean` and `log_variance` [N, D] and `label` [N] of a split.
+
+    Of the top stochastic layer; those below add `mean_z1` and `log_variance_z1`, at the means above. The arguments are
+    those of `evaluate`.
+    """
+    run = as_run(run)
+    model = run.model()
+    part = run.dataset(limit, dataset, data_dir, raw_dir, say).split(split)
+    posteriors = evaluation.encode(model, part.images.batch(images_at_once(model, part.spec.shape)))
+    arrays = {}
+    names = ["", *(f"_{name}" for name in model.latent_names[1:])]
+    for name, posterior in zip(names, posteriors, strict=True):
+        arrays[f"mean{name}"] = posterior.loc.numpy()
+        arrays[f"log_variance{name}"] = posterior.log_variance.numpy()
+    return {**arrays, "label": part.labels}
+
+
+def plot(
+    run: Run | str | os.PathLike,
+    seed: int = 0,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    raw_dir: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """Draws what a run learned into its folder `figures`; the paths of the pictures.
+
+    Training curves, samples, test images beside their reconstructions, pseudo-inputs (of a prior that has them), and
+    the histogram of the test log-likelihood (of the weights that the run has now).
+    """
+    run = as_run(run)
+    model = run.model()
+    pictures = {"curves.png": plots.curves(run.rows(say))}
+    pictures["samples.png"] = plots.grid(
+        model.sample(NUM_SHOWN, seed).numpy(),
+        f"Samples ({'means of' if model.has_mean else 'drawn from'} p(x | z), z ~ p(z))",
+    )
+    originals = run.dataset(NUM_SHOWN // 2, dataset, data_dir, raw_dir, say).test.array()[0]
+    pictures["reconstructions.png"] = plots.pairs(originals, model(originals).numpy())
+    pseudo_inputs = model.prior.clipped_pseudo_inputs()
+    if pseudo_inputs is not None:
+        pictures["pseudo_inputs.png"] = plots.grid(
+            pseudo_inputs[:NUM_SHOWN].numpy(), "Pseudo-inputs, the first of them"
+        )
+        likelihood = model.generate(model.prior.components().mean()[:NUM_SHOWN])
+        pictures["components.png"] = plots.grid(
+            model.pictures(likelihood, seeds.stateless(seed)).numpy(),
+            "Images generated from the components (at their means)",
+        )
+    result = run.evaluation()
+    if result is not None and result["current"]:
+        arrays = run.evaluated_arrays() or {}
+        values = arrays.get("log_likelihood")
+        numbers = values is not None and values.dtype.kind == "f" and values.ndim == 1 and values.size > 0
+        if values is None or not numbers or not (np.abs(values) < history.LARGEST_VALUE).all():
+            raise RunError(
+                f"the evaluation of {run} is damaged: evaluate it again with tfvamp evaluate {run}"
+            )
+        pictures["log_likelihood.png"] = plots.histogram(values)
+    for name, contents in pictures.items():
+        replace_file(run.folder.file("figures", name), contents)
+    return [str(run.folder.figures / name) for name in pictures]

@@ -1,0 +1,313 @@
+"""A run, opened once: its settings, history, evaluations, model and data."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from tfvamp import datasets, memory
+from tfvamp.catalog import OWN
+from tfvamp.config import TrainConfig
+from tfvamp.datasets import Dataset, DatasetSpec
+from tfvamp.errors import FileError, RunError, TfvampError, UsageError
+from tfvamp.files import expanded, printable, sha256
+from tfvamp.models import LatentVariableModel
+from tfvamp.runs import building, history, weights
+from tfvamp.runs.folder import RunFolder
+
+LARGEST_WEIGHTS = 2**32  # bytes of a file whose checksum is taken
+
+
+class Run:
+    """A trained run, or one in training. config.json is read once, when the run is opened.
+
+    Args:
+      path: the run folder.
+
+    Attributes:
+      folder: its files.
+      document: what config.json says, checked.
+      config: the settings, a `TrainConfig`.
+      spec: what the data set is.
+
+    Raises:
+      RunError: there is no such run, or its config.json is damaged.
+
+    >>> run = Run("runs/first")  # doctest: +SKIP
+    >>> run.history()["val_elbo"].max()  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.folder = RunFolder(path)
+        self.document = self.folder.read_document()
+        self.config: TrainConfig = self.document.settings
+        self.spec: DatasetSpec = self.document.spec
+
+    def __str__(self):
+        return str(self.folder)
+
+    def __repr__(self):
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The run folder."""
+        return self.folder.path
+
+    def rows(self, say: Callable[[str], None] = lambda text: None) -> list[dict[str, float]]:
+        """The rows of history.csv; `say` is told in one line where it is damaged."""
+        rows, damage = history.read(self.folder.history_file)
+        if damage:
+            say(f"warning: {damage}: tfvamp train --resume {self} restores it")
+        return rows
+
+    def history(self):
+        """The history, one row per epoch.
+
+        Returns:
+          a `pandas.DataFrame` where pandas is installed; otherwise a dictionary of lists, by column.
+        """
+        return _table(self.rows())
+
+    def evaluation(self, split: str = "test") -> dict[str, Any] | None:
+        """The newest evaluation of a split; None where there is none.
+
+        Returns:
+          the contents of evaluation.json, and `current`: whether it is of the weights that the run has now.
+
+        Raises:
+          RunError: it is damaged.
+        """
+        path = self.folder.evaluation_file(split)
+        if not os.path.lexists(path):
+            return None
+        document = self.folder.read_evaluation(path)
+        return {**document, "current": _is_of(document, self.weights_sha256)}
+
+    def evaluations(self):
+        """All evaluations, the newest first, as `history` gives its rows."""
+        found, digest = [], self.weights_sha256
+        for number, _ in self.folder.evaluations():
+            path = self.folder.file("evaluations", f"{number:06d}", "evaluation.json")
+            document = self.folder.read_evaluation(path)
+            found.append({**document, "current": _is_of(document, digest)})
+        return _table(found)
+
+    def evaluated_arrays(self, split: str = "test") -> dict[str, Any] | None:
+        """The arrays [N] of the newest evaluation of a split; None where there is none.
+
+        Raises:
+          RunError: they are damaged.
+        """
+        document = self.evaluation(split)
+        if document is None:
+            return None
+        number = document.get("number")
+        if number is None:  # of tfvamp 0.1.0
+            path = self.folder.log_likelihood_file(split)
+            return self.folder.read_arrays(path) if path.is_file() else None
+        return self.folder.read_arrays(self.folder.file("evaluations", f"{number:06d}", "log_likelihood.npz"))
+
+    @functools.cached_property
+    def stored_weights(self) -> weights.Stored:
+        """The file with the best weights, read once.
+
+        Raises:
+          RunError: it is missing or damaged.
+        """
+        shapes = building.weight_shapes(self.config, self.spec.shape)
+        total = building.num_values(shapes)
+        memory.check(4.0 * total, f"the model of {self}", "is this run from elsewhere?")
+        return weights.read(self.folder.best_weights, list(shapes.values()))
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """The checksum of the best weights; None where there are none that can be read."""
+        if "stored_weights" in self.__dict__:  # those that `model` has, whatever was written since
+            return self.stored_weights.sha256
+        try:
+            return sha256(self.folder.best_weights, LARGEST_WEIGHTS)
+        except FileError:
+            return None
+
+    @property
+    def weights_epoch(self) -> int | None:
+        """The epoch of the best weights; None where nothing says it."""
+        if self.stored_weights.epoch is not None:
+            return self.stored_weights.epoch
+        best = max(self.rows(), key=lambda row: row["val_elbo"], default=None)
+        return None if best is None else int(best["epoch"])
+
+    def model(self) -> LatentVariableModel:
+        """The model with the best epoch's weights.
+
+        Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
+
+        Raises:
+          RunError: the run has no weights yet, or they are damaged.
+        """
+        return self._model
+
+    @functools.cached_property
+    def _model(self) -> LatentVariableModel:
+        stored = self.stored_weights
+        # Fixed pseudo-inputs come with the weights; the zeros are overwritten.
+        model = building.model_of(self.config, self.spec.shape, keras.initializers.Zeros())
+        weights.load(model, stored, self.folder.best_weights)
+        model.train_config = self.config
+        model.dataset_spec = self.spec
+        return model
+
+    def dataset(
+        self,
+        limit: int | None = None,
+        dataset: str | None = None,
+        data_dir: str | os.PathLike | None = None,
+        raw_dir: str | os.PathLike | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Dataset:
+        """The data set of the run, from where it was in training unless other places are given.
+
+        Places that a run names are followed only if you wrote the run on this machine; data that are prepared are
+        never changed.
+
+        Args:
+          limit: at most this many images of each split; None keeps the run's own limit.
+          dataset: where your own images are now: "npz:FILE", "folder:DIR" or "tfds:NAME".
+          data_dir, raw_dir: where the data are, if not where they were.
+          say: told in one line of what is prepared, and of data that differ.
+
+        Raises:
+          RunError: the run's places are not followed, or its images have another shape now.
+          UsageError: the run's likelihood does not fit their values now.
+          DataError: the data are not there, or are damaged.
+        """
+        config, own = self.config, self.document.own
+        name = self._data_name(dataset)
+        if data_dir is None and own:
+            data_dir = config.data_dir
+        # A folder of source files that is gone since does not matter while the prepared data are there.
+        if raw_dir is None and own and config.raw_dir and os.path.isdir(config.raw_dir):
+            raw_dir = config.raw_dir
+        loaded = datasets.load(
+            name,
+            data_dir,
+            raw_dir,
+            config.limit if limit is None else limit,
+            say,
+            prepare="missing" if own or dataset else "never",
+            **config.loading(),
+        )
+        if loaded.spec.shape != self.spec.shape:
+            raise RunError(
+                f"{self} was trained on images of {list(self.spec.shape)}; those of {printable(name)} have "
+                f"{list(loaded.spec.shape)} now"
+            )
+        config.resolve(loaded.spec)
+        if not self.made_from(loaded):
+            say(f"warning: {printable(name)} is made from other files than those that {self} was trained on")
+        return loaded
+
+    def made_from(self, dataset: Dataset) -> bool:
+        """Whether the data set is made from the files that the run was trained on, whatever their names."""
+        ours, theirs = self.document.sources, dataset.checksums
+        if self.config.dataset.startswith(OWN):
+            return sorted(ours.values()) == sorted(theirs.values())
+        return ours == theirs
+
+    def forget(self) -> None:
+        """Drops the weights and the model that were read: the run was trained on."""
+        for name in ("stored_weights", "_model"):
+            self.__dict__.pop(name, None)
+
+    def _data_name(self, given: str | None) -> str:
+        """The name of the data set to load: as given, or the run's own."""
+        stored = self.config.dataset
+        kind = f"{stored.partition(':')[0]}:" if stored.startswith(OWN) else stored
+        if given is not None:
+            given_kind = f"{given.partition(':')[0]}:" if given.startswith(OWN) else given
+            if given_kind != kind:
+                raise UsageError(
+                    f"{self} was trained on {printable(kind)}{'...' if stored.startswith(OWN) else ''}, not on "
+                    f"{printable(given)}"
+                )
+            return given
+        if stored.startswith(OWN) and not self.document.own:
+            raise RunError(
+                f"{self} was trained on {printable(stored)}, but was not written by you on this machine: say where "
+                f"the images are with --dataset {kind}..."
+            )
+        return stored
+
+
+def _is_of(document: dict[str, Any], digest: str | None) -> bool:
+    """Whether an evaluation is of the weights with this checksum."""
+    return digest is not None and document.get("weights_sha256") == digest
+
+
+def as_run(run: Run | str | os.PathLike) -> Run:
+    """A run that may be opened already."""
+    return run if isinstance(run, Run) else Run(run)
+
+
+def load(run: Run | str | os.PathLike) -> LatentVariableModel:
+    """The trained model of a run, with the best epoch's weights.
+
+    Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
+
+    Raises:
+      RunError: there is no such run, it has no weights yet, or they are damaged.
+    """
+    return as_run(run).model()
+
+
+def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
+    """The runs whose folders match a pattern, one row each.
+
+    Args:
+      pattern: such as "runs/*", or several; `~` is the home folder, `**` any depth.
+
+    Returns:
+      as `Run.history`: the columns `run`, the settings, `epochs`, `best_epoch`, `val_elbo`, `log_likelihood` and
+      `standard_error` (None where the run was not evaluated since its weights changed), and `problem`: what is wrong
+      with a run folder, empty where nothing is.
+    """
+    patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
+    paths = sorted({path for one in patterns for path in glob.glob(str(expanded(one)), recursive=True)})
+    return _table([_row(path) for path in paths if os.path.isfile(os.path.join(path, "config.json"))])
+
+
+def _row(path: str) -> dict[str, Any]:
+    settings = dict.fromkeys(TrainConfig().to_dict())
+    results = dict.fromkeys(("epochs", "best_epoch", "val_elbo", "log_likelihood", "standard_error"))
+    row: dict[str, Any] = {"run": path, **settings, **results, "problem": ""}
+    try:
+        run = Run(path)
+        row |= run.config.to_dict()
+        rows = run.rows()
+        best = max(rows, key=lambda one: one["val_elbo"], default=None)
+        row["epochs"] = len(rows)
+        if best is not None:
+            row |= {"best_epoch": best["epoch"], "val_elbo": best["val_elbo"]}
+        result = run.evaluation()
+        if result is not None and result["current"]:
+            row |= {name: result.get(name) for name in ("log_likelihood", "standard_error")}
+    except TfvampError as error:
+        row["problem"] = str(error)
+    return row
+
+
+def _table(rows: list[dict[str, Any]]):
+    """Rows as a `pandas.DataFrame` where pandas is installed, else as lists by column."""
+    try:
+        import pandas
+    except ImportError:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        return {name: [row.get(name) for row in rows] for name in columns}
+    return pandas.DataFrame(rows)

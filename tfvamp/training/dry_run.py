@@ -1,0 +1,97 @@
+"""What a training run would need, measured without a run folder."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rich.console
+
+from tfvamp import devices
+from tfvamp.blocks import images_at_once
+from tfvamp.config import TrainConfig
+from tfvamp.files import size
+from tfvamp.graph import compiled
+from tfvamp.optimizers import NormalizedAdam
+from tfvamp.runs import building
+from tfvamp.training.loop import prepared
+from tfvamp.training.progress import Progress
+
+STEPS = 5  # that are timed, after one that compiles
+
+
+def dry_run(config: TrainConfig, console: rich.console.Console | None = None) -> dict[str, Any]:
+    """Prepares everything, runs a few steps, writes no run folder.
+
+    Args:
+      config: what would be trained.
+      console: where the preparation of data is shown; None shows nothing.
+
+    Returns:
+      `config` (resolved), `parameters` (trainable ones, by network), `memory` (bytes, estimated), `steps` (per epoch),
+      `seconds_per_step`, `seconds_to_compile` and `minutes_per_epoch` (validation included).
+    """
+    progress = Progress(config.epochs, console)
+    with devices.on(config.device):
+        config, dataset = prepared(config, progress)
+        count = dataset.train.num_examples
+        needed = building.check_memory(config, dataset.spec.shape, count)
+        model = building.untrained(config, dataset)
+        model.compile(optimizer=NormalizedAdam(config.learning_rate))
+        model.optimizer.build(model.trainable_variables)
+        train_step = compiled(model.train_step, bool(config.jit), progress.say)
+        test_step = compiled(model.test_step, bool(config.jit), progress.say)
+        batches = dataset.training_batches(config.batch_size, config.seed, 1).repeat().take(1 + STEPS)
+        first, per_step = _timed(train_step, batches)
+        at_once = images_at_once(model, dataset.spec.shape)
+        first_check, per_check = _timed(test_step, dataset.validation.images.batch(at_once).take(2))
+    steps = math.ceil(count / config.batch_size)
+    checks = math.ceil(dataset.validation.num_examples / at_once)
+    return {
+        "config": config,
+        "parameters": parameters(model),
+        "memory": needed,
+        "steps": steps,
+        "seconds_per_step": per_step,
+        "seconds_to_compile": first + first_check,
+        "minutes_per_epoch": (steps * per_step + checks * per_check) / 60.0,
+    }
+
+
+def described(measured: dict[str, Any]) -> dict[str, str]:
+    """What `dry_run` gave, as lines for a person."""
+    counts, config = measured["parameters"], measured["config"]
+    networks = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    hours = config.epochs * measured["minutes_per_epoch"] / 60.0
+    return {
+        "parameters": f"{sum(counts.values()):,}: {networks}",
+        "memory": f"about {size(measured['memory'])}, besides TensorFlow and the data",
+        "one step": f"{1000 * measured['seconds_per_step']:.0f} ms (the first: {measured['seconds_to_compile']:.0f} s)",
+        "one epoch": f"{measured['minutes_per_epoch']:.2f} minutes, {measured['steps']} steps and the validation",
+        "all epochs": f"at most {config.epochs}: {hours:.1f} hours; early stopping may end them sooner",
+    }
+
+
+def parameters(model) -> dict[str, int]:
+    """The number of trainable parameters of each network of a model."""
+    counts: dict[str, int] = {}
+    seen: set[int] = set()
+    for layer in sorted(model.layers, key=lambda one: one is model.prior):  # the prior shares the encoder's
+        new = [weight for weight in layer.trainable_weights if id(weight) not in seen]
+        seen |= {id(weight) for weight in new}
+        counts[layer.name] = sum(math.prod(weight.shape) for weight in new)
+    return {name: count for name, count in counts.items() if count}
+
+
+def _timed(step: Callable, batches) -> tuple[float, float]:
+    """Seconds of the first step, which compiles, and the median of the others (of the first where it is alone)."""
+    times = []
+    for images in batches:
+        start = time.perf_counter()
+        for value in step(images).values():
+            value.numpy()
+        times.append(time.perf_counter() - start)
+    return times[0], statistics.median(times[1:] or times)
