@@ -70,7 +70,7 @@ def export_run(
         "settings": {**settings, "dataset": run.spec.name},
         "data": run.document.raw["data"],
         "weights": {"epoch": run.weights_epoch, "sha256": run.weights_sha256},
-        "evaluation": result if result is not None and result["current"] else None,
+        "evaluation": result if result is not None and result.pop("current") else None,
         "trained_with": run.document.versions,
     }
     return export(model, output_dir, metadata, overwrite, onnx)
