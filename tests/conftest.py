@@ -125,3 +125,8 @@ def shallow_networks(setattr) -> None:
 def shallow(monkeypatch):
     """As `shallow_networks`, in one test."""
     shallow_networks(monkeypatch.setattr)
+
+
+def build_optimizer(model) -> None:
+    """Makes the optimiser's variables now: `fit` traces a step twice when they are made in it."""
+    model.optimizer.build(model.trainable_variables)

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import tfvamp
+from tests.conftest import build_optimizer
 from tfvamp import layers, models
 from tfvamp.networks import conv, mlp, pixelcnn
 from tfvamp.networks.conv import ConvDecoder, ConvEncoder, ConvJointDecoder, ConvJointEncoder
@@ -270,6 +271,7 @@ def test_fit_takes_the_same_steps_with_xla(case):
         model, x, y = fresh(case)
         before = model.get_weights()
         model.compile(keras.optimizers.SGD(0.1), loss="mse", jit_compile=jit)
+        build_optimizer(model)
         # `fit` traces with a free batch; equal batches, since XLA compiles for each size
         history = model.fit(x, y, batch_size=3, epochs=2, shuffle=False, verbose=0).history
         assert np.isfinite(history["loss"]).all()
@@ -294,6 +296,7 @@ def test_mixed_precision(case):
         if issubclass(case.layer, layers.PriorLayer):
             assert half.dtype == np.float32
         model.compile("sgd", loss="mse", jit_compile=False)
+        build_optimizer(model)
         assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
     finally:
         keras.config.set_dtype_policy(policy)
@@ -350,7 +353,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
-from tests.conftest import shallow_networks
+from tests.conftest import build_optimizer, shallow_networks
 from tests.test_contract import CASES, fresh
 shallow_networks(setattr)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -358,6 +361,7 @@ for case in CASES:
     with strategy.scope():
         model, x, y = fresh(case)
         model.compile("sgd", loss="mse", jit_compile=False)
+        build_optimizer(model)
     history = model.fit(x, y, batch_size=6, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all(), case
     for variable in model.trainable_variables:

@@ -12,4 +12,5 @@ from tests import fuzz
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_damaged_files_are_read_or_refused(name):
     outcomes = fuzz.fuzz(name, rounds=200)
-    assert outcomes["refused"] > 0 and outcomes["read"] + outcomes["refused"] == 200
+    assert outcomes["read"] + outcomes["refused"] == 200
+    assert outcomes["refused"] > 0 or name == "run_history"  # which is read up to its damage

@@ -380,7 +380,7 @@ TRAIN = "caltech101_silhouettes-train.tfrecord-00000-of-00001"
         (
             "dataset_info.json",
             lambda path: os.truncate(path, 2**40),
-            "dataset_info.json has more than 16.0 MiB",
+            "dataset_info.json has more than 1.0 MiB",
         ),
         ("metadata.json", lambda path: path.write_text("[" * 100_000), "damaged"),
         ("metadata.json", lambda path: path.write_text('{"sources": 3}'), "damaged"),

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfvamp
 from tests import twins
-from tests.conftest import small_model, small_vae
+from tests.conftest import build_optimizer, small_model, small_vae
 from tfvamp import seeds
 from tfvamp.callbacks import DrawSamples, EarlyStopping, WarmUp
 from tfvamp.layers import (
@@ -64,6 +64,7 @@ def functional(output: str, jit: bool = False) -> keras.Model:
     z = KLDivergence(prior, beta=0.5)([*parts[:2], z])
     model = keras.Model(x, decoder()(z))
     model.compile("adam", loss=NegativeLogLikelihood(), jit_compile=jit)
+    build_optimizer(model)
     return model
 
 
@@ -496,6 +497,7 @@ def test_pixels_drawn_under_mixed_precision(images, shallow):
         model(images[:3])  # draws, in a layer's `call`
         np.testing.assert_array_equal(model.sample(3, 1), drawn)
         model.compile("adam", jit_compile=False)
+        build_optimizer(model)
         assert np.isfinite(model.fit(images, verbose=0).history["loss"]).all()
     finally:
         keras.config.set_dtype_policy(policy)

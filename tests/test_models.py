@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import small_hvae, small_model, small_vae
+from tests.conftest import build_optimizer, small_hvae, small_model, small_vae
 from tfvamp import blocks, evaluation, seeds
 from tfvamp.errors import UsageError
 from tfvamp.layers import BernoulliLikelihood, DiscretizedLogisticLikelihood
@@ -262,6 +262,7 @@ def test_validation_noise_differs_from_batch_to_batch(kind, images, shallow):
 def test_fit_evaluate_predict(kind, images, shallow):
     model = small_model(kind, "vamp")
     model.compile(optimizer=NormalizedAdam(1e-2), jit_compile=kind.faster_with_xla)
+    build_optimizer(model)
     history = model.fit(images, batch_size=4, epochs=30, verbose=0).history
     by_layer = {"kl_z1", "kl_z2"} if issubclass(kind, TWO_LAYERS) else set()
     assert set(history) == {"loss", "elbo", "reconstruction", "kl"} | by_layer

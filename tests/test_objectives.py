@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tests import twins
-from tests.conftest import small_hvae, small_model, small_vae
+from tests.conftest import build_optimizer, small_hvae, small_model, small_vae
 from tests.make_goldens import LIKELIHOODS, PATH, TWINS, case
 from tests.oracles import LinearGaussian, TwoLayers
 from tfvamp import evaluation, objectives, seeds
@@ -311,6 +311,7 @@ def test_the_doubly_reparameterised_gradient_has_the_same_mean_and_less_noise(ma
     """
     model = make("vamp", objective="iwae", importance_samples=4)
     model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+    build_optimizer(model)
     x = tf.constant(images)
     model.fit(tf.data.Dataset.from_tensors(x).repeat(400), shuffle=False, verbose=0)
     ways = [gradients(model, x, flag, 2000) for flag in (False, True)]

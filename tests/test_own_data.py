@@ -255,18 +255,19 @@ def test_two_processes_keep_the_same_images(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(image_store, "write", slow)
     root = tmp_path / "data" / "tfvamp_images"
-    for name, age in (("left", 10), ("used", 700_000), ("new", 0)):
-        (root / f"{files.SCRATCH}{name}").mkdir(parents=True)
-        os.utime(root / f"{files.SCRATCH}{name}", (time.time() - age,) * 2)
+    left, in_use, new = (root / f"{files.SCRATCH}{letter * 16}" for letter in "abc")
+    for scratch, age in ((left, 10), (in_use, 700_000), (new, 0)):
+        scratch.mkdir(parents=True)
+        os.utime(scratch, (time.time() - age,) * 2)
     monkeypatch.setattr(files, "JUST_MADE", 5)
-    used = os.open(root / f"{files.SCRATCH}used", os.O_RDONLY)
+    used = os.open(in_use, os.O_RDONLY)
     fcntl.flock(used, fcntl.LOCK_EX)
     data = datasets.load(f"folder:{folder}", tmp_path / "data", image_size="8x8")
     os.close(used)
     assert data.train.num_examples == 24
     stores = [path.name for path in root.iterdir() if not path.name.startswith(files.SCRATCH)]
     assert len(stores) == 1
-    assert sorted(os.listdir(root)) == sorted([*stores, f"{files.SCRATCH}used", f"{files.SCRATCH}new"])
+    assert sorted(os.listdir(root)) == sorted([*stores, in_use.name, new.name])
 
 
 def test_broken_files_are_named_and_left_out(folder, tmp_path):
@@ -602,7 +603,7 @@ def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
     assert said == [] and list(first["sources"]) == ["a.npz"]
     save(tmp_path / "a.npz", x=255 - bits)
     second = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append)
-    assert "is made from other files now" in said[0] and second["sources"] != first["sources"]
+    assert "is made from other files than those" in said[0] and second["sources"] != first["sources"]
     with pytest.raises(tfvamp.errors.RunError, match="was trained on other source files"):
         training.resume(tmp_path / "run", epochs=2)
     save(tmp_path / "a.npz", x=bytes_of(40))
