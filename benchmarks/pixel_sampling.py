@@ -16,7 +16,7 @@ def main(quick):
     ours = Worker("tfvamp", "worker_tfvamp.py")
     task = {"B": IMAGES, "model": "pixelhvae"}
     different = ours.seconds({**task, "name": "pixel_differences", "near": NEAR})
-    print(f"pixels drawn otherwise, but for |u - p| <= {NEAR:g}: {different:g}")
+    print(f"pixels drawn otherwise, except where |u - p| <= {NEAR:g}: {different:g}")
     if different:
         raise click.ClickException("the two ways do not draw the same images")
     entries = [

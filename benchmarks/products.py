@@ -23,7 +23,7 @@ def decoder(sizes: dict) -> list[tuple[int, int]]:
 
 
 def lower_layer(sizes: dict) -> list[tuple[int, int]]:
-    """Widths of what an HVAE has besides: q(z1 | x, z2) but for its first product, on the images, and p(z1 | z2)."""
+    """Widths of the other networks of an HVAE: q(z1 | x, z2) without its first product (on the images), and p(z1 | z2)."""
     to_gaussian = [(sizes["H"], sizes["D"]), (sizes["H"], sizes["D"])]
     joint = [(sizes["D"], 2 * sizes["H"]), (2 * sizes["H"], 2 * sizes["H"])]
     conditional = [(sizes["D"], 2 * sizes["H"]), (sizes["H"], 2 * sizes["H"])]

@@ -93,7 +93,7 @@ def pixel_passes(sizes):
 
 
 def pixel_differences(sizes):
-    """How many pixels of drawn images one pass over the images would draw otherwise, but for near ties."""
+    """How many pixels of drawn images one pass over the images would draw otherwise, except for near ties."""
     decoder, z, uniform = pixel_parts(sizes)
     likelihood = decoder(*z)
     x = likelihood.at_uniform(uniform)

@@ -8,6 +8,15 @@ import shutil
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# XLA compiles as always, but LLVM optimises nothing: a compiled program runs for milliseconds here. Values agree all the
+# same, as the tests show; processes that the tests start inherit it.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
 # The key that signs run folders, of the tests alone; processes that they start inherit it.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tfvamp-tests-")
 

@@ -322,7 +322,7 @@ def test_datasets_prepare_and_info(tmp_path):
 
 
 def test_grey_images_from_the_command_line(tmp_path):
-    """Training on one's own images, the line that says why the likelihood is what it is, and what is refused."""
+    """Training on your own images, the line that says why the likelihood is what it is, and what is refused."""
     path = tmp_path / "x.npz"
     np.savez(path, x=np.random.default_rng(0).integers(0, 256, (30, 7, 5)).astype(np.uint8))
     small = ["--components", 3, "--epochs", 1, "--warmup", 1, "--no-jit", "--run-dir", tmp_path / "run"]

@@ -182,7 +182,7 @@ def fresh(case) -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 
 def settings(model, case) -> dict:
-    """The config of the layer but for what it owns."""
+    """The config of the layer without the layers that it owns."""
     layer = next(layer for layer in model._flatten_layers() if isinstance(layer, case.layer))
     return {name: value for name, value in layer.get_config().items() if not isinstance(value, dict)}
 

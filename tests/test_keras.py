@@ -1,4 +1,4 @@
-"""tfvamp's pieces in models of one's own: every encoder, every kind of model, losses, callbacks, files."""
+"""tfvamp's pieces in models of your own: every encoder, every kind of model, losses, callbacks, files."""
 
 import math
 import subprocess

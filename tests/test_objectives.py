@@ -325,7 +325,7 @@ def check_the_gradients(model, plain, dreg):
     moved = error > 1e-9
     z = (plain.mean(axis=0) - dreg.mean(axis=0))[moved] / error[moved]
     # Normal scores if the means agree: their mean square is 1, with correlated entries; a wrong term in
-    # any network gives scores in the tens. The largest of some 1,000 stays below 5 but for 1 in 1,700.
+    # any network gives scores in the tens. The largest of some 1,000 stays below 5 except once in 1,700.
     assert np.abs(z).max() < 5.0 and (z**2).mean() < 2.0
     sizes = np.cumsum([0, *(int(np.prod(v.shape)) for v in model.trainable_variables)])
     inference = [

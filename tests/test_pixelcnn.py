@@ -254,7 +254,7 @@ def test_batch_normalisation_learns_in_training_alone(images):
     model(images)
     for a, b in zip(before, values(), strict=True):
         np.testing.assert_array_equal(a, b)
-    # An image's density does not depend on its batch, but for the noise.
+    # An image's density does not depend on its batch, except for the noise.
     z = [np.ones((8, 3), np.float32)] * 2
     of_all, of_one = (
         model.decoder(*z).log_prob(images),

@@ -242,7 +242,17 @@ def test_a_run_folder_that_is_removed_while_it_is_trained(small_config, tmp_path
 # --- signals and pipes ---
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.fixture
+def heard():
+    """Signals do what they do by default, also where the tests run in the background or under nohup."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, default) for number, default in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("eager", "heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_have_their_exit_status(number, data_dir, tmp_path, monkeypatch):
     step = loop.Progress.step

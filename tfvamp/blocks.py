@@ -1,4 +1,4 @@
-"""Latents decoded some at a time, so that memory does not grow with how many are asked for."""
+"""Latents decoded in blocks, so that memory does not grow with how many are asked for."""
 
 from __future__ import annotations
 

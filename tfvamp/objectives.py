@@ -71,7 +71,7 @@ class Bound(NamedTuple):
     Attributes:
       bound: its value, the KL weighed by beta.
       reconstruction, kl, kls: means over the samples; `kl` is the sum of `kls` over the layers.
-      surrogate: what has the gradient to follow; the bound itself but for the doubly
+      surrogate: what training differentiates: the bound itself, except for the doubly
         reparameterised gradient, where its value means nothing.
     """
 

@@ -87,7 +87,7 @@ class DiscretizedLogistic(tfd.Distribution):
         return integral + (1.0 - tf.sigmoid(at_0) - tf.sigmoid(at_1)) / (2 * BINS)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The draw that numbers uniform in (0, 1) stand for."""
+        """The draw by inversion from numbers uniform in (0, 1)."""
         x = self.loc + tf.exp(self.log_scale) * (tf.math.log(uniform) - tf.math.log1p(-uniform))
         return (tf.clip_by_value(tf.floor(BINS * x), 0.0, BINS - 1.0) + 0.5) / BINS
 
@@ -119,7 +119,7 @@ class DiscretizedLogisticImages(TravellingDistribution, tfd.Independent):
         return sum_over_images(self.distribution.log_prob(tf.cast(x, self.dtype)))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The images that numbers uniform in (0, 1), [..., H, W, C], stand for."""
+        """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         return self.distribution.at_uniform(uniform)
 
 

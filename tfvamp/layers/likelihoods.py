@@ -24,7 +24,7 @@ class PhiloxBernoulli(tfd.Bernoulli):
         return self.at_uniform(seeds.uniform(shape, tfp.random.sanitize_seed(seed)))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The draw that numbers uniform in (0, 1) stand for: 1 where they are below the probability."""
+        """The draw by inversion from numbers uniform in (0, 1): 1 where they are below the probability."""
         return tf.cast(uniform < tf.sigmoid(self.logits), self.dtype)
 
 
@@ -52,7 +52,7 @@ class BernoulliImages(TravellingDistribution, tfd.Independent):
         return sum_over_images(tf.cast(x, logits.dtype) * logits - tf.nn.softplus(logits))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The images that numbers uniform in (0, 1), [..., H, W, C], stand for."""
+        """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         return self.distribution.at_uniform(uniform)
 
 

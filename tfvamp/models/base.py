@@ -250,8 +250,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         Args:
           n: how many.
           seed: the same seed gives the same images.
-          component: generate from this component of the prior alone (for a VampPrior, what
-            one pseudo-input stands for).
+          component: generate from this component of the prior alone (for a VampPrior, the
+            posterior of one pseudo-input).
           draw: draw the pixels; otherwise the images are the means of p(x | z), where it has
             them in closed form.
 

@@ -73,7 +73,7 @@ class AutoregressiveImages(tfd.Distribution):
         return self.pixels(x).log_prob(x)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The images that numbers uniform in (0, 1), [..., H, W, C], stand for."""
+        """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         conditions = tf.broadcast_to(
             self.conditions, tf.concat([tf.shape(uniform)[:-1], tf.shape(self.conditions)[-1:]], axis=0)
         )
