@@ -8,6 +8,7 @@ import shlex
 import click
 
 from tfvamp_cli import light, options
+from tfvamp_cli.groups import SuggestingGroup
 from tfvamp_cli.output import console
 
 data_dir = click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
@@ -24,7 +25,7 @@ def of_images(*names: str):
     return options.of_settings(names)
 
 
-@click.group("datasets")
+@click.group("datasets", cls=SuggestingGroup)
 def command():
     """List, show and prepare data sets.
 

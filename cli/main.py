@@ -11,6 +11,7 @@ import sys
 import click
 
 from tfvamp_cli import chatter, light
+from tfvamp_cli.groups import SuggestingGroup
 
 COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
@@ -38,7 +39,7 @@ class Signalled(KeyboardInterrupt):
         self.number = number
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """Imports the module of a command when the command is used."""
 
     def list_commands(self, ctx):
@@ -48,12 +49,6 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         return importlib.import_module(f"tfvamp_cli.{name}").command
-
-    def resolve_command(self, ctx, args):
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            name = light.files.printable(args[0])
-            ctx.fail(f"No such command {name!r}.{light.errors.hint(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):

@@ -85,12 +85,14 @@ def command(ctx, preset, config, print_config, dry_run, run_dir, overwrite, resu
     # A preset overrides the defaults, what was chosen overrides the preset. Wrong settings end here, in no time.
     wanted = light.config.TrainConfig.from_preset(preset, **chosen)
     if print_config:
+        if run_dir is not None:
+            click.echo(light.config.toml_line("run_dir", run_dir))
         spec = light.config.CATALOG.get(wanted.dataset)
         click.echo(wanted.to_toml(None if spec is None else wanted.resolve(spec)), nl=False)
         return
     given = wanted.to_dict()
     if dry_run:
-        _dry_run(ctx, given)
+        _dry_run(ctx, given, run_dir, overwrite)
         return
     _finish(ctx, lambda training, **how: training.train(_config(given), run_dir, overwrite, **how))
 
@@ -101,13 +103,18 @@ def _config(settings: dict):
     return TrainConfig(**settings)
 
 
-def _dry_run(ctx, settings: dict) -> None:
+def _dry_run(ctx, settings: dict, run_dir: str | None, overwrite: bool) -> None:
     from tfvamp import training
+    from tfvamp.files import shown
+    from tfvamp.runs import creating
     from tfvamp.training.dry_run import described
 
+    replaces = run_dir is not None and creating.check_free(run_dir, overwrite)
     measured = training.dry_run(_config(settings), output.console(ctx))
     resolved = dataclasses.asdict(measured["config"])
     rows = {name.replace("_", "-"): str(value) for name, value in resolved.items() if value is not None}
+    if run_dir is not None:
+        rows["run-dir"] = shown(run_dir) + (", which would be replaced" if replaces else "")
     output.table("settings", rows)
     output.table("this machine", described(measured))
 

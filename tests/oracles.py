@@ -47,6 +47,12 @@ class LinearGaussian:
         loc = tf.linalg.matvec(self.w.astype(np.float32), z) + self.b.astype(np.float32)
         return tfd.MultivariateNormalDiag(loc, tf.fill([len(self.b)], np.float32(self.noise)))
 
+    def posterior(self, x):
+        return self.encoder(x)
+
+    def likelihood(self, z):
+        return self.decoder(z)
+
     def prior(self):
         components = DiagonalGaussian(self.loc.astype(np.float32), self.log_variance.astype(np.float32))
         return DiagonalGaussianMixture(tfd.Categorical(logits=self.logits.astype(np.float32)), components)
@@ -122,6 +128,12 @@ class TwoLayers:
 
     def decoder(self, z2, z1):
         return self.below.decoder(z1)
+
+    def posterior(self, x):
+        return self.encoder(x)
+
+    def likelihood(self, z2, z1):
+        return self.decoder(z2, z1)
 
     @property
     def levels(self):

@@ -88,6 +88,35 @@ def test_evaluate(run):
     assert json.loads((run / "evaluation.json").read_text())["num_samples"] == 10
 
 
+def test_evaluate_with_refined_proposals_shows_both(run):
+    refined = (
+        "--proposal",
+        "refined",
+        "--refine-steps",
+        4,
+        "--refine-step-size",
+        0.05,
+        "--refine-samples",
+        2,
+    )
+    result = tfvamp_command("evaluate", run, "--samples", 30, "--limit", 5, *refined)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    for name in ("log-likelihood, refined", "log-likelihood, encoder", "with fewer samples, encoder"):
+        assert sum(line.strip().startswith(name) for line in lines) == 1, result.stdout
+    document = json.loads((run / "evaluation.json").read_text())
+    own = document["encoder"]
+    assert (document["proposal"], own["proposal"], own["num_samples"]) == ("refined", "encoder", 30)
+    assert document["amortisation_gap"] == pytest.approx(document["elbo"] - own["elbo"])
+    assert f"{document['log_likelihood']:.3f} nats" in result.stdout
+    with np.load(run / "log_likelihood.npz", allow_pickle=False) as stored:
+        assert stored["encoder_log_likelihood"].mean() == pytest.approx(own["log_likelihood"])
+    info = tfvamp_command("info", run)
+    assert info.exit_code == 0 and tfvamp.Run(run).evaluation()["current"]
+    result = tfvamp_command("evaluate", run, "--proposal", "refind")
+    assert result.exit_code == 2 and "Did you mean 'refined'?" in result.stderr
+
+
 def test_sample_png_and_npz(run, tmp_path):
     for name in ("s.png", "s.npz"):
         result = tfvamp_command("sample", run, "-n", 6, "--seed", 7, "--output", tmp_path / name)

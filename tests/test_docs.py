@@ -136,6 +136,7 @@ PROGRAMS = {
     },
     **{f"keras {number}": code for number, code in enumerate(blocks(KERAS_PAGE, "python"))},
     "datasets": "\n".join(blocks(DATA_PAGE, "python")),
+    "evaluation": "\n".join(blocks(ROOT / "docs" / "evaluation.md", "python")),
     **{f"example {prior}": example(prior) for prior in ("standard", "vamp")},
 }
 

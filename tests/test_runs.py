@@ -389,6 +389,7 @@ def test_places_in_somebody_elses_run_are_not_followed(words, run, tmp_path, mon
     edit(run, **{"settings.data_dir": str(tmp_path / "theirs")})
     result = command(name, *options, run) if name == "train" else command(name, run, *options)
     assert result.exit_code == 1 and "datasets prepare mnist5k" in result.stderr, result.output
+    assert f"the run's own folder, {tmp_path}/theirs, is not followed" in result.stderr
     spec = {"name": "a", "tfds_name": "", "title": "", "shape": [28, 28, 1], "sizes": [1, 1, 1], "source": ""}
     for dataset in (f"npz:{tmp_path}/secret.npz", f"folder:{tmp_path}", f"tfds:{TinyPictures.name}"):
         edit(run, **{"settings.dataset": dataset, "data.spec": spec})

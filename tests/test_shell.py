@@ -40,6 +40,8 @@ def process(code: str, **environment) -> subprocess.CompletedProcess:
 def test_a_mistyped_command_gets_a_suggestion():
     result = command("trian")
     assert result.exit_code == 2 and "No such command 'trian'. Did you mean 'train'?" in result.stderr
+    result = command("datasets", "lst")
+    assert result.exit_code == 2 and "No such command 'lst'. Did you mean 'list'?" in result.stderr
 
 
 def test_typing_errors_need_no_tensorflow():
@@ -70,9 +72,9 @@ def test_settings_come_from_a_file_and_flags_win(tmp_path, monkeypatch):
     monkeypatch.setattr(
         training, "train", lambda config, *rest, **how: seen.append((config, rest[0])) or 1 / 0
     )
-    printed = command("train", *SMALL, "--prior", "mog", "--print-config")
+    printed = command("train", *SMALL, "--prior", "mog", "--print-config", "--run-dir", "~/x")
     assert printed.exit_code == 0 and "# learning_rate =   # 0.0005 by default" in printed.stdout and not seen
-    (tmp_path / "a.toml").write_text(f'{printed.stdout}\nrun_dir = "~/x"\n')
+    (tmp_path / "a.toml").write_text(printed.stdout)
     command("train", "--config", tmp_path / "a.toml", "--components", 9, "--no-jit")
     (config, run_dir), *_ = seen
     assert (config.prior, config.components, config.epochs, config.jit, run_dir) == (
@@ -111,6 +113,10 @@ def test_a_dry_run_measures_and_writes_nothing(data_dir, tmp_path, monkeypatch):
     assert re.search(r"memory +about [\d.]+ [KM]iB", result.stdout)
     assert re.search(r"one epoch +[\d.]+ minutes, 1 steps and the validation", result.stdout)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    result = command("train", *SMALL, "--run-dir", "taken", "--dry-run")
+    assert result.exit_code == 1 and "taken exists and is not a run folder" in result.stderr
 
 
 @pytest.mark.usefixtures("eager")

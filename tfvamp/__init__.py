@@ -13,6 +13,7 @@ check_backend()  # before anything imports Keras
 from tfvamp import callbacks, datasets, evaluation, export, layers, losses, models, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
+from tfvamp.evaluation import log_likelihood
 from tfvamp.models import clone_model
 from tfvamp.runs import Run, evaluate, find_runs, load
 from tfvamp.training import resume, train
@@ -30,6 +31,7 @@ __all__ = [
     "find_runs",
     "layers",
     "load",
+    "log_likelihood",
     "losses",
     "models",
     "resume",

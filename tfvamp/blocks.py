@@ -16,7 +16,7 @@ WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
 
 def rows_of(model, event_shape: Sequence[int]) -> int:
     """How many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
-    heads = getattr(getattr(model.decoder, "likelihood", None), "heads", ("pixels",))
+    heads = getattr(getattr(getattr(model, "decoder", None), "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
     return max(1, min(ROWS, WIDEST_MAP // max(inside, math.prod(event_shape) * len(heads))))
 

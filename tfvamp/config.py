@@ -45,7 +45,10 @@ PRIORS = {
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
 PSEUDO_INPUT_INITS = ("normal", "images")
-SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
+PROPOSALS = ("encoder", "refined")  # what importance sampling draws from
+REFINE_STEPS, REFINE_STEP_SIZE, REFINE_SAMPLES = 300, 0.02, 4  # measured: docs/evaluation.md
 LARGEST_SEED = 2**31 - 1
 LARGEST_NUMBER = 2**53
 IMPORTANCE_SAMPLES = 5  # in training with "iwae", where none are given
@@ -298,7 +301,7 @@ class TrainConfig:
         lines = ["# tfvamp train --config FILE"]
         for field, _ in fields():
             value, text = getattr(self, field.name), field.metadata["help"]
-            line = f"{field.name} = {_toml(value)}"
+            line = toml_line(field.name, value)
             if value is None:
                 default = getattr(resolved, field.name, None)
                 shown = field.metadata["unset"] if default is None else f"{_toml(default)} by default"
@@ -392,6 +395,11 @@ def _has_type(value: Any, hint: Any) -> bool:
 
 def _type_name(hint: Any) -> str:
     return str(hint) if isinstance(hint, types.UnionType) else hint.__name__
+
+
+def toml_line(name: str, value: Any) -> str:
+    """`name = value` in TOML."""
+    return f"{name} = {_toml(value)}"
 
 
 def _toml(value: Any) -> str:

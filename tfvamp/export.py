@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfvamp import files, seeds
 from tfvamp.blocks import in_blocks, rows_of
 from tfvamp.errors import FileError, RunError, UsageError
-from tfvamp.evaluation.log_likelihood import noise_of, weight_parts
+from tfvamp.evaluation.importance import noise_of, weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.models import LatentVariableModel
 from tfvamp.runs import Run, as_run
@@ -213,7 +213,7 @@ class Functions:
         return {"images": self.model.pictures(likelihood, seed)}
 
     def log_likelihood(self, images, num_samples, seed):
-        """As `evaluation.evaluate`, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
+        """As `tfvamp.log_likelihood`, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
         limit = self.limits["num_samples"]
         fits = (num_samples >= 1) & (num_samples <= limit)
         num_samples = _checked(num_samples, fits, f"num_samples must lie between 1 and {limit}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from tfvamp.config import SPLITS, SplitName
 from tfvamp.errors import DataError
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+__all__ = ["SHARE", "SPLITS", "SPLIT_SEED", "SplitName", "split_counts"]
+
 # Of every shuffle that nobody published: the date of arXiv 1705.07120v1.
 SPLIT_SEED = 20170519
 SHARE = 10  # one image in so many validates, and as many test

@@ -1,6 +1,8 @@
 """Evaluation of trained models."""
 
 from tfvamp.evaluation.diagnostics import active_units
-from tfvamp.evaluation.log_likelihood import Evaluation, encode, evaluate
+from tfvamp.evaluation.estimate import LogLikelihood
+from tfvamp.evaluation.importance import as_images, encode, log_likelihood
+from tfvamp.evaluation.protocol import Evaluable
 
-__all__ = ["Evaluation", "active_units", "encode", "evaluate"]
+__all__ = ["Evaluable", "LogLikelihood", "active_units", "as_images", "encode", "log_likelihood"]

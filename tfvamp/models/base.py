@@ -136,6 +136,10 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """q(z | x) of the top latents."""
         return as_diagonal_gaussian(self.encoder(images))
 
+    def likelihood(self, *latents):
+        """p(x | z) for latents [..., B, D], the top ones first."""
+        return self.decoder(*latents)
+
     def generator(self, prior=None, training: bool = False) -> objectives.Generator:
         """p(x, z) from the current weights; `prior` saves computing p(z) again."""
         decoder = functools.partial(self.decoder, training=training)

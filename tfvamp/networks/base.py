@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tfvamp.config import TrainConfig
 from tfvamp.layers.distribution_layer import DistributionLayer
 from tfvamp.layers.gated import GatedDense
 from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior
@@ -23,7 +24,13 @@ class Network(DistributionLayer):
       hidden_units: width of the dense gated layers.
     """
 
-    def __init__(self, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
@@ -54,8 +61,8 @@ class DecoderNetwork(Network):
         self,
         likelihood: LikelihoodLayer,
         event_shape,
-        latent_dims: int = 40,
-        hidden_units: int = 300,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
         **kwargs,
     ):
         super().__init__(event_shape, latent_dims, hidden_units, **kwargs)

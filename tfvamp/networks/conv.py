@@ -8,6 +8,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from tfvamp.config import TrainConfig
 from tfvamp.layers import initializers
 from tfvamp.layers.gated import GatedConv2D
 from tfvamp.layers.gaussian import DiagonalGaussian
@@ -57,7 +58,13 @@ class ConvEncoder(_Convolutions):
     Call: images [..., H, W, C] -> `DiagonalGaussian`, batch shape [...], event shape [D].
     """
 
-    def __init__(self, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
         self.stack, self.posterior = self.convolutions(ENCODER), self.gaussian("posterior")
 
@@ -81,7 +88,13 @@ class ConvJointEncoder(_Convolutions):
     once, however many z2 it comes with.
     """
 
-    def __init__(self, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
         self.stack = self.convolutions(JOINT_ENCODER)
         shape: tuple = (None, *self.event_shape)
@@ -110,7 +123,14 @@ class _ConvDecoder(_Convolutions, DecoderNetwork):
 
     num_latents: ClassVar[int]
 
-    def __init__(self, likelihood, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        likelihood,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
         self.gated_latents = [self.gated(f"gated_{index}") for index in range(1, self.num_latents + 1)]
         self.gated_image = self.gated("gated_image", math.prod(self.event_shape))

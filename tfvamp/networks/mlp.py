@@ -7,6 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
+from tfvamp.config import TrainConfig
 from tfvamp.layers import initializers
 from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
@@ -15,7 +16,14 @@ from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
 class _MLPDecoder(DecoderNetwork):
     """A decoder whose heads are dense."""
 
-    def __init__(self, likelihood, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        likelihood,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
         pixels = math.prod(self.event_shape)
         self.heads = [
@@ -40,7 +48,13 @@ class MLPEncoder(Network):
     Call: inputs [..., *event] -> `DiagonalGaussian`, batch shape [...], event shape [D].
     """
 
-    def __init__(self, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
         self.gated_1, self.gated_2 = self.gated("gated_1"), self.gated("gated_2")
         self.posterior = self.gaussian("posterior")
@@ -68,7 +82,13 @@ class MLPJointEncoder(Network):
     once, however many z2 it comes with.
     """
 
-    def __init__(self, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
         self.gated_x, self.gated_z2 = self.gated("gated_x"), self.gated("gated_z2")
         self.gated_joint, self.posterior = self.gated("gated_joint"), self.gaussian("posterior")
@@ -100,7 +120,14 @@ class MLPDecoder(_MLPDecoder):
     Call: latents [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
 
-    def __init__(self, likelihood, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        likelihood,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
         self.gated_1, self.gated_2 = self.gated("gated_1"), self.gated("gated_2")
 
@@ -127,7 +154,14 @@ class MLPJointDecoder(_MLPDecoder):
     Call: z2 [..., D] and z1 [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
 
-    def __init__(self, likelihood, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        likelihood,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
         self.gated_z1, self.gated_z2 = self.gated("gated_z1"), self.gated("gated_z2")
         self.gated_joint = self.gated("gated_joint")

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
+from tfvamp.config import TrainConfig
 from tfvamp.layers.masked_conv import MaskedConv2D
 from tfvamp.networks.base import DecoderNetwork, rows
 
@@ -107,7 +108,14 @@ class PixelDecoder(DecoderNetwork):
 
     travels = False
 
-    def __init__(self, likelihood, event_shape, latent_dims: int = 40, hidden_units: int = 300, **kwargs):
+    def __init__(
+        self,
+        likelihood,
+        event_shape,
+        latent_dims: int = TrainConfig.latent_dims,
+        hidden_units: int = TrainConfig.hidden_units,
+        **kwargs,
+    ):
         super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
         size, channels = math.prod(self.event_shape), self.event_shape[-1]
         self.gated_z1, self.gated_z2 = self.gated("gated_z1", size), self.gated("gated_z2", size)

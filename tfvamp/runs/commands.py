@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tfvamp import datasets, evaluation, memory, plots, seeds
-from tfvamp.blocks import images_at_once
 from tfvamp.config import EVALUATION_SAMPLES
 from tfvamp.errors import RunError, UsageError
 from tfvamp.files import replace_file
@@ -18,7 +17,6 @@ from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
 
 NUM_SHOWN = 64  # images in a picture
-ESTIMATOR = "importance"  # importance sampling with q(z | x) as the proposal
 
 
 def evaluate(
@@ -32,6 +30,8 @@ def evaluate(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    proposal: str = "encoder",
+    **refinement: Any,
 ) -> dict[str, Any]:
     """Evaluates a run; writes evaluation.json and log_likelihood.npz (-SPLIT for other splits).
 
@@ -45,9 +45,12 @@ def evaluate(
       seed: of the samples.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
       say, advance: told of a fallback from XLA; of the number of images done, and of how many.
+      proposal: "encoder" for importance sampling from q(z | x); "refined" for that and for q fitted to each image.
+      refinement: `refine_steps`, `refine_step_size` and `refine_samples`, as for `tfvamp.log_likelihood`.
 
     Returns:
-      the contents of evaluation.json.
+      the contents of evaluation.json. With refined proposals they are those of the refined ones; "encoder" has the
+      numbers of the encoder's, and "amortisation_gap" the difference of the two ELBOs.
 
     Raises:
       RunError: the run cannot be loaded, or its log-likelihood is not finite.
@@ -62,12 +65,25 @@ def evaluate(
     memory.check(num_samples * per_sample, f"{num_samples} samples of an image", "choose a smaller --samples")
     data = run.dataset(limit, dataset, data_dir, raw_dir, say)
     part = data.split(split)
-    result = evaluation.evaluate(
-        model, part.images, num_samples, seed, jit=bool(run.config.jit), say=say, advance=advance
-    )
-    document = {
-        **result.summary(),
-        "estimator": ESTIMATOR,
+    x = evaluation.as_images(part.images)
+    how: dict[str, Any] = {"jit": bool(run.config.jit), "say": say, "advance": advance}
+    result = own = evaluation.log_likelihood(model, x, num_samples, seed=seed, **how)
+    document = result.summary()
+    if proposal != "encoder":
+        result = evaluation.log_likelihood(
+            model, x, num_samples, seed=seed, proposal=proposal, **refinement, **how
+        )
+        document = {
+            **result.summary(),
+            "amortisation_gap": float((result.elbo - own.elbo).mean()),
+            "encoder": own.summary(),
+        }
+    active = {
+        name: evaluation.active_units(of_layer.loc.numpy())
+        for name, of_layer in zip(model.latent_names, evaluation.encode(model, x), strict=True)
+    }
+    document |= {
+        "active_units": active if len(active) > 1 else sum(active.values()),
         "split": split,
         "dataset": data.spec.name,
         "dataset_verified": data.verified,
@@ -78,12 +94,14 @@ def evaluate(
     if not math.isfinite(document["log_likelihood"]):
         raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")
     arrays = {
-        "log_likelihood": result.log_likelihood,
+        "log_likelihood": result.per_example,
         "elbo": result.elbo,
         "reconstruction": result.reconstruction,
         "kl": result.kl,
         **({f"kl_{name}": kl for name, kl in result.kls.items()} if len(result.kls) > 1 else {}),
         "effective_sample_size": result.effective_sample_size,
+        "pareto_k": result.pareto_k,
+        **({} if result is own else {"encoder_log_likelihood": own.per_example, "encoder_elbo": own.elbo}),
         "label": part.labels,
     }
     return run.folder.write_evaluation(split, document, arrays)
@@ -106,7 +124,7 @@ def encode(
     run = as_run(run)
     model = run.model()
     part = run.dataset(limit, dataset, data_dir, raw_dir, say).split(split)
-    posteriors = evaluation.encode(model, part.images.batch(images_at_once(model, part.spec.shape)))
+    posteriors = evaluation.encode(model, evaluation.as_images(part.images))
     arrays = {}
     names = ["", *(f"_{name}" for name in model.latent_names[1:])]
     for name, posterior in zip(names, posteriors, strict=True):

@@ -15,7 +15,7 @@ from tfvamp import datasets, memory
 from tfvamp.catalog import OWN
 from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset, DatasetSpec
-from tfvamp.errors import FileError, RunError, TfvampError, UsageError
+from tfvamp.errors import DataError, FileError, RunError, TfvampError, UsageError
 from tfvamp.files import expanded, printable, sha256
 from tfvamp.models import LatentVariableModel
 from tfvamp.runs import building, history, weights
@@ -195,15 +195,23 @@ class Run:
         # A folder of source files that is gone since does not matter while the prepared data are there.
         if raw_dir is None and own and config.raw_dir and os.path.isdir(config.raw_dir):
             raw_dir = config.raw_dir
-        loaded = datasets.load(
-            name,
-            data_dir,
-            raw_dir,
-            config.limit if limit is None else limit,
-            say,
-            prepare="missing" if own or dataset else "never",
-            **config.loading(),
-        )
+        try:
+            loaded = datasets.load(
+                name,
+                data_dir,
+                raw_dir,
+                config.limit if limit is None else limit,
+                say,
+                prepare="missing" if own or dataset else "never",
+                **config.loading(),
+            )
+        except DataError as error:
+            if own or data_dir is not None or config.data_dir is None:
+                raise
+            raise DataError(
+                f"{error} (the run's own folder, {printable(config.data_dir)}, is not followed: the run was not "
+                "written by you on this machine; name the folder with --data-dir)"
+            ) from error
         if loaded.spec.shape != self.spec.shape:
             raise RunError(
                 f"{self} was trained on images of {list(self.spec.shape)}; those of {printable(name)} have "

@@ -1,0 +1,208 @@
+"""Estimates of log p(x): their errors, what they depend on, refined proposals, models that are not tfvamp's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+import tfvamp
+from tests.oracles import LinearGaussian, TwoLayers
+from tfvamp.errors import UsageError
+from tfvamp.evaluation import LogLikelihood, estimate, tails
+from tfvamp.layers import DiagonalGaussian
+
+
+def of_log_weights(log_weights, **kwargs) -> LogLikelihood:
+    """The estimates that log weights [S, N] give."""
+    arrays = estimate.of_weights(log_weights, np.zeros((1, *log_weights.shape)))
+    kls = dict(zip(["z"], arrays.pop("kls"), strict=True))
+    settings = {"seed": 0, "dimensions": 5, "estimator": "importance", "proposal": "encoder"}
+    return LogLikelihood(**arrays, kls=kls, num_samples=len(log_weights), **settings | kwargs)
+
+
+class Misled(LinearGaussian):
+    """Its encoder is off by a standard normal's width in each dimension, and too narrow."""
+
+    def posterior(self, x):
+        exact = self.encoder(x)
+        return DiagonalGaussian(exact.loc + 1.0, exact.log_variance - 1.0)
+
+
+class MisledTwice(TwoLayers):
+    """Both its posteriors are off."""
+
+    def posterior(self, x):
+        exact = self.encoder(x)
+        return DiagonalGaussian(exact.loc + 1.0, exact.log_variance - 1.0)
+
+    def posterior_z1(self, x, z2):
+        exact = super().posterior_z1(x, z2)
+        return DiagonalGaussian(exact.loc - 0.7, exact.log_variance + 1.0)
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize("spread, effective", [(0.5, 700.0), (2.0, 60.0), (4.0, 5.0)])
+def test_the_monte_carlo_error_is_the_spread_whatever_the_tail(spread, effective):
+    """Weights that are log-normal: exp(4 n) has an effective sample size of 5 of 1000."""
+    rng = np.random.default_rng(0)
+    results = [of_log_weights(spread * rng.normal(size=(1000, 20))) for _ in range(200)]
+    seen = np.std([result.mean for result in results], ddof=1)
+    stated = np.mean([result.monte_carlo_error for result in results])
+    assert np.median(results[0].effective_sample_size) == pytest.approx(effective, rel=0.6)
+    # 200 draws give a standard deviation to 5 %; the extrapolation is no better than that either.
+    assert stated == pytest.approx(seen, rel=0.2)
+    delta = np.mean([np.sqrt((1 / r.effective_sample_size - 1e-3).sum()) / 20 for r in results])
+    assert (delta < 0.75 * seen) == (spread == 4.0)  # what the delta method says
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0, 1.5])
+def test_pareto_k_of_pareto_weights(shape):
+    rng = np.random.default_rng(1)
+    log_weights = -shape * np.log(rng.uniform(size=(5000, 60)))
+    # The tail has 212 weights: an error of (1 + k) / sqrt(212) each, and the prior draws k to 0.5 by a twentieth.
+    expected = (212 * shape + 5) / 222
+    assert tails.pareto_k(log_weights).mean() == pytest.approx(
+        expected, abs=4 * (1 + shape) / np.sqrt(212 * 60)
+    )
+
+
+def test_pareto_k_where_there_is_no_tail():
+    assert np.isnan(tails.pareto_k(np.zeros((24, 2)))).all()
+    assert (tails.pareto_k(np.zeros((100, 2))) == -np.inf).all()
+    assert np.isfinite(tails.pareto_k(np.random.default_rng(0).normal(size=(25, 2)) * 1e-3)).all()
+
+
+def test_the_curve_is_what_fewer_samples_give():
+    log_weights = 3.0 * np.random.default_rng(2).normal(size=(1000, 7))
+    result = of_log_weights(log_weights)
+    assert [point.num_samples for point in result.curve] == [10, 100, 1000]
+    parts = [of_log_weights(part).mean for part in np.split(log_weights, 10)]
+    assert result.curve[1].mean == pytest.approx(np.mean(parts))
+    assert result.curve[-1].mean == pytest.approx(result.mean)
+    assert result.slope == pytest.approx(result.mean - np.mean(parts)) and result.slope > 0.1
+    assert "still rises by" in result.warning() and "--proposal refined" in result.warning()
+    assert "--proposal" not in of_log_weights(log_weights, proposal="refined").warning()
+    assert of_log_weights(0.1 * log_weights).warning() is None
+    assert [point.num_samples for point in of_log_weights(log_weights[:12]).curve] == [1, 12]
+
+
+# --- what an estimate depends on ---
+
+
+@pytest.mark.parametrize("model", [Misled(components=3), MisledTwice(components=3)])
+@pytest.mark.parametrize("proposal", ["encoder", "refined"])
+def test_the_other_images_change_nothing(model, proposal):
+    """To the last bit from the encoder's q. A refinement differs by some ulps from itself in one call of ten, alone or
+    not: TensorFlow's threads add its gradients in an order of their own."""
+    x = model.draw(23)
+
+    def of(images):
+        how = {"proposal": proposal, "refine_steps": 8, "jit": False}
+        return tfvamp.log_likelihood(model, images, 40, **how).per_example
+
+    whole = of(x)
+    for images in (x[:1], x[:7], x[:22], np.concatenate([x[:5], x[:18]])):
+        same = min(len(images), 5 if len(images) == 23 else 22)
+        np.testing.assert_allclose(of(images)[:same], whole[:same], rtol=0 if proposal == "encoder" else 1e-6)
+
+
+# --- refined proposals ---
+
+
+@pytest.mark.parametrize("kind", [Misled, MisledTwice])
+def test_refined_proposals_find_the_posterior(kind):
+    """Diagonal and exact under one component: the bound reaches the evidence, and every weight is the evidence."""
+    model = kind()
+    x = model.draw(12)
+    evidence = model.evidence(x)
+    own = tfvamp.log_likelihood(model, x, 200, jit=False)
+    refined = tfvamp.log_likelihood(model, x, 200, proposal="refined", jit=False)
+    assert (own.elbo < evidence - 1.0).all()
+    np.testing.assert_allclose(refined.elbo, evidence, atol=0.05)
+    np.testing.assert_allclose(refined.per_example, evidence, atol=0.02)
+    assert refined.effective_sample_size.min() > 180 > 100 > own.effective_sample_size.mean()
+    assert refined.proposal == "refined" and refined.warning() is None
+
+
+@pytest.mark.parametrize("kind, exact", [(Misled, LinearGaussian), (MisledTwice, TwoLayers)])
+def test_refined_estimates_are_unbiased(kind, exact):
+    """Under a mixture, where no normal is exact: within four errors of the closed form."""
+    model = kind(components=4)
+    x = model.draw(60)
+    result = tfvamp.log_likelihood(model, x, 2000, proposal="refined", seed=3, jit=False)
+    error = np.abs(result.mean - model.evidence(x).mean())
+    assert error < 4 * result.monte_carlo_error < 0.05
+    own = tfvamp.log_likelihood(exact(components=4), x, 2000, seed=3, jit=False)
+    assert own.effective_sample_size.mean() < result.effective_sample_size.mean()
+
+
+def test_an_exact_encoder_is_kept():
+    model = LinearGaussian()
+    x = model.draw(6)
+    refined = tfvamp.log_likelihood(model, x, 50, proposal="refined", refine_steps=20, jit=False)
+    np.testing.assert_allclose(refined.per_example, model.evidence(x), atol=1e-3)
+
+
+def test_proposals_that_still_improve_are_said():
+    said = []
+    tfvamp.log_likelihood(
+        Misled(), Misled().draw(4), 5, proposal="refined", refine_steps=20, jit=False, say=said.append
+    )
+    assert len(said) == 1 and "of 4 images still improved when their 20 steps ended" in said[0]
+
+
+def test_graph_and_xla_give_the_same_refined_estimates():
+    model = MisledTwice(components=3)
+    x = model.draw(5)
+    how = {"proposal": "refined", "refine_steps": 30}
+    with_xla, without = (tfvamp.log_likelihood(model, x, 100, jit=jit, **how) for jit in (True, False))
+    np.testing.assert_allclose(with_xla.per_example, without.per_example, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_not_known_is_refused():
+    model = LinearGaussian()
+    x = model.draw(2)
+    with pytest.raises(UsageError, match="unknown proposal 'refind'. Did you mean 'refined'"):
+        tfvamp.log_likelihood(model, x, proposal="refind")
+    with pytest.raises(UsageError, match="unknown estimator"):
+        tfvamp.log_likelihood(model, x, estimator="exact")
+
+
+# --- models that are not tfvamp's ---
+
+
+class PlainVAE(keras.Model):
+    """Dense layers alone, without a class of tfvamp."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(6)])
+        self.decoder = keras.Sequential([keras.layers.Dense(30), keras.layers.Reshape((6, 5, 1))])
+        self.prior = tfd.MultivariateNormalDiag(tf.zeros(3))
+
+    def posterior(self, x):
+        mean, log_variance = tf.split(self.encoder(x), 2, axis=-1)
+        return tfd.MultivariateNormalDiag(mean, tf.exp(0.5 * log_variance))
+
+    def likelihood(self, z):
+        logits = self.decoder(tf.reshape(z, [-1, 3]))
+        logits = tf.reshape(logits, tf.concat([tf.shape(z)[:-1], [6, 5, 1]], axis=0))
+        return tfd.Independent(tfd.Bernoulli(logits=logits), 3)
+
+
+def test_a_model_of_your_own(images):
+    """Against the estimate computed by hand, from the same normal draws."""
+    keras.utils.set_random_seed(1)
+    model = PlainVAE()
+    result = tfvamp.log_likelihood(model, images, 300, jit=False)
+    q = model.posterior(images)
+    z = q.sample(20_000, seed=4)
+    log_weights = model.likelihood(z).log_prob(images) + model.prior.log_prob(z) - q.log_prob(z)
+    expected = tf.reduce_logsumexp(log_weights, axis=0) - np.log(20_000.0)
+    error = result.per_example - expected.numpy()
+    assert np.abs(error.mean()) < 4 * result.monte_carlo_error + 0.01 and result.monte_carlo_error < 0.2
+    refined = tfvamp.log_likelihood(model, images, 300, proposal="refined", refine_steps=60, jit=False)
+    assert refined.elbo.mean() > result.elbo.mean()

@@ -1,0 +1,216 @@
+"""Estimates of log p(x) and what is known about their errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+
+from tfvamp.evaluation.tails import TRUSTED, pareto_k
+
+GROUPS = (2, 4, 8, 16)  # into how many parts the samples are split to see how the estimate varies
+DECADES = 3  # points of the curve: S / 100, S / 10, S
+RISING = 0.1  # nats per tenfold number of samples: more is worth a warning
+
+
+class Point(NamedTuple):
+    """The estimate that fewer samples would give on average.
+
+    Attributes:
+      num_samples: how many.
+      mean: of the estimated log p(x) over the images, in nats.
+      error: of `mean`, over other draws.
+    """
+
+    num_samples: int
+    mean: float
+    error: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLikelihood:
+    """Estimates of log p(x) for N images from S samples each; arrays are [N], in nats.
+
+    Attributes:
+      per_example: log 1/S sum_s w_s, w = p(x, z) / q(z | x).
+      elbo, reconstruction, kl: means over the S samples.
+      kls: the parts of `kl`, by the name of the stochastic layer, the top one first.
+      effective_sample_size: (sum_s w_s)^2 / sum_s w_s^2, from 1 to S.
+      pareto_k: of the largest weights (`tails.pareto_k`).
+      group_variances: [len(GROUPS), N]; variances over estimates from S / 2, S / 4, ... samples each.
+      curve_values, curve_variances: [points, N]; means of estimates from fewer samples, and their variances.
+      num_samples: S.
+      seed: of the samples.
+      dimensions: H W C.
+      estimator, proposal: how it was estimated, as in `log_likelihood`.
+    """
+
+    per_example: np.ndarray
+    elbo: np.ndarray
+    reconstruction: np.ndarray
+    kl: np.ndarray
+    kls: dict[str, np.ndarray]
+    effective_sample_size: np.ndarray
+    pareto_k: np.ndarray
+    group_variances: np.ndarray
+    curve_values: np.ndarray
+    curve_variances: np.ndarray
+    num_samples: int
+    seed: int
+    dimensions: int
+    estimator: str
+    proposal: str
+
+    @property
+    def mean(self) -> float:
+        """The mean over the images."""
+        return float(self.per_example.mean())
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean, over other images; None for one image."""
+        count = len(self.per_example)
+        return float(self.per_example.std(ddof=1)) / math.sqrt(count) if count > 1 else None
+
+    @property
+    def monte_carlo_error(self) -> float | None:
+        """Standard deviation of the mean over other draws of the samples; None for S = 1.
+
+        The samples of each image are split into 2, 4, 8 and 16 parts, each part gives an estimate, and from how much
+        these differ a power law in the number of samples extrapolates to S. (The delta method takes the variance of the
+        weights that were seen; where their tail is heavy it is too small by a factor of two.) It does not contain the
+        bias: that the estimate is too low on average, which `curve` shows.
+        """
+        return _extrapolated(self.group_variances, self.num_samples)
+
+    @property
+    def bits_per_dim(self) -> float:
+        """-log2 p(x) per pixel and channel."""
+        return -self.mean / (self.dimensions * math.log(2.0))
+
+    @property
+    def curve(self) -> list[Point]:
+        """The estimate against the number of samples, from few to S: it rises to log p(x)."""
+        count = len(self.per_example)
+        sizes = curve_sizes(self.num_samples)
+        points = []
+        for size, values, variances in zip(sizes, self.curve_values, self.curve_variances, strict=True):
+            error = self.monte_carlo_error if size == self.num_samples else math.sqrt(variances.sum()) / count
+            points.append(Point(size, float(values.mean()), error))
+        return points
+
+    @property
+    def slope(self) -> float | None:
+        """How much the estimate rose with the last tenfold number of samples, in nats; None for S below 10."""
+        if len(self.curve_values) < 2:
+            return None
+        return float((self.curve_values[-1] - self.curve_values[-2]).mean())
+
+    def warning(self) -> str | None:
+        """In plain words why the number is too low, and what to do; None where nothing says that it is."""
+        if self.slope is None or self.slope < RISING:
+            return None
+        better = "take --proposal refined" if self.proposal == "encoder" else "take more samples,"
+        return (
+            f"log p(x) is higher than this: the estimate still rises by {self.slope:.2f} nats when the samples become "
+            f"ten times as many, because few of them count: {better}"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of evaluation.json that these samples give."""
+        several, ess = len(self.kls) > 1, self.effective_sample_size
+        heavy = None if np.isnan(self.pareto_k).any() else float((self.pareto_k > TRUSTED).mean())
+        return {
+            "estimator": self.estimator,
+            "proposal": self.proposal,
+            "log_likelihood": self.mean,
+            "standard_error": self.standard_error,
+            "monte_carlo_error": self.monte_carlo_error,
+            "bits_per_dim": self.bits_per_dim,
+            "elbo": float(self.elbo.mean()),
+            "reconstruction": float(self.reconstruction.mean()),
+            "kl": float(self.kl.mean()),
+            **({f"kl_{name}": float(kl.mean()) for name, kl in self.kls.items()} if several else {}),
+            "curve": [point._asdict() for point in self.curve],
+            "effective_sample_size": {
+                "mean": float(ess.mean()),
+                "median": float(np.median(ess)),
+                "quantile_5": float(np.quantile(ess, 0.05)),
+                "min": float(ess.min()),
+            },
+            "pareto_k": {
+                "median": None if heavy is None else max(-1e3, float(np.median(self.pareto_k))),
+                "above_0.7": heavy,
+            },
+            "num_examples": len(self.per_example),
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "warning": self.warning(),
+        }
+
+
+def curve_sizes(num_samples: int) -> list[int]:
+    """S / 100, S / 10 and S, those of them that are at least 1."""
+    sizes = [num_samples // 10**power for power in reversed(range(DECADES))]
+    return [size for size in sizes if size]
+
+
+def log_means(log_weights: np.ndarray, size: int) -> np.ndarray:
+    """log of the mean weight of each group of `size` samples, [S // size, B], from log w [S, B]."""
+    groups = len(log_weights) // size
+    grouped = log_weights[: groups * size].reshape(groups, size, -1)
+    return scipy.special.logsumexp(grouped, axis=1) - math.log(size)
+
+
+def of_weights(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of `LogLikelihood` for some images, from reconstruction [S, B] and kls [layers, S, B] of each sample."""
+    kl = kls.sum(axis=0)
+    log_weights = reconstruction - kl
+    num_samples = len(log_weights)
+    total = scipy.special.logsumexp(log_weights, axis=0)
+    by_size = [log_means(log_weights, size) for size in curve_sizes(num_samples)]
+    return {
+        "per_example": total - math.log(num_samples),
+        "elbo": log_weights.mean(axis=0),
+        "reconstruction": reconstruction.mean(axis=0),
+        "kl": kl.mean(axis=0),
+        "kls": kls.mean(axis=1),
+        "effective_sample_size": np.exp(2.0 * total - scipy.special.logsumexp(2.0 * log_weights, axis=0)),
+        "pareto_k": pareto_k(log_weights),
+        "group_variances": np.stack(
+            [
+                log_means(log_weights, num_samples // groups).var(axis=0, ddof=1)
+                if groups <= num_samples
+                else np.full(total.shape, np.nan)
+                for groups in GROUPS
+            ]
+        ),
+        "curve_values": np.stack([values.mean(axis=0) for values in by_size]),
+        "curve_variances": np.stack(
+            [
+                values.var(axis=0, ddof=1) / len(values) if len(values) > 1 else np.zeros(total.shape)
+                for values in by_size
+            ]
+        ),
+    }
+
+
+def _extrapolated(group_variances: np.ndarray, num_samples: int) -> float | None:
+    """The error of the mean over N images from variances [len(GROUPS), N] of estimates with fewer samples."""
+    usable = [index for index, groups in enumerate(GROUPS) if groups <= num_samples]
+    if not usable:
+        return None
+    count = group_variances.shape[1]
+    variances = group_variances[usable].sum(axis=1) / count**2
+    if not (variances > 0.0).all():
+        return float(math.sqrt(max(variances[0], 0.0)))
+    groups = np.array(GROUPS, float)[usable]
+    x, y, weights = -np.log(groups), np.log(variances), (groups - 1.0) / (groups - 1.0).sum()
+    center, level = (weights * x).sum(), (weights * y).sum()
+    spread = (weights * (x - center) ** 2).sum()
+    # From -1, of independent weights with a variance, to 0, where more samples do not help.
+    power = -0.5 if spread == 0.0 else float(np.clip((weights * (x - center) * y).sum() / spread, -1.0, 0.0))
+    return float(math.exp(0.5 * (level - power * center)))

@@ -1,0 +1,49 @@
+"""What a model must have to be evaluated, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tensorflow_probability import distributions as tfd
+
+from tfvamp import objectives
+from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
+
+
+class Evaluable(Protocol):
+    """A latent-variable model, as the evaluation sees it; tfvamp's own models are, and any object with these is.
+
+    Attributes:
+      prior: p(z), event shape [D]: a `tfd.Distribution`, or what gives one when it is called without arguments.
+      levels: optional; the stochastic layers below the top one (`objectives.Level`), from the top down.
+    """
+
+    prior: Any
+
+    def posterior(self, x) -> Any:
+        """q(z | x) for images x [B, H, W, C]: a diagonal normal, batch shape [B], event shape [D]."""
+
+    def likelihood(self, *latents) -> tfd.Distribution:
+        """p(x | z) for latents [..., B, D], the top ones first: batch shape [..., B], event shape [H, W, C]."""
+
+
+def posterior_of(model: Evaluable, x) -> DiagonalGaussian:
+    """q(z | x) of the top latents."""
+    return as_diagonal_gaussian(model.posterior(x))
+
+
+def prior_of(model: Evaluable) -> tfd.Distribution:
+    """p(z) of the top latents, from the current weights."""
+    return model.prior if isinstance(model.prior, tfd.Distribution) else model.prior()
+
+
+def levels_of(model: Evaluable) -> Sequence[objectives.Level]:
+    """The stochastic layers below the top one."""
+    return tuple(getattr(model, "levels", ()))
+
+
+def latent_names(model: Evaluable) -> list[str]:
+    """The names of the stochastic layers, the top one first."""
+    levels = levels_of(model)
+    return list(getattr(model, "latent_names", ["z", *(level.name for level in levels)]))
