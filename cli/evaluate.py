@@ -88,6 +88,9 @@ def command(
     """
     light.errors.check_choice("split", split, light.config.SPLITS)
     light.errors.check_choice("proposal", proposal, light.config.PROPOSALS)
+    typed = [name for name in options.given(ctx, ctx.params) if name.startswith("refine_")]
+    if typed and proposal != "refined":
+        raise click.UsageError(f"--{typed[0].replace('_', '-')} goes with --proposal refined")
     from tfvamp import devices, runs
     from tfvamp.catalog import VERIFIED
     from tfvamp.files import shown

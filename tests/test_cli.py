@@ -115,6 +115,20 @@ def test_evaluate_with_refined_proposals_shows_both(run):
     assert info.exit_code == 0 and tfvamp.Run(run).evaluation()["current"]
     result = tfvamp_command("evaluate", run, "--proposal", "refind")
     assert result.exit_code == 2 and "Did you mean 'refined'?" in result.stderr
+    for words, text in (
+        (("--refine-steps", 5), "--refine-steps goes with --proposal refined"),
+        (("--proposal", "refined", "--refine-steps", 0), "must be at least 1; got 0 and 4"),
+        (("--proposal", "refined", "--refine-samples", -1), "must be at least 1; got 300 and -1"),
+        (("--proposal", "refined", "--refine-samples", 10**6), "at most 2500 samples"),
+        (("--proposal", "refined", "--refine-steps", 10**9), "GiB"),
+        *(
+            (("--proposal", "refined", "--refine-step-size", bad), "must be a positive number")
+            for bad in (0, -1, "nan", "inf")
+        ),
+    ):
+        result = tfvamp_command("evaluate", run, *words)
+        assert result.exit_code == 2 and text in " ".join(result.stderr.split()), result.stderr
+    assert document == json.loads((run / "evaluation.json").read_text())
 
 
 def test_sample_png_and_npz(run, tmp_path):

@@ -208,7 +208,7 @@ def test_any_readable_encoder_will_do():
 
 def test_bad_arguments():
     model = LinearGaussian()
-    with pytest.raises(UsageError, match="must be at least 1"):
+    with pytest.raises(UsageError, match="must be at least 1; got 0 and None"):
         run(model, model.draw(2), 0)
     with pytest.raises(UsageError, match="there are no images"):
         run(model, np.zeros((0, 5), np.float32), 3)

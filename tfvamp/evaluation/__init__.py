@@ -2,7 +2,15 @@
 
 from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.evaluation.estimate import LogLikelihood
-from tfvamp.evaluation.importance import as_images, encode, log_likelihood
+from tfvamp.evaluation.importance import as_images, check_refinement, encode, log_likelihood
 from tfvamp.evaluation.protocol import Evaluable
 
-__all__ = ["Evaluable", "LogLikelihood", "active_units", "as_images", "encode", "log_likelihood"]
+__all__ = [
+    "Evaluable",
+    "LogLikelihood",
+    "active_units",
+    "as_images",
+    "check_refinement",
+    "encode",
+    "log_likelihood",
+]

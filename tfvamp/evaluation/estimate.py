@@ -113,7 +113,7 @@ class LogLikelihood:
         """In plain words why the number is too low, and what to do; None where nothing says that it is."""
         if self.slope is None or self.slope < RISING:
             return None
-        better = "take --proposal refined" if self.proposal == "encoder" else "take more samples,"
+        better = "take --proposal refined" if self.proposal == "encoder" else "take more samples"
         return (
             f"log p(x) is higher than this: the estimate still rises by {self.slope:.2f} nats when the samples become "
             f"ten times as many, because few of them count: {better}"

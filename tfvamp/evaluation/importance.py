@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfvamp import objectives, seeds
-from tfvamp.blocks import images_at_once, rows_of
+from tfvamp import memory, objectives, seeds
+from tfvamp.blocks import ROWS, images_at_once, rows_of
 from tfvamp.config import PROPOSALS, REFINE_SAMPLES, REFINE_STEP_SIZE, REFINE_STEPS
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.evaluation import estimate, proposals
@@ -21,6 +21,9 @@ from tfvamp.layers.gaussian import DiagonalGaussian
 
 ESTIMATORS = ("importance",)
 AT_ONCE = 100  # images encoded or refined at a time
+WEIGHED = 16  # images weighed at a time at most: a block is padded to its size, however few images there are
+MOST_SAMPLES = ROWS  # per image and refinement step: as many latents as are decoded at a time
+LATENTS = 80  # of one image, for an estimate of memory
 
 
 def log_likelihood(
@@ -56,7 +59,7 @@ def log_likelihood(
       proposal: "encoder" for q(z | x), "refined" for one fitted to each image.
       refine_steps, refine_step_size, refine_samples: gradient steps of Adam, their size, and the latents per step.
       rows: number of latents decoded at a time; None for what memory bears.
-      jit: compile with XLA.
+      jit: compile with XLA what is not a loop of gradient steps.
       say: told in one line when XLA is given up, or when refined proposals have not converged.
       advance: told how many images are done, and of how many.
 
@@ -68,8 +71,11 @@ def log_likelihood(
     """
     check_choice("estimator", estimator, ESTIMATORS)
     check_choice("proposal", proposal, PROPOSALS)
-    if min(num_samples, refine_steps, refine_samples) < 1 or (rows is not None and rows < 1):
-        raise UsageError("the numbers of samples, of steps and of rows must be at least 1")
+    if num_samples < 1 or (rows is not None and rows < 1):
+        raise UsageError(
+            f"the number of samples and of rows must be at least 1; got {num_samples} and {rows}"
+        )
+    check_refinement(refine_steps, refine_step_size, refine_samples)
     x = as_images(x)
     event_shape, levels = tuple(x.shape[1:]), levels_of(model)
     rows = rows_of(model, event_shape) if rows is None else rows
@@ -77,7 +83,7 @@ def log_likelihood(
     start = proposals.of_encoder(encode(model, x)[0], levels)
     if proposal == "refined":
         settings = (refine_steps, refine_step_size, refine_samples)
-        start = _refined(model, x, start, prior, seed, *settings, jit, say, advance)
+        start = _refined(model, x, start, prior, seed, *settings, say, advance)
     latent_dims = start.loc.shape[1]
     draw = compiled(lambda indices: noise_of(base, indices, num_samples, latent_dims, levels), jit, say)
     decoded = compiled(
@@ -88,11 +94,11 @@ def log_likelihood(
         say,
     )
     results: list[dict[str, np.ndarray]] = []
-    batch = max(1, rows // num_samples)
+    batch = max(1, min(WEIGHED, rows // num_samples))
     for first in range(0, len(x), batch):
         count = min(batch, len(x) - first)
         chosen = _padded(first, count, batch)
-        part, images = tf.nest.map_structure(lambda one: tf.gather(one, chosen), (start, x))  # noqa: B023
+        part, images = _taken((start, x), chosen)
         noise = draw(chosen)  # [S, B, D] for each layer
         chunk = max(1, rows // batch)
         chunks = [
@@ -114,6 +120,20 @@ def log_likelihood(
         estimator=estimator,
         proposal=proposal,
     )
+
+
+def check_refinement(steps: int, step_size: float, samples: int) -> None:
+    """Raises UsageError for settings that no refinement can have, or whose noise memory cannot hold."""
+    if steps < 1 or samples < 1:
+        raise UsageError(
+            f"the numbers of refinement steps and samples must be at least 1; got {steps} and {samples}"
+        )
+    if not 0.0 < step_size < math.inf:
+        raise UsageError(f"the step size of the refinement must be a positive number; got {step_size:g}")
+    if samples > MOST_SAMPLES:
+        raise UsageError(f"at most {MOST_SAMPLES} samples per refinement step are possible; got {samples}")
+    noise = 4.0 * steps * samples * AT_ONCE * LATENTS
+    memory.check(noise, f"the noise of {steps} refinement steps", "choose fewer steps or samples")
 
 
 def as_images(x) -> tf.Tensor:
@@ -151,14 +171,12 @@ def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         encoded = encoder(tf.gather(x, _padded(first, count, size)))
-        blocks.append(tf.nest.map_structure(lambda one: one[:count], encoded))  # noqa: B023
+        blocks.append(_taken(encoded, tf.range(count)))
     joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
     return [DiagonalGaussian(loc, log_variance) for loc, log_variance in joined]
 
 
-def _refined(
-    model, x, start: Proposal, prior, seed, steps, step_size, samples, jit, say, advance
-) -> Proposal:
+def _refined(model, x, start: Proposal, prior, seed, steps, step_size, samples, say, advance) -> Proposal:
     """The proposals of all images, refined in blocks of one size."""
     levels, base = levels_of(model), seeds.stateless(seed, "refine")
     size = max(1, min(AT_ONCE, rows_of(model, tuple(x.shape[1:])) // samples))
@@ -170,14 +188,15 @@ def _refined(
             proposal, x, noise, prior, model.likelihood, levels, steps, step_size, samples
         )
 
-    refine = compiled(step, jit, say)
+    # Without XLA, whose loops on a CPU compute products on one thread: 300 steps take 13 s for 100 images, not minutes.
+    refine = tf.function(step, autograph=False)
     blocks, rising = [], 0
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         chosen = _padded(first, count, size)
-        part, images = tf.nest.map_structure(lambda one: tf.gather(one, chosen), (start, x))  # noqa: B023
+        part, images = _taken((start, x), chosen)
         refined, last, before = refine(chosen, part, images, prior)
-        blocks.append(tf.nest.map_structure(lambda one: one[:count], refined))  # noqa: B023
+        blocks.append(_taken(refined, tf.range(count)))
         rising += int(tf.reduce_sum(tf.cast((last - before)[:count] > proposals.RISEN, tf.int32)))
         advance(first + count, len(x))
     if rising:
@@ -186,6 +205,11 @@ def _refined(
             "more --refine-steps raise the effective sample size"
         )
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
+
+
+def _taken(tensors, indices: tf.Tensor):
+    """The rows with some indices of all tensors in a structure."""
+    return tf.nest.map_structure(lambda one: tf.gather(one, indices), tensors)
 
 
 def _padded(first: int, count: int, size: int) -> tf.Tensor:

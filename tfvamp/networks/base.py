@@ -57,15 +57,8 @@ class DecoderNetwork(Network):
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
     """
 
-    def __init__(
-        self,
-        likelihood: LikelihoodLayer,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, likelihood: LikelihoodLayer, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.likelihood = likelihood
 
     def images(self, heads: Sequence[tf.Tensor], leading):

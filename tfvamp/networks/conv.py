@@ -8,7 +8,6 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from tfvamp.config import TrainConfig
 from tfvamp.layers import initializers
 from tfvamp.layers.gated import GatedConv2D
 from tfvamp.layers.gaussian import DiagonalGaussian
@@ -58,14 +57,8 @@ class ConvEncoder(_Convolutions):
     Call: images [..., H, W, C] -> `DiagonalGaussian`, batch shape [...], event shape [D].
     """
 
-    def __init__(
-        self,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.stack, self.posterior = self.convolutions(ENCODER), self.gaussian("posterior")
 
     def build(self, input_shape):
@@ -88,14 +81,8 @@ class ConvJointEncoder(_Convolutions):
     once, however many z2 it comes with.
     """
 
-    def __init__(
-        self,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.stack = self.convolutions(JOINT_ENCODER)
         shape: tuple = (None, *self.event_shape)
         for layer in self.stack:
@@ -123,21 +110,14 @@ class _ConvDecoder(_Convolutions, DecoderNetwork):
 
     num_latents: ClassVar[int]
 
-    def __init__(
-        self,
-        likelihood,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.gated_latents = [self.gated(f"gated_{index}") for index in range(1, self.num_latents + 1)]
         self.gated_image = self.gated("gated_image", math.prod(self.event_shape))
         self.stack = self.convolutions(DECODER)
         self.heads = [
             initializers.conv1x1(self.event_shape[-1], DECODER[-1][0], name=head, dtype=self.dtype_policy)
-            for head in likelihood.heads
+            for head in self.likelihood.heads
         ]
 
     def build_layers(self) -> None:

@@ -7,7 +7,6 @@ import math
 import keras
 import tensorflow as tf
 
-from tfvamp.config import TrainConfig
 from tfvamp.layers import initializers
 from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
@@ -16,19 +15,12 @@ from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
 class _MLPDecoder(DecoderNetwork):
     """A decoder whose heads are dense."""
 
-    def __init__(
-        self,
-        likelihood,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         pixels = math.prod(self.event_shape)
         self.heads = [
             initializers.dense(pixels, self.hidden_units, name=head, dtype=self.dtype_policy)
-            for head in likelihood.heads
+            for head in self.likelihood.heads
         ]
 
     def build_heads(self) -> None:
@@ -48,14 +40,8 @@ class MLPEncoder(Network):
     Call: inputs [..., *event] -> `DiagonalGaussian`, batch shape [...], event shape [D].
     """
 
-    def __init__(
-        self,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.gated_1, self.gated_2 = self.gated("gated_1"), self.gated("gated_2")
         self.posterior = self.gaussian("posterior")
 
@@ -82,14 +68,8 @@ class MLPJointEncoder(Network):
     once, however many z2 it comes with.
     """
 
-    def __init__(
-        self,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.gated_x, self.gated_z2 = self.gated("gated_x"), self.gated("gated_z2")
         self.gated_joint, self.posterior = self.gated("gated_joint"), self.gaussian("posterior")
 
@@ -120,15 +100,8 @@ class MLPDecoder(_MLPDecoder):
     Call: latents [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
 
-    def __init__(
-        self,
-        likelihood,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.gated_1, self.gated_2 = self.gated("gated_1"), self.gated("gated_2")
 
     def build(self, input_shape):
@@ -154,15 +127,8 @@ class MLPJointDecoder(_MLPDecoder):
     Call: z2 [..., D] and z1 [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
 
-    def __init__(
-        self,
-        likelihood,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.gated_z1, self.gated_z2 = self.gated("gated_z1"), self.gated("gated_z2")
         self.gated_joint = self.gated("gated_joint")
 

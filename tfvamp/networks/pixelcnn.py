@@ -12,7 +12,6 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
-from tfvamp.config import TrainConfig
 from tfvamp.layers.masked_conv import MaskedConv2D
 from tfvamp.networks.base import DecoderNetwork, rows
 
@@ -108,15 +107,8 @@ class PixelDecoder(DecoderNetwork):
 
     travels = False
 
-    def __init__(
-        self,
-        likelihood,
-        event_shape,
-        latent_dims: int = TrainConfig.latent_dims,
-        hidden_units: int = TrainConfig.hidden_units,
-        **kwargs,
-    ):
-        super().__init__(likelihood, event_shape, latent_dims, hidden_units, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         size, channels = math.prod(self.event_shape), self.event_shape[-1]
         self.gated_z1, self.gated_z2 = self.gated("gated_z1", size), self.gated("gated_z2", size)
         options = {"channels": channels, "dtype": self.dtype_policy}
@@ -138,8 +130,8 @@ class PixelDecoder(DecoderNetwork):
             for index in range(1, NUM_LAYERS + 1)
         ]
         self.heads = [
-            MaskedConv2D(channels, 1, use_bias=likelihood.autoregressive_bias, name=head, **options)
-            for head in likelihood.heads
+            MaskedConv2D(channels, 1, use_bias=self.likelihood.autoregressive_bias, name=head, **options)
+            for head in self.likelihood.heads
         ]
 
         self.compiled_draw = tf.function(self.draw, autograph=False, reduce_retracing=True)

@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from tfvamp import datasets, evaluation, memory, plots, seeds
-from tfvamp.config import EVALUATION_SAMPLES
-from tfvamp.errors import RunError, UsageError
+from tfvamp.config import (
+    EVALUATION_SAMPLES,
+    PROPOSALS,
+    REFINE_SAMPLES,
+    REFINE_STEP_SIZE,
+    REFINE_STEPS,
+)
+from tfvamp.errors import RunError, UsageError, check_choice
 from tfvamp.files import replace_file
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
@@ -58,6 +64,13 @@ def evaluate(
     """
     if num_samples < 1:
         raise UsageError(f"the number of samples must be at least 1; got {num_samples}")
+    check_choice("proposal", proposal, PROPOSALS)
+    if proposal == "refined":  # before the encoder's estimate takes its minutes
+        evaluation.check_refinement(
+            refinement.get("refine_steps", REFINE_STEPS),
+            refinement.get("refine_step_size", REFINE_STEP_SIZE),
+            refinement.get("refine_samples", REFINE_SAMPLES),
+        )
     run = as_run(run)
     model = run.model()
     layers = 1 + len(model.levels)
