@@ -19,6 +19,7 @@ from tfvamp.runs import Run
 
 SMALL = (
     "--components", 3, "--hidden-units", 4, "--latent-dims", 2, "--warmup", 2, "--batch-size", 40, "--no-jit",
+    "--patience", 10**6,  # a writer trains until it is stopped, however slow the second one is to start
 )  # fmt: skip
 EPOCHS = 12
 NUM_KILLS = 25
