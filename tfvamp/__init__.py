@@ -15,7 +15,7 @@ from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.evaluation import log_likelihood
 from tfvamp.models import clone_model
-from tfvamp.runs import Run, evaluate, find_runs, load
+from tfvamp.runs import Run, diagnose, evaluate, find_runs, load
 from tfvamp.training import resume, train
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "callbacks",
     "clone_model",
     "datasets",
+    "diagnose",
     "evaluate",
     "evaluation",
     "export",

@@ -47,12 +47,11 @@ OBJECTIVES = ("elbo", "iwae")
 PSEUDO_INPUT_INITS = ("normal", "images")
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
-PROPOSALS = ("encoder", "refined")  # what importance sampling draws from
-REFINE_STEPS, REFINE_STEP_SIZE, REFINE_SAMPLES = 300, 0.02, 4  # of Adam; latents per image and step
+ESTIMATORS = ("importance", "ais", "bdmc")
+PROPOSALS = ("encoder", "refined", "prior")  # what samples and chains start from
 LARGEST_SEED = 2**31 - 1
 LARGEST_NUMBER = 2**53
 IMPORTANCE_SAMPLES = 5  # in training with "iwae", where none are given
-EVALUATION_SAMPLES = 5000
 PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels are grey"}
 LARGEST_TOML = 2**20  # bytes
 
@@ -71,19 +70,19 @@ def setting(
     default: Any,
     help: str,
     *,
-    of: Literal["data", "model", "training"] = "training",
+    of: str = "training",
     metavar: str = "NAME",
     choices: Iterable[str] = (),
     least: float | None = None,
     most: float | None = None,
     unset: str | None = None,
 ) -> Any:
-    """A field of `TrainConfig`.
+    """A field of `TrainConfig` or `Estimation`.
 
     Args:
       default: its default value.
       help: what `--help` says of it.
-      of: what takes it: `datasets.load`, the model, or the training loop.
+      of: what takes it: for training "data", "model" or "training"; for an estimate the estimator or the proposal.
       metavar: what `--help` calls its value.
       choices: the values that it may have, besides None.
       least, most: the bounds of a number.
@@ -216,19 +215,7 @@ class TrainConfig:
     )
 
     def __post_init__(self):
-        for field, hint in fields():
-            value, bounds = getattr(self, field.name), field.metadata
-            if not _has_type(value, hint):
-                raise UsageError(f"{field.name} must be of type {_type_name(hint)}; got {value!r}")
-            if value is None or isinstance(value, bool):
-                continue
-            if bounds["choices"]:
-                check_choice(field.name.replace("_", " "), value, bounds["choices"])
-            if bounds["least"] is not None and value < bounds["least"]:
-                raise UsageError(f"{field.name} must be at least {bounds['least']}; got {value}")
-            most = LARGEST_NUMBER if bounds["most"] is None else bounds["most"]
-            if isinstance(value, int) and value > most:
-                raise UsageError(f"{field.name} must be at most {most}; got {str(value)[:20]}")
+        _check_fields(self)
         height_and_width(self.image_size)
         if not self.dataset.startswith(OWN):
             check_choice("data set", self.dataset, CATALOG)
@@ -329,6 +316,74 @@ class TrainConfig:
         return cls.from_dict(settings)
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimation:
+    """How log p(x) is estimated; `tfvamp evaluate --help` describes each setting.
+
+    Raises:
+      UsageError: a value of the wrong type, outside its bounds, or not among its choices.
+
+    >>> Estimation(proposal="refined").refine_steps
+    300
+    """
+
+    samples: int = setting(
+        5000, "Number of importance samples per image.", of="importance", metavar="S", least=1
+    )
+    estimator: str = setting(
+        "importance",
+        f"Estimator: {listed(ESTIMATORS)}. importance: importance sampling. ais: annealed importance sampling, slower "
+        "and closer to the truth. bdmc: bounds from both sides, on images that the model makes itself.",
+        of="all",
+        choices=ESTIMATORS,
+    )
+    proposal: str = setting(
+        "encoder",
+        f"What samples and chains start from: {listed(PROPOSALS)}. Refined ones are fitted to each image by gradient "
+        "steps; both estimates are shown.",
+        of="all",
+        choices=PROPOSALS,
+    )
+    refine_steps: int = setting(
+        300, "Number of gradient steps that refine a proposal.", of="refined", metavar="N", least=1
+    )
+    refine_step_size: float = setting(
+        0.02, "Step size of Adam in the refinement.", of="refined", metavar="RATE"
+    )
+    refine_samples: int = setting(
+        4, "Number of latents per image and gradient step.", of="refined", metavar="N", least=1, most=2500
+    )
+    chains: int = setting(16, "Number of chains per image.", of="ais", metavar="M", least=1, most=1000)
+    steps: int = setting(
+        1000, "Number of temperatures of a chain.", of="ais", metavar="T", least=1, most=10**6
+    )
+    leapfrogs: int = setting(
+        10, "Number of leapfrog steps at each temperature.", of="ais", metavar="L", least=1, most=1000
+    )
+
+    def __post_init__(self):
+        _check_fields(self)
+        if not 0.0 < self.refine_step_size < float("inf"):
+            raise UsageError(f"refine_step_size must be a positive number; got {self.refine_step_size}")
+        if self.proposal == "prior" and self.estimator == "importance":
+            raise UsageError(
+                "the proposal prior goes with the estimators ais and bdmc: of plain samples from it, none count"
+            )
+
+    def check_effect(self, names: Iterable[str]) -> None:
+        """Raises UsageError for the first of some settings that has no effect."""
+        goes_with = {
+            "importance": ("--estimator importance or ais", self.estimator != "bdmc"),
+            "ais": ("--estimator ais or bdmc", self.estimator != "importance"),
+            "refined": ("--proposal refined", self.proposal == "refined"),
+        }
+        of = {field.name: field.metadata["of"] for field, _ in fields(Estimation)}
+        for name in names:
+            options, effect = goes_with.get(of[name], ("", True))
+            if not effect:
+                raise UsageError(f"--{name.replace('_', '-')} goes with {options}")
+
+
 def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str, Any]:
     """The settings in a TOML file, a flat table of `name = value`.
 
@@ -370,10 +425,27 @@ def height_and_width(image_size: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def fields() -> list[tuple[dataclasses.Field, Any]]:
-    """The fields of `TrainConfig` with their types."""
-    hints = typing.get_type_hints(TrainConfig)
-    return [(field, hints[field.name]) for field in dataclasses.fields(TrainConfig)]
+def fields(settings: type = TrainConfig) -> list[tuple[dataclasses.Field, Any]]:
+    """The fields of `TrainConfig`, or of other settings, with their types."""
+    hints = typing.get_type_hints(settings)
+    return [(field, hints[field.name]) for field in dataclasses.fields(settings)]
+
+
+def _check_fields(settings: Any) -> None:
+    """Raises UsageError for a value of the wrong type, outside its bounds, or not among its choices."""
+    for field, hint in fields(type(settings)):
+        value, bounds = getattr(settings, field.name), field.metadata
+        if not _has_type(value, hint):
+            raise UsageError(f"{field.name} must be of type {_type_name(hint)}; got {value!r}")
+        if value is None or isinstance(value, bool):
+            continue
+        if bounds["choices"]:
+            check_choice(field.name.replace("_", " "), value, bounds["choices"])
+        if bounds["least"] is not None and value < bounds["least"]:
+            raise UsageError(f"{field.name} must be at least {bounds['least']}; got {value}")
+        most = LARGEST_NUMBER if bounds["most"] is None else bounds["most"]
+        if isinstance(value, int) and value > most:
+            raise UsageError(f"{field.name} must be at most {most}; got {str(value)[:20]}")
 
 
 def names_of(what: str) -> list[str]:

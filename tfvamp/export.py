@@ -20,7 +20,8 @@ import tensorflow as tf
 from tfvamp import files, seeds
 from tfvamp.blocks import in_blocks, rows_of
 from tfvamp.errors import FileError, RunError, UsageError
-from tfvamp.evaluation.importance import noise_of, weight_parts
+from tfvamp.evaluation.images import noise_of
+from tfvamp.evaluation.importance import weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.models import LatentVariableModel
 from tfvamp.runs import Run, as_run

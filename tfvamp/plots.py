@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import matplotlib.figure
 import matplotlib.image
@@ -37,10 +38,15 @@ def grid(images: np.ndarray, title: str) -> bytes:
     return _figure_of(tile(images), title)
 
 
-def pairs(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8) -> bytes:
-    """Originals beside their reconstructions, [n, H, W, C] both, in columns of pairs."""
-    both = np.stack([originals, reconstructions], axis=1).reshape(-1, *originals.shape[1:])
-    return _figure_of(tile(both, columns), "Test images, each with its reconstruction to the right")
+def pairs(
+    originals: np.ndarray,
+    others: np.ndarray,
+    columns: int = 8,
+    title: str = "Test images, each with its reconstruction to the right",
+) -> bytes:
+    """Images and what belongs to them side by side, [n, H, W, C] both, in columns of pairs."""
+    both = np.stack([originals, others], axis=1).reshape(-1, *originals.shape[1:])
+    return _figure_of(tile(both, columns), title)
 
 
 def curves(history: list[dict[str, float]]) -> bytes:
@@ -76,6 +82,64 @@ def histogram(log_likelihood: np.ndarray) -> bytes:
         xlabel="log p(x) (nats)",
         ylabel="images",
     )
+    axes.legend()
+    return _png(figure)
+
+
+def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
+    """The variances of posterior means [D] of each stochastic layer, the largest first, and the threshold of activity."""
+    figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, values in variances.items():
+        axes.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-8), marker=".", label=name)
+    axes.axhline(threshold, color="black", linestyle=":", label=f"active from {threshold:g} on")
+    axes.set(title="Variance of the posterior means over test images", xlabel="latent", ylabel="variance")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def estimates(curves: dict[str, Sequence]) -> bytes:
+    """Estimates of log p(x) against the number of samples; curves of points (num_samples, mean, error)."""
+    figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        sizes, means = [point.num_samples for point in points], [point.mean for point in points]
+        errors = [point.error or 0.0 for point in points]
+        axes.errorbar(sizes, means, errors, marker=".", capsize=3, label=f"from the {name} q(z | x)")
+    axes.set(
+        title="Estimate of the test log-likelihood, which rises to its value",
+        xlabel="importance samples",
+        ylabel="nats",
+        xscale="log",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
+    """Posterior means [N, 2] and a mixture's component means [K, 2] on two principal axes."""
+    figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*means.T, s=6, alpha=0.5, label="posterior means of test images")
+    if components is not None:
+        axes.scatter(*components.T, s=14, marker="x", color="black", linewidths=0.8, label="components")
+    axes.set(title="Latents on the first two principal axes", xlabel="first", ylabel="second")
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def shares(values: np.ndarray) -> bytes:
+    """The shares [K] of a mixture's components, the largest first."""
+    figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(values) + 1), np.sort(values)[::-1], linewidth=1)
+    axes.axhline(1.0 / len(values), color="black", linestyle=":", label="all the same")
+    axes.set(
+        title="Shares of the components in the latents of test images", xlabel="component", ylabel="share"
+    )
+    axes.grid(alpha=0.3)
     axes.legend()
     return _png(figure)
 

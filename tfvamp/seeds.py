@@ -84,4 +84,9 @@ def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
 
 def normal(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Standard normal draws of the given shape, by inversion; float32 reaches +-5.3."""
-    return math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform(shape, seed, dtype) - 1.0)
+    return normal_of(uniform(shape, seed, dtype))
+
+
+def normal_of(uniform: tf.Tensor) -> tf.Tensor:
+    """Standard normal draws from uniform ones, by inversion."""
+    return math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0)

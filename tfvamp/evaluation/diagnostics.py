@@ -1,12 +1,220 @@
-"""What the latents do."""
+"""What the latents and the prior do, and what a model's own images are like."""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfvamp import seeds
+from tfvamp.layers.gaussian import DiagonalGaussian
+from tfvamp.layers.mixture import DiagonalGaussianMixture
 
 ACTIVITY_THRESHOLD = 0.01  # Burda, Grosse and Salakhutdinov (2016)
+DEAD = 0.01  # of the usage that each component would have if all had the same
+DRAWS = 10  # latents per image
+AT_ONCE = 2**22  # log-densities [rows, components] or distances at a time
+
+
+def variances(means: np.ndarray) -> np.ndarray:
+    """Var_x(E_q[z_d | x]) of each latent from posterior means [N, D], the largest first, [D]."""
+    return np.sort(means.var(axis=0))[::-1]
 
 
 def active_units(means: np.ndarray) -> int:
     """The number of latents with Var_x(E_q[z | x]) >= 0.01, from posterior means [N, D]."""
-    return int((means.var(axis=0) >= ACTIVITY_THRESHOLD).sum())
+    return int((variances(means) >= ACTIVITY_THRESHOLD).sum())
+
+
+class Surgery(NamedTuple):
+    """The average KL in two parts, in nats: Hoffman and Johnson (2016).
+
+    Attributes:
+      average_kl: mean over the N images of KL(q(z | x_n) || p(z)), the sum of the two parts.
+      mutual_information: I_q(x; z), what z tells about which image it came from; at most log N.
+      marginal_kl: KL(q(z) || p(z)), how far the prior is from the aggregated posterior q(z) = 1/N sum_n q(z | x_n).
+      monte_carlo_error: standard deviation of either part over other draws.
+      ceiling: log N. A mutual information near it is too low for the population that the images are from, and
+        `marginal_kl` too high by as much: more images are needed.
+    """
+
+    average_kl: float
+    mutual_information: float
+    marginal_kl: float
+    monte_carlo_error: float
+    ceiling: float
+
+
+def surgery(
+    posterior: DiagonalGaussian, prior: tfd.Distribution, draws: int = DRAWS, seed: int = 0
+) -> Surgery:
+    """Splits the average KL of posteriors, batch shape [N], exactly but for the noise of some draws per image.
+
+    The aggregated posterior is the whole mixture of N components, not that of a batch, so no part is biased as an
+    estimate for these N images.
+
+    Raises:
+      ValueError: fewer than two draws, which give no error.
+    """
+    if draws < 2:
+        raise ValueError(f"at least 2 draws are needed; got {draws}")
+    count = posterior.loc.shape[0]
+    together = DiagonalGaussianMixture(tfd.Categorical(logits=tf.zeros([count])), posterior)
+    information, marginal = [], []
+    for z in _drawn(posterior, draws, seed):  # [N, D]
+        log_q, log_together = posterior.log_prob(z), _in_rows(together.log_prob, z, count)
+        information.append((log_q - log_together).numpy().astype(np.float64))
+        marginal.append((log_together - prior.log_prob(z)).numpy().astype(np.float64))
+    of_draws = np.stack([information, marginal])  # [2, draws, N]
+    mutual_information, marginal_kl = of_draws.mean(axis=(1, 2))
+    errors = np.sqrt(of_draws.var(axis=1, ddof=1).sum(axis=1) / draws) / count
+    return Surgery(
+        float(mutual_information + marginal_kl),
+        float(mutual_information),
+        float(marginal_kl),
+        float(errors.max()),
+        math.log(count),
+    )
+
+
+class Usage(NamedTuple):
+    """How a mixture prior's components are used by images.
+
+    Attributes:
+      shares: mean responsibility of each component for the images' latents, [K]; they sum to 1.
+      effective: exp of their entropy, from 1 (one takes all) to K (all the same).
+      dead: how many have less than a hundredth of 1 / K.
+      entropy: mean entropy of the responsibilities for one latent, in nats: 0 where one component is enough.
+    """
+
+    shares: np.ndarray
+    effective: float
+    dead: int
+    entropy: float
+
+
+def usage(
+    posterior: DiagonalGaussian, prior: DiagonalGaussianMixture, draws: int = DRAWS, seed: int = 0
+) -> Usage:
+    """The responsibilities p(k | z) of a mixture's components for latents of posteriors, batch shape [N]."""
+    count = prior.components_distribution.batch_shape[0]
+    shares, entropies, latents = np.zeros(count), [], 0
+    for z in _drawn(posterior, draws, seed):
+        for rows in _rows(z, count):
+            log_r = tf.nn.log_softmax(prior.component_log_prob(rows)).numpy().astype(np.float64)
+            shares += np.exp(log_r).sum(axis=0)
+            entropies.append(-(np.exp(log_r) * log_r).sum(axis=1))
+            latents += len(log_r)
+    shares /= latents
+    used = shares[shares > 0]
+    return Usage(
+        shares,
+        float(np.exp(-(used * np.log(used)).sum())),
+        int((shares < DEAD / count).sum()),
+        float(np.concatenate(entropies).mean()),
+    )
+
+
+def nearest(x: np.ndarray, among: np.ndarray, but_itself: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The index of the nearest of some images [M, H, W, C] to each of x [N, H, W, C], and its distance.
+
+    Args:
+      but_itself: x and `among` are the same images, and each would be its own nearest.
+
+    Returns:
+      indices [N], and root mean squared differences of pixels [N].
+    """
+    rows, others = (one.reshape(len(one), -1).astype(np.float64) for one in (x, among))
+    squares = (others**2).sum(axis=1)
+    indices, distances = [], []
+    size = max(1, AT_ONCE // len(others))
+    for first in range(0, len(rows), size):
+        part = rows[first : first + size]
+        distance = (part**2).sum(axis=1)[:, np.newaxis] + squares - 2.0 * part @ others.T
+        if but_itself:
+            distance[np.arange(len(part)), np.arange(first, first + len(part))] = np.inf
+        index = distance.argmin(axis=1)
+        indices.append(index)
+        distances.append(distance[np.arange(len(part)), index])
+    pixels = rows.shape[1]
+    return np.concatenate(indices), np.sqrt(np.maximum(np.concatenate(distances), 0.0) / pixels)
+
+
+class TwoSamples(NamedTuple):
+    """A test of whether two sets of images have one distribution: Lopez-Paz and Oquab (2017), section 3.
+
+    Attributes:
+      accuracy: share of the images whose nearest neighbour is of their own set; near 1/2 where nothing tells the sets
+        apart, 1 where everything does, below 1/2 where the second set copies the first.
+      first, second: the same among the images of each set.
+    """
+
+    accuracy: float
+    first: float
+    second: float
+
+
+def two_samples(first: np.ndarray, second: np.ndarray) -> TwoSamples:
+    """The leave-one-out accuracy of a 1-nearest-neighbour classifier in pixel space, sets [N, H, W, C] both.
+
+    Raises:
+      ValueError: the sets differ in size, which would move the accuracy of equal distributions away from 1/2.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"the sets must have the same size; got {len(first)} and {len(second)}")
+    both = np.concatenate([first, second])
+    index, _ = nearest(both, both, but_itself=True)
+    of_first = index < len(first)
+    right_first, right_second = of_first[: len(first)].mean(), (~of_first[len(first) :]).mean()
+    return TwoSamples(float(0.5 * (right_first + right_second)), float(right_first), float(right_second))
+
+
+def probes(
+    means: np.ndarray, labels: np.ndarray, test_means: np.ndarray, test_labels: np.ndarray
+) -> dict[str, float]:
+    """Accuracies on test images of two classifiers of posterior means [N, D]: of the 5 nearest, and a linear one.
+
+    Raises:
+      ImportError: scikit-learn is not installed.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifiers = {
+        "nearest_neighbours": KNeighborsClassifier(min(5, len(means))),
+        "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    }
+    return {
+        name: float(one.fit(means, labels).score(test_means, test_labels))
+        for name, one in classifiers.items()
+    }
+
+
+def plane(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two principal axes [D, 2] of posterior means [N, D], and their centre [D]."""
+    centre = means.mean(axis=0)
+    axes = np.linalg.svd(means - centre, full_matrices=False)[2][:2].T
+    return axes, centre
+
+
+def _drawn(posterior: DiagonalGaussian, draws: int, seed: int):
+    """Latents [N, D], one set after the other."""
+    base = seeds.stateless(seed, "diagnose")
+    for index in range(draws):
+        yield posterior.at(seeds.normal(tf.shape(posterior.loc), seeds.fold_in(base, index)))
+
+
+def _rows(z: tf.Tensor, width: int):
+    """Parts of z [N, D] for which a matrix [rows, width] is not large."""
+    size = max(1, AT_ONCE // width)
+    for first in range(0, len(z), size):
+        yield z[first : first + size]
+
+
+def _in_rows(function, z: tf.Tensor, width: int) -> tf.Tensor:
+    return tf.concat([function(rows) for rows in _rows(z, width)], axis=0)

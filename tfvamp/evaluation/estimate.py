@@ -32,12 +32,11 @@ class Point(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LogLikelihood:
-    """Estimates of log p(x) for N images from S samples each; arrays are [N], in nats.
+    """Estimates of log p(x) for N images from S samples or chains each; arrays are [N], in nats.
 
     Attributes:
-      per_example: log 1/S sum_s w_s, w = p(x, z) / q(z | x).
-      elbo, reconstruction, kl: means over the S samples.
-      kls: the parts of `kl`, by the name of the stochastic layer, the top one first.
+      per_example: log 1/S sum_s w_s, w = p(x, z) / q(z | x) or the weight of a chain.
+      elbo: 1/S sum_s log w_s.
       effective_sample_size: (sum_s w_s)^2 / sum_s w_s^2, from 1 to S.
       pareto_k: of the largest weights (`tails.pareto_k`).
       group_variances: [len(GROUPS), N]; variances over estimates from S / 2, S / 4, ... samples each.
@@ -46,13 +45,12 @@ class LogLikelihood:
       seed: of the samples.
       dimensions: H W C.
       estimator, proposal: how it was estimated, as in `log_likelihood`.
+      reconstruction, kl: the parts of `elbo`; None for chains, which have none.
+      kls: the parts of `kl`, by the name of the stochastic layer, the top one first.
     """
 
     per_example: np.ndarray
     elbo: np.ndarray
-    reconstruction: np.ndarray
-    kl: np.ndarray
-    kls: dict[str, np.ndarray]
     effective_sample_size: np.ndarray
     pareto_k: np.ndarray
     group_variances: np.ndarray
@@ -63,6 +61,9 @@ class LogLikelihood:
     dimensions: int
     estimator: str
     proposal: str
+    reconstruction: np.ndarray | None = None
+    kl: np.ndarray | None = None
+    kls: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -113,7 +114,11 @@ class LogLikelihood:
         """In plain words why the number is too low, and what to do; None where nothing says that it is."""
         if self.slope is None or self.slope < RISING:
             return None
-        better = "take --proposal refined" if self.proposal == "encoder" else "take more samples"
+        better = "take more samples"
+        if self.estimator == "ais":
+            better = "take more --steps"
+        elif self.proposal == "encoder":
+            better = "take --proposal refined"
         return (
             f"log p(x) is higher than this: the estimate still rises by {self.slope:.2f} nats when the samples become "
             f"ten times as many, because few of them count: {better}"
@@ -131,8 +136,8 @@ class LogLikelihood:
             "monte_carlo_error": self.monte_carlo_error,
             "bits_per_dim": self.bits_per_dim,
             "elbo": float(self.elbo.mean()),
-            "reconstruction": float(self.reconstruction.mean()),
-            "kl": float(self.kl.mean()),
+            "reconstruction": None if self.reconstruction is None else float(self.reconstruction.mean()),
+            "kl": None if self.kl is None else float(self.kl.mean()),
             **({f"kl_{name}": float(kl.mean()) for name, kl in self.kls.items()} if several else {}),
             "curve": [point._asdict() for point in self.curve],
             "effective_sample_size": {
@@ -151,6 +156,19 @@ class LogLikelihood:
             "warning": self.warning(),
         }
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers of each image, [N], that an evaluation keeps."""
+        parts = {"reconstruction": self.reconstruction, "kl": self.kl}
+        if len(self.kls) > 1:
+            parts |= {f"kl_{name}": kl for name, kl in self.kls.items()}
+        return {
+            "log_likelihood": self.per_example,
+            "elbo": self.elbo,
+            **{name: values for name, values in parts.items() if values is not None},
+            "effective_sample_size": self.effective_sample_size,
+            "pareto_k": self.pareto_k,
+        }
+
 
 def curve_sizes(num_samples: int) -> list[int]:
     """S / 100, S / 10 and S, those of them that are at least 1."""
@@ -165,19 +183,25 @@ def log_means(log_weights: np.ndarray, size: int) -> np.ndarray:
     return scipy.special.logsumexp(grouped, axis=1) - math.log(size)
 
 
-def of_weights(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, np.ndarray]:
+def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
     """The arrays of `LogLikelihood` for some images, from reconstruction [S, B] and kls [layers, S, B] of each sample."""
     kl = kls.sum(axis=0)
-    log_weights = reconstruction - kl
+    return {
+        **of_weights(reconstruction - kl),
+        "reconstruction": reconstruction.mean(axis=0),
+        "kl": kl.mean(axis=0),
+        "kls": kls.mean(axis=1),
+    }
+
+
+def of_weights(log_weights: np.ndarray) -> dict[str, Any]:
+    """The arrays of `LogLikelihood` for some images, from log-weights [S, B], but for the parts of the bound."""
     num_samples = len(log_weights)
     total = scipy.special.logsumexp(log_weights, axis=0)
     by_size = [log_means(log_weights, size) for size in curve_sizes(num_samples)]
     return {
         "per_example": total - math.log(num_samples),
         "elbo": log_weights.mean(axis=0),
-        "reconstruction": reconstruction.mean(axis=0),
-        "kl": kl.mean(axis=0),
-        "kls": kls.mean(axis=1),
         "effective_sample_size": np.exp(2.0 * total - scipy.special.logsumexp(2.0 * log_weights, axis=0)),
         "pareto_k": pareto_k(log_weights),
         "group_variances": np.stack(

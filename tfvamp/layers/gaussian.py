@@ -53,6 +53,10 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
         """loc + scale noise: reparameterised samples [..., D] from standard normal noise [..., D]."""
         return self.loc + tf.exp(0.5 * self._log_variance) * noise
 
+    def noise_at(self, value: tf.Tensor) -> tf.Tensor:
+        """The noise [..., D] whose sample is a value [..., D]: the inverse of `at`."""
+        return (value - self.loc) * tf.exp(-0.5 * self._log_variance)
+
     def tensors(self):
         return self.loc, self._log_variance
 

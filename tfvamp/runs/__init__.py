@@ -1,6 +1,7 @@
 """Run folders: opened once as a `Run`, evaluated, encoded, plotted."""
 
 from tfvamp.runs.commands import encode, evaluate, plot
+from tfvamp.runs.diagnose import diagnose
 from tfvamp.runs.run import Run, as_run, find_runs, load
 
-__all__ = ["Run", "as_run", "encode", "evaluate", "find_runs", "load", "plot"]
+__all__ = ["Run", "as_run", "diagnose", "encode", "evaluate", "find_runs", "load", "plot"]

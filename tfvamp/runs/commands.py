@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -10,24 +11,19 @@ from typing import Any
 import numpy as np
 
 from tfvamp import datasets, evaluation, memory, plots, seeds
-from tfvamp.config import (
-    EVALUATION_SAMPLES,
-    PROPOSALS,
-    REFINE_SAMPLES,
-    REFINE_STEP_SIZE,
-    REFINE_STEPS,
-)
-from tfvamp.errors import RunError, UsageError, check_choice
+from tfvamp.config import Estimation
+from tfvamp.errors import RunError
 from tfvamp.files import replace_file
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
 
+SIMULATED = 100  # images that a model makes for bounds from both sides, unless told otherwise
 NUM_SHOWN = 64  # images in a picture
 
 
 def evaluate(
     run: Run | str | os.PathLike,
-    num_samples: int = EVALUATION_SAMPLES,
+    num_samples: int = Estimation.samples,
     split: datasets.SplitName = "test",
     limit: int | None = None,
     seed: int = 0,
@@ -36,8 +32,7 @@ def evaluate(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
-    proposal: str = "encoder",
-    **refinement: Any,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Evaluates a run; writes evaluation.json and log_likelihood.npz (-SPLIT for other splits).
 
@@ -51,73 +46,77 @@ def evaluate(
       seed: of the samples.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
       say, advance: told of a fallback from XLA; of the number of images done, and of how many.
-      proposal: "encoder" for importance sampling from q(z | x); "refined" for that and for q fitted to each image.
-      refinement: `refine_steps`, `refine_step_size` and `refine_samples`, as for `tfvamp.log_likelihood`.
+      settings: those of `tfvamp.log_likelihood`: `estimator`, `proposal` and so on.
 
     Returns:
-      the contents of evaluation.json. With refined proposals they are those of the refined ones; "encoder" has the
-      numbers of the encoder's, and "amortisation_gap" the difference of the two ELBOs.
+      the contents of evaluation.json. Unless the estimate is importance sampling from the encoder's q, "encoder" has
+      the numbers of that; with refined proposals, "amortisation_gap" is the difference of the two ELBOs. With
+      `estimator="bdmc"` the split is "simulated", and its `limit` images (100 by default) are made by the model.
 
     Raises:
       RunError: the run cannot be loaded, or its log-likelihood is not finite.
       UsageError: an argument out of its bounds, or more samples than memory can hold.
     """
-    if num_samples < 1:
-        raise UsageError(f"the number of samples must be at least 1; got {num_samples}")
-    check_choice("proposal", proposal, PROPOSALS)
-    if proposal == "refined":  # before the encoder's estimate takes its minutes
-        evaluation.check_refinement(
-            refinement.get("refine_steps", REFINE_STEPS),
-            refinement.get("refine_step_size", REFINE_STEP_SIZE),
-            refinement.get("refine_samples", REFINE_SAMPLES),
-        )
+    how = Estimation(samples=num_samples, **settings)
+    evaluation.check_memory(how)  # before the encoder's estimate takes its minutes
     run = as_run(run)
     model = run.model()
-    layers = 1 + len(model.levels)
-    per_sample = 4.0 * layers * (run.config.latent_dims + 1) + 8.0 * (1 + layers)
-    memory.check(num_samples * per_sample, f"{num_samples} samples of an image", "choose a smaller --samples")
-    data = run.dataset(limit, dataset, data_dir, raw_dir, say)
-    part = data.split(split)
-    x = evaluation.as_images(part.images)
-    how: dict[str, Any] = {"jit": bool(run.config.jit), "say": say, "advance": advance}
-    result = own = evaluation.log_likelihood(model, x, num_samples, seed=seed, **how)
-    document = result.summary()
-    if proposal != "encoder":
-        result = evaluation.log_likelihood(
-            model, x, num_samples, seed=seed, proposal=proposal, **refinement, **how
-        )
-        document = {
-            **result.summary(),
-            "amortisation_gap": float((result.elbo - own.elbo).mean()),
-            "encoder": own.summary(),
+    common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
+    if how.estimator == "bdmc":
+        document, arrays = _bracketed(model, how, limit, common)
+    else:
+        data = run.dataset(limit, dataset, data_dir, raw_dir, say)
+        document, arrays = _estimated(model, data.split(split), how, common)
+        document |= {
+            "dataset": data.spec.name,
+            "dataset_verified": data.verified,
+            "sources": data.checksums,
         }
+    images = "simulated" if how.estimator == "bdmc" else split
+    document |= {"split": images, "epoch": run.weights_epoch, "weights_sha256": run.weights_sha256}
+    if not math.isfinite(document["log_likelihood"]):
+        raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")
+    return run.folder.write_evaluation(images, document, arrays)
+
+
+def _estimated(model, part, how: Estimation, common: dict[str, Any]) -> tuple[dict, dict]:
+    """The document and the arrays of an evaluation of images."""
+    layers = 1 + len(model.levels)
+    per_sample = 4.0 * layers * (model.latent_dims + 1) + 8.0 * (1 + layers)
+    memory.check(how.samples * per_sample, f"{how.samples} samples of an image", "choose a smaller --samples")
+    x = evaluation.as_images(part.images)
+    result = own = evaluation.log_likelihood(model, x, how.samples, **common)
+    document, arrays = own.summary(), {}
+    if (how.estimator, how.proposal) != ("importance", "encoder"):
+        settings = dataclasses.asdict(how)
+        result = evaluation.log_likelihood(model, x, settings.pop("samples"), **settings, **common)
+        document = {**result.summary(), "encoder": own.summary()}
+        arrays = {"encoder_log_likelihood": own.per_example, "encoder_elbo": own.elbo}
+        if how.estimator == "importance":
+            document["amortisation_gap"] = float((result.elbo - own.elbo).mean())
     active = {
         name: evaluation.active_units(of_layer.loc.numpy())
         for name, of_layer in zip(model.latent_names, evaluation.encode(model, x), strict=True)
     }
-    document |= {
-        "active_units": active if len(active) > 1 else sum(active.values()),
-        "split": split,
-        "dataset": data.spec.name,
-        "dataset_verified": data.verified,
-        "sources": data.checksums,
-        "epoch": run.weights_epoch,
-        "weights_sha256": run.weights_sha256,
+    document["active_units"] = active if len(active) > 1 else sum(active.values())
+    return document, {**result.arrays(), **arrays, "label": part.labels}
+
+
+def _bracketed(model, how: Estimation, limit: int | None, common: dict[str, Any]) -> tuple[dict, dict]:
+    """The document and the arrays of bounds on images of the model's own."""
+    settings = {
+        name: value for name, value in dataclasses.asdict(how).items() if name not in ("samples", "estimator")
     }
-    if not math.isfinite(document["log_likelihood"]):
-        raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")
-    arrays = {
-        "log_likelihood": result.per_example,
-        "elbo": result.elbo,
-        "reconstruction": result.reconstruction,
-        "kl": result.kl,
-        **({f"kl_{name}": kl for name, kl in result.kls.items()} if len(result.kls) > 1 else {}),
-        "effective_sample_size": result.effective_sample_size,
-        "pareto_k": result.pareto_k,
-        **({} if result is own else {"encoder_log_likelihood": own.per_example, "encoder_elbo": own.elbo}),
-        "label": part.labels,
+    common = {name: value for name, value in common.items() if name != "jit"}
+    result = evaluation.bracket(model, SIMULATED if limit is None else limit, **settings, **common)
+    document = {
+        **result.lower.summary(),
+        "estimator": "bdmc",
+        "upper_bound": float(result.upper.mean()),
+        "gap": result.gap,
+        "gap_error": result.gap_error,
     }
-    return run.folder.write_evaluation(split, document, arrays)
+    return document, {**result.lower.arrays(), "upper_bound": result.upper}
 
 
 def encode(

@@ -29,6 +29,7 @@ from tfvamp.runs.document import Document, checked
 
 PACKAGES = ("tfvamp", "tensorflow", "keras", "tensorflow-probability", "tensorflow-datasets", "numpy")
 LARGEST_ARRAYS = 2**25  # bytes of an evaluation's arrays: half a million images
+EVALUATED = (*SPLITS, "simulated")  # the last has images that the model makes
 EVALUATIONS = "evaluations"  # folder with every evaluation, one folder each
 
 
@@ -257,7 +258,7 @@ class RunFolder:
 
 
 def _of_split(name: str, split: str) -> str:
-    check_choice("split", split, SPLITS)
+    check_choice("split", split, EVALUATED)
     stem, suffix = name.rsplit(".", 1)
     return name if split == "test" else f"{stem}-{split}.{suffix}"
 

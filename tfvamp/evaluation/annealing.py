@@ -1,0 +1,342 @@
+"""Annealed importance sampling of log p(x), and the bracket: Neal (2001); Wu, Burda, Salakhutdinov and Grosse (2017).
+
+Chains go from a distribution p_0 that can be sampled to p(z | x), through p_0(u) w(u)^beta for inverse temperatures
+beta from 0 to 1, where p_0(u) w(u) = p(x, u). A chain's weight is unbiased for p(x), whatever the moves, as long as each
+keeps its own distribution; ours are Hamiltonian.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfvamp import seeds
+from tfvamp.blocks import rows_of
+from tfvamp.config import Estimation
+from tfvamp.evaluation import proposals
+from tfvamp.evaluation.images import AT_ONCE, noise_of, padded, taken
+from tfvamp.evaluation.proposals import Proposal
+from tfvamp.evaluation.protocol import Evaluable, levels_of
+from tfvamp.objectives import Level
+
+ACCEPTED = 0.65  # of the moves, for which step sizes are chosen: Neal (2011), section 4.4
+LEARNED = 0.15  # how fast a step size follows: log step += LEARNED (accepted - ACCEPTED)
+FIRST_STEP = 0.3  # where it begins
+SETTLING = 30  # moves at the first temperature before the step size counts
+JITTER = 0.2  # each chain's step differs by up to this part, so that no trajectory is periodic
+STEEPNESS = 4.0  # of the sigmoid schedule of inverse temperatures
+PILOTS = 4  # chains that step sizes are learned from
+ROWS_HERE = 1600  # latents at a time: gradients keep every layer's activations
+
+
+class Path(NamedTuple):
+    """The coordinates u of a chain, one tensor [M, B, D] for each stochastic layer.
+
+    Attributes:
+      start: from the indices of the images, a seed and M to u drawn from p_0.
+      densities: from u to log p_0(u) but for a constant, and log w(u), [M, B] each.
+      of_latents: from latents [M, B, D], the top ones first, to u.
+    """
+
+    start: Callable[[tf.Tensor, tf.Tensor, int], list[tf.Tensor]]
+    densities: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
+    of_latents: Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+
+
+class State(NamedTuple):
+    """Chains at u, with the log-densities there [M, B] and their gradients [M, B, D] for each layer."""
+
+    at: list[tf.Tensor]
+    log_start: tf.Tensor
+    log_ratio: tf.Tensor
+    start_slopes: list[tf.Tensor]
+    ratio_slopes: list[tf.Tensor]
+
+
+def from_proposal(
+    proposal: Proposal, x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]
+) -> Path:
+    """The path from q(z | x): u is the noise of the reparameterisation, p_0 = N(0, I), w = p(x, z) / q(z | x).
+
+    Its scales are those of q, so that one step size serves all dimensions.
+    """
+
+    def start(indices, seed, chains):
+        return noise_of(seed, indices, chains, proposal.loc.shape[1], levels)
+
+    def densities(u):
+        parts = proposals.log_weight_parts(proposal, x, u, prior, decoder, levels)
+        return _log_normal(u), parts.reconstruction - parts.kl
+
+    def of_latents(latents):
+        below = proposals.shifted(levels, proposal.shifts)
+        posteriors = [proposal.posterior]
+        posteriors += [level.posterior(x, above) for level, above in zip(below, latents[:-1], strict=True)]
+        return [q.noise_at(z) for q, z in zip(posteriors, latents, strict=True)]
+
+    return Path(start, densities, of_latents)
+
+
+def from_prior(x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]) -> Path:
+    """The path from p(z): u is z of the top layer, and below it the noise of z; w = p(x | z)."""
+
+    def latents_of(u):
+        latents = [u[0]]
+        for level, noise in zip(levels, u[1:], strict=True):
+            latents.append(level.prior(latents[-1]).at(noise))
+        return latents
+
+    def start(indices, seed, chains):
+        top = tf.map_fn(
+            lambda index: prior.sample(chains, seed=seeds.fold_in(seed, index)),
+            indices,
+            fn_output_signature=tf.TensorSpec([chains, prior.event_shape[0]], tf.float32),
+        )
+        return [tf.transpose(top, [1, 0, 2]), *noise_of(seed, indices, chains, 1, levels)[1:]]
+
+    def densities(u):
+        log_start = prior.log_prob(u[0])
+        log_start += _log_normal(u[1:]) if levels else 0.0
+        return log_start, decoder(*latents_of(u)).log_prob(x)
+
+    def of_latents(latents):
+        below = [level.prior(above) for level, above in zip(levels, latents[:-1], strict=True)]
+        return [latents[0], *(p.noise_at(z) for p, z in zip(below, latents[1:], strict=True))]
+
+    return Path(start, densities, of_latents)
+
+
+def _log_normal(u: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The standard normal log-density but for its constant, [M, B]."""
+    return -0.5 * tf.add_n([tf.reduce_sum(of_layer**2, axis=-1) for of_layer in u])
+
+
+def seen(path: Path, at: Sequence[tf.Tensor]) -> State:
+    """The densities and their gradients at u."""
+    at = list(at)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(at)
+        log_start, log_ratio = path.densities(at)
+    return State(at, log_start, log_ratio, tape.gradient(log_start, at), tape.gradient(log_ratio, at))
+
+
+def move(
+    path: Path,
+    state: State,
+    beta: tf.Tensor,
+    step: tf.Tensor,
+    momenta: Sequence[tf.Tensor],
+    uniform: tf.Tensor,
+    leapfrogs: int,
+) -> tuple[State, tf.Tensor]:
+    """A Hamiltonian move that keeps p_0 w^beta: Neal (2011), section 3.
+
+    Args:
+      path, state: where the chains are.
+      beta: inverse temperature, [].
+      step: size of a leapfrog step for each image, [B].
+      momenta: standard normal draws [M, B, D] for each layer.
+      uniform: draws [2, M, B] in (0, 1): for the jitter of the step, and for accepting.
+      leapfrogs: how many steps.
+
+    Returns:
+      the chains afterwards, and the probability of accepting each, [M, B].
+    """
+    step = step * (1.0 + JITTER * (2.0 * uniform[0] - 1.0))  # [M, B]
+    wide = step[..., tf.newaxis]
+
+    def energy(state, momenta):
+        return state.log_start + beta * state.log_ratio + _log_normal(momenta)
+
+    def kicked(momenta, state, by):
+        slopes = zip(momenta, state.start_slopes, state.ratio_slopes, strict=True)
+        return [momentum + by * (start + beta * ratio) for momentum, start, ratio in slopes]
+
+    def leapfrog(index, new, moving):
+        moving = kicked(moving, new, 0.5 * wide)
+        new = seen(path, [at + wide * momentum for at, momentum in zip(new.at, moving, strict=True)])
+        return index + 1, new, kicked(moving, new, 0.5 * wide)
+
+    start = (tf.constant(0), state, list(momenta))
+    _, new, moving = tf.while_loop(
+        lambda index, *_: index < leapfrogs, leapfrog, start, parallel_iterations=1
+    )
+    gained = energy(new, moving) - energy(state, momenta)
+    gained = tf.where(tf.math.is_finite(gained), gained, -np.inf)
+    accepted = tf.math.log(uniform[1]) < gained
+
+    def chosen(after, before):
+        return tf.where(accepted if after.shape.rank == 2 else accepted[..., tf.newaxis], after, before)
+
+    return tf.nest.map_structure(chosen, new, state), tf.exp(tf.minimum(gained, 0.0))
+
+
+def schedule(steps: int) -> np.ndarray:
+    """Inverse temperatures [T + 1] from 0 to 1, close together at both ends: Wu and others (2017), section 5.1."""
+    sigmoid = 1.0 / (1.0 + np.exp(-STEEPNESS * np.linspace(-1.0, 1.0, steps + 1)))
+    return (sigmoid - sigmoid[0]) / (sigmoid[-1] - sigmoid[0])
+
+
+class Programs(NamedTuple):
+    """What is compiled once for all blocks of images.
+
+    Attributes:
+      start: from a block, a seed and M to chains in p_0.
+      back: from a block and latents [M, B, D], the top ones first, to chains there.
+      move: from a block, chains, an inverse temperature, step sizes [B], a seed and the number of the move to chains
+        and probabilities of accepting [M, B].
+    """
+
+    start: Callable
+    back: Callable
+    move: Callable
+
+
+class Block(NamedTuple):
+    """Some images: their indices [B], x [B, H, W, C], the proposals to start from, and p(z)."""
+
+    indices: tf.Tensor
+    x: tf.Tensor
+    proposal: Proposal
+    prior: Any
+
+
+def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
+    """The programs that run chains from `kind`: "prior", or any other proposal.
+
+    Without XLA: on two cores a move of 1600 chains takes as long or longer with it, and 6 s more to compile.
+    """
+    levels = levels_of(model)
+
+    def path(block: Block) -> Path:
+        if kind == "prior":
+            return from_prior(block.x, block.prior, model.likelihood, levels)
+        return from_proposal(block.proposal, block.x, block.prior, model.likelihood, levels)
+
+    def start(block, seed, chains):
+        return seen(path(block), path(block).start(block.indices, seed, chains))
+
+    def back(block, latents):
+        return seen(path(block), path(block).of_latents(latents))
+
+    def moved(block, state, beta, step, seed, index):
+        momenta, uniform = _draws(block.indices, seeds.fold_in(seed, index), state)
+        return move(path(block), state, beta, step, momenta, uniform, leapfrogs)
+
+    return Programs(*(tf.function(function, autograph=False) for function in (start, back, moved)))
+
+
+def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Momenta [M, B, D] for each layer and uniform numbers [2, M, B], those of an image from the seed of its index."""
+    chains, dims = state.at[0].shape[0], [of_layer.shape[-1] for of_layer in state.at]
+    draws = tf.map_fn(
+        lambda index: seeds.uniform([chains, sum(dims) + 2], seeds.fold_in(seed, index)),
+        indices,
+        fn_output_signature=tf.TensorSpec([chains, sum(dims) + 2], tf.float32),
+    )
+    draws = tf.transpose(draws, [1, 0, 2])
+    *momenta, uniform = tf.split(draws, [*dims, 2], axis=-1)
+    return [seeds.normal_of(of_layer) for of_layer in momenta], tf.transpose(uniform, [2, 0, 1])
+
+
+def learned_steps(
+    run: Programs, block: Block, chains: int, betas: np.ndarray, seed: tf.Tensor, tick
+) -> np.ndarray:
+    """Step sizes [T + 1, B] for each inverse temperature and image, from chains that nothing else uses.
+
+    The chains that count then move with steps that do not depend on their own past: their weights stay unbiased.
+    """
+    state = run.start(block, seed, chains)
+    step = np.full(block.indices.shape[0], FIRST_STEP, np.float32)
+    steps = np.tile(step, (len(betas), 1))
+    for index in range(-SETTLING, len(betas)):
+        at = max(index, min(1, len(betas) - 1))
+        state, accepted = _moved(run, block, state, betas[at], step, seed, index + SETTLING)
+        step = step * np.exp(LEARNED * (accepted.numpy().mean(axis=0) - ACCEPTED))
+        if index >= 0:
+            steps[index] = step
+            tick()
+    return steps
+
+
+def anneal(
+    run: Programs, block: Block, state: State, betas: np.ndarray, steps: np.ndarray, seed: tf.Tensor, tick
+) -> np.ndarray:
+    """Moves chains along inverse temperatures; the sums of (beta_{t+1} - beta_t) log w, [M, B], float64.
+
+    Args:
+      betas: [T + 1], from 0 to 1, or from 1 to 0.
+      steps: step sizes [T + 1, B], in the same order.
+    """
+    log_weights = np.zeros(state.log_ratio.shape)
+    for index, beta in enumerate(betas[:-1]):
+        if index:
+            state, _ = _moved(run, block, state, beta, steps[index], seed, index)
+        log_weights += (betas[index + 1] - beta) * state.log_ratio.numpy().astype(np.float64)
+        tick()
+    return log_weights
+
+
+def _moved(
+    run: Programs, block: Block, state: State, beta: float, step: np.ndarray, seed: tf.Tensor, index: int
+):
+    """A move with numbers as tensors: other values do not trace it again."""
+    return run.move(
+        block, state, tf.constant(beta, tf.float32), tf.constant(step), seed, tf.constant(index, tf.int32)
+    )
+
+
+def annealed(
+    model: Evaluable,
+    x: tf.Tensor,
+    proposal: Proposal,
+    prior,
+    how: Estimation,
+    seed: int,
+    advance: Callable[[int, int], None],
+    latents: Sequence[tf.Tensor] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-weights [M, N] of chains that end at p(z | x): their mean is unbiased for p(x).
+
+    Args:
+      latents: draws [N, D] from p(z | x), the top ones first, or None.
+
+    Returns:
+      the log-weights; and those of chains from `latents` back to the start, whose mean is unbiased for 1 / p(x) (of
+      no image without latents).
+    """
+    run = programs(model, how.proposal, how.leapfrogs)
+    betas = schedule(how.steps)
+    size = max(1, min(AT_ONCE, len(x), min(ROWS_HERE, rows_of(model, tuple(x.shape[1:]))) // how.chains))
+    pilots = min(PILOTS, how.chains)
+    passes = 2 if latents is None else 3
+    streams = [seeds.stateless(seed, name) for name in ("pilot", "anneal", "anneal back")]
+    forward, backward = [], []
+    for first in range(0, len(x), size):
+        count = min(size, len(x) - first)
+        chosen = padded(first, count, size)
+        part, images = taken((proposal, x), chosen)
+        block = Block(chosen, images, part, prior)
+        ticks = itertools.count(1)
+
+        def tick(first=first, count=count, ticks=ticks):
+            share = next(ticks) / (passes * (how.steps + 1))
+            advance(first + int(count * min(share, 1.0)), len(x))
+
+        steps = learned_steps(run, block, pilots, betas, streams[0], tick)
+        state = run.start(block, streams[1], how.chains)
+        forward.append(anneal(run, block, state, betas, steps, streams[1], tick)[:, :count])
+        if latents is not None:
+            exact = [
+                tf.tile(tf.gather(of_layer, chosen)[tf.newaxis], [how.chains, 1, 1]) for of_layer in latents
+            ]
+            state = run.back(block, exact)
+            back = anneal(run, block, state, betas[::-1], steps[::-1], streams[2], tick)
+            backward.append(back[:, :count])
+        advance(first + count, len(x))
+    none = np.zeros((how.chains, 0))
+    return np.concatenate(forward, axis=1), np.concatenate([none, *backward], axis=1)

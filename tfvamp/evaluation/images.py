@@ -1,0 +1,89 @@
+"""Images in blocks of one size, their posteriors, and the noise that belongs to each."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfvamp import seeds
+from tfvamp.blocks import images_at_once
+from tfvamp.errors import UsageError
+from tfvamp.evaluation.protocol import Evaluable, levels_of, posterior_of
+from tfvamp.layers.gaussian import DiagonalGaussian
+
+AT_ONCE = 100  # images encoded or refined at a time
+
+
+def as_images(x) -> tf.Tensor:
+    """Images [N, H, W, C], float32, from an array or from `tf.data` of images.
+
+    Raises:
+      UsageError: there are none.
+    """
+    if isinstance(x, tf.data.Dataset):
+        batches = list(x.batch(1000))
+        x = tf.concat(batches, axis=0) if batches else tf.zeros([0])
+    x = tf.cast(tf.convert_to_tensor(x), tf.float32)
+    if not x.shape.rank or not x.shape[0]:
+        raise UsageError("there are no images to evaluate")
+    return x
+
+
+def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
+    """The posteriors of images [N, H, W, C], batch shape [N], one for each stochastic layer.
+
+    The top layer's comes first; those below it are taken at the means of the latents above. Images are encoded in
+    blocks of one size, so that each result is the same to the last bit whatever N is.
+    """
+    levels = levels_of(model)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def encoder(x):
+        posteriors = [posterior_of(model, x)]
+        for level in levels:
+            posteriors.append(level.posterior(x, posteriors[-1].loc))
+        return [(one.loc, one.log_variance) for one in posteriors]
+
+    size = min(AT_ONCE, images_at_once(model, tuple(x.shape[1:])))
+    blocks = []
+    for first in range(0, len(x), size):
+        count = min(size, len(x) - first)
+        encoded = encoder(tf.gather(x, padded(first, count, size)))
+        blocks.append(taken(encoded, tf.range(count)))
+    return [DiagonalGaussian(loc, log_variance) for loc, log_variance in joined(blocks)]
+
+
+def joined(blocks):
+    """Equal structures of tensors as one, joined along the first axis."""
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
+
+
+def taken(tensors, indices: tf.Tensor):
+    """The rows with some indices of all tensors in a structure."""
+    return tf.nest.map_structure(lambda one: tf.gather(one, indices), tensors)
+
+
+def padded(first: int, count: int, size: int) -> tf.Tensor:
+    """Indices of `count` images from `first` on, the last repeated up to `size`: all blocks have one shape."""
+    return tf.constant(np.minimum(np.arange(first, first + size), first + count - 1), tf.int32)
+
+
+def noise_of(
+    base: tf.Tensor, indices: tf.Tensor, num_samples: int | tf.Tensor, latent_dims: int, levels
+) -> list[tf.Tensor]:
+    """Standard normal draws [S, B, D] for each layer; those of an image from the seed of its index."""
+
+    def draws(dims: int, seed: tf.Tensor) -> tf.Tensor:
+        noise = tf.map_fn(
+            lambda index: seeds.normal([num_samples, dims], seeds.fold_in(seed, index)),
+            indices,
+            fn_output_signature=tf.TensorSpec(
+                [num_samples if isinstance(num_samples, int) else None, dims], tf.float32
+            ),
+        )
+        return tf.transpose(noise, [1, 0, 2])
+
+    return [
+        draws(latent_dims, base),
+        *(draws(level.dims, seeds.fold_in_name(base, level.name)) for level in levels),
+    ]

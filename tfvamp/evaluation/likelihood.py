@@ -1,0 +1,173 @@
+"""log p(x) of images, by one of the estimators, and the bracket around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfvamp import seeds
+from tfvamp.blocks import rows_of
+from tfvamp.config import Estimation
+from tfvamp.errors import UsageError
+from tfvamp.evaluation import estimate, proposals
+from tfvamp.evaluation.annealing import annealed
+from tfvamp.evaluation.estimate import LogLikelihood
+from tfvamp.evaluation.images import as_images, encode
+from tfvamp.evaluation.importance import importance_sampling
+from tfvamp.evaluation.protocol import Evaluable, latent_names, levels_of, prior_of
+from tfvamp.evaluation.refining import check_memory, refined
+
+
+def log_likelihood(
+    model: Evaluable,
+    x,
+    num_samples: int = 5000,
+    estimator: str = "importance",
+    seed: int = 0,
+    proposal: str = "encoder",
+    rows: int | None = None,
+    jit: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> LogLikelihood:
+    """Estimates log p(x) of each image.
+
+    "importance" draws S samples from a proposal (Burda, Grosse and Salakhutdinov 2016, equation 8); "ais" moves chains
+    from it to p(z | x) (annealed importance sampling: Neal 2001; Wu and others 2017). Whatever the proposal, the mean
+    weight is unbiased for p(x), and its logarithm is too low on average: by much where few samples count. With
+    `proposal="refined"`, the parameters of q are first fitted to each image by gradient steps on its evidence lower
+    bound; the samples are new ones.
+
+    The result of an image depends on its place in `x` (its samples come from the seed of its index), and on nothing
+    else of the other images.
+
+    Args:
+      model: see `Evaluable`.
+      x: images [N, H, W, C] in [0, 1], or `tf.data` of images [H, W, C].
+      num_samples: S, the number of importance samples per image.
+      estimator: "importance" or "ais".
+      seed: of the samples.
+      proposal: "encoder" for q(z | x), "refined" for one fitted to each image, "prior" for p(z) (with "ais").
+      rows: number of latents decoded at a time; None for what memory bears.
+      jit: compile importance sampling with XLA.
+      say: told in one line when XLA is given up, or when refined proposals have not converged.
+      advance: told how many images are done, and of how many.
+      settings: others of `tfvamp.config.Estimation`: with refined proposals `refine_steps`, `refine_step_size` and
+        `refine_samples` (gradient steps of Adam, their size, latents per step); with "ais" `chains`, `steps` and
+        `leapfrogs` (chains per image, inverse temperatures, leapfrog steps of a move).
+
+    Raises:
+      UsageError: an unknown estimator or proposal, a number below 1, or no images.
+
+    >>> log_likelihood(model, images, num_samples=500).mean  # doctest: +SKIP
+    -96.3
+    """
+    how = Estimation(samples=num_samples, estimator=estimator, proposal=proposal, **settings)
+    if estimator == "bdmc":
+        raise UsageError("the estimator bdmc makes its own images: tfvamp.evaluation.bracket")
+    if rows is not None and rows < 1:
+        raise UsageError(f"the number of rows must be at least 1; got {rows}")
+    check_memory(how)
+    x = as_images(x)
+    levels, prior = levels_of(model), prior_of(model)
+    start = proposals.of_encoder(encode(model, x)[0], levels)
+    if proposal == "refined":
+        start = refined(model, x, start, prior, how, seed, say, advance)
+    known: dict[str, Any] = {
+        "seed": seed,
+        "dimensions": math.prod(x.shape[1:]),
+        "estimator": estimator,
+        "proposal": proposal,
+    }
+    if estimator == "ais":
+        log_weights, _ = annealed(model, x, start, prior, how, seed, advance)
+        return LogLikelihood(**estimate.of_weights(log_weights), num_samples=how.chains, **known)
+    rows = rows_of(model, tuple(x.shape[1:])) if rows is None else rows
+    arrays = importance_sampling(model, x, start, prior, num_samples, seed, rows, jit, say, advance)
+    kls = dict(zip(latent_names(model), arrays.pop("kls"), strict=True))
+    return LogLikelihood(**arrays, kls=kls, num_samples=num_samples, **known)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bracket:
+    """Bounds on log p(x) of images that a model generated itself, in nats: Grosse, Ghahramani and Adams (2015).
+
+    Attributes:
+      images: the images, [N, H, W, C].
+      lower: annealed importance sampling, too low on average.
+      upper: from chains that go back from the latents of the images, [N]; too high on average.
+      chains: the log-weights of these chains, [M, N], whose negatives are too high, too.
+    """
+
+    images: np.ndarray
+    lower: LogLikelihood
+    upper: np.ndarray
+    chains: np.ndarray
+
+    @property
+    def gap(self) -> float:
+        """The mean of upper - lower, which bounds the mean error of either."""
+        return float((self.upper - self.lower.per_example).mean())
+
+    @property
+    def gap_error(self) -> float | None:
+        """The standard error of `gap` over images; None for one image."""
+        gaps = self.upper - self.lower.per_example
+        return float(gaps.std(ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
+
+
+def bracket(
+    model: Evaluable,
+    num_images: int = 100,
+    seed: int = 0,
+    proposal: str = "encoder",
+    say: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> Bracket:
+    """Bounds log p(x) from both sides, by bidirectional Monte Carlo: Grosse, Ghahramani and Adams (2015).
+
+    The images come from the model, so that an exact draw from p(z | x) is known for each: the latents that it was made
+    from. Chains from there back to the start have weights that are unbiased for 1 / p(x). How close the two bounds are
+    says how far `log_likelihood` with the same settings can be trusted on images like these; nothing is said of
+    images that the model would not make.
+
+    Args:
+      num_images: N.
+      proposal: where chains start, as for `log_likelihood`.
+      seed, say, advance, settings: as for `log_likelihood`.
+    """
+    how = Estimation(estimator="bdmc", proposal=proposal, **settings)
+    if num_images < 1:
+        raise UsageError(f"the number of images must be at least 1; got {num_images}")
+    levels, prior = levels_of(model), prior_of(model)
+    latents, x = simulated(model, prior, num_images, seed)
+    start = proposals.of_encoder(encode(model, x)[0], levels)
+    if proposal == "refined":
+        start = refined(model, x, start, prior, how, seed, say, advance)
+    forward, backward = annealed(model, x, start, prior, how, seed, advance, latents)
+    lower = LogLikelihood(
+        **estimate.of_weights(forward),
+        num_samples=how.chains,
+        seed=seed,
+        dimensions=math.prod(x.shape[1:]),
+        estimator="ais",
+        proposal=proposal,
+    )
+    return Bracket(x.numpy(), lower, -estimate.log_means(backward, how.chains)[0], backward)
+
+
+def simulated(model: Evaluable, prior, num_images: int, seed: int) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Latents [N, D] of each layer drawn from the model, and images [N, H, W, C] of p(x | z) at them."""
+    base = seeds.stateless(seed, "simulate")
+    latents = [prior.sample(num_images, seed=base)]
+    for level in levels_of(model):
+        below = level.prior(latents[-1])
+        latents.append(below.at(seeds.normal([num_images, level.dims], seeds.fold_in_name(base, level.name))))
+    return latents, model.likelihood(*latents).sample(seed=seeds.fold_in_name(base, "pixels"))

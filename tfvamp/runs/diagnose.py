@@ -1,0 +1,274 @@
+"""What a run's prior, latents and decoder have learned: numbers, pictures and plain words."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfvamp import datasets, evaluation, plots
+from tfvamp.config import Estimation
+from tfvamp.errors import UsageError
+from tfvamp.evaluation import diagnostics
+from tfvamp.files import replace_file, write_json
+from tfvamp.models import LatentVariableModel
+from tfvamp.runs.run import Run, as_run
+
+IMAGES = 200  # of the training and the test split, whose log-likelihood is estimated
+SAMPLES = 500  # importance samples per image
+SHOWN = 8  # images in a row
+COLLAPSED = 0.1  # nats of KL below which a layer tells nothing
+COPIED = 0.05  # the share of test images that are this near to a training image
+
+
+def diagnose(
+    run: Run | str | os.PathLike,
+    num_samples: int = SAMPLES,
+    limit: int = IMAGES,
+    seed: int = 0,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    raw_dir: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Diagnoses a run; writes diagnosis.json and pictures into its folder `figures`.
+
+    Args:
+      run: the run, or its folder.
+      num_samples: S, the number of importance samples per image.
+      limit: number of training and of test images whose log-likelihood is estimated; the other numbers are of all.
+      seed: of every draw.
+      dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
+      say, advance: told of a fallback from XLA; of the number of images done, and of how many.
+      settings: `refine_steps` and so on, as for `tfvamp.log_likelihood`.
+
+    Returns:
+      the contents of diagnosis.json; docs/evaluation.md describes them.
+
+    Raises:
+      RunError: the run cannot be loaded.
+      UsageError: an argument out of its bounds.
+    """
+    if limit < 2:
+        raise UsageError(f"the number of images must be at least 2; got {limit}")
+    Estimation(samples=num_samples, proposal="refined", **settings)
+    run = as_run(run)
+    model = run.model()
+    data = run.dataset(None, dataset, data_dir, raw_dir, say)
+    images = {name: evaluation.as_images(data.split(name).images) for name in ("train", "test")}
+    posteriors = {name: evaluation.encode(model, x) for name, x in images.items()}
+    common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
+    estimates = {
+        (name, proposal): evaluation.log_likelihood(
+            model,
+            x[:limit],
+            num_samples,
+            proposal=proposal,
+            **common,
+            **(settings if proposal == "refined" else {}),
+        )
+        for name, x in images.items()
+        for proposal in ("encoder", "refined")
+    }
+    document: dict[str, Any] = {
+        "epoch": run.weights_epoch,
+        "weights_sha256": run.weights_sha256,
+        "num_images": {name: min(limit, len(x)) for name, x in images.items()},
+        "num_samples": num_samples,
+        "seed": seed,
+        "fit": _fit(estimates),
+        "layers": _layers(model, posteriors["test"], estimates["test", "encoder"]),
+        "surgery": {
+            name: diagnostics.surgery(of_split[0], model.prior(), seed=seed)._asdict()
+            for name, of_split in posteriors.items()
+        },
+        "components": _components(model, posteriors["test"][0], seed),
+    }
+    arrays = {name: x.numpy() for name, x in images.items()}
+    samples = model.sample(min(len(arrays["test"]), 1000), seed, draw=True).numpy()
+    document["samples"], pairs = _samples(samples, arrays)
+    pseudo_inputs = model.prior.clipped_pseudo_inputs()
+    if pseudo_inputs is not None:
+        most_used = np.argsort(document["components"]["shares"])[::-1]
+        ours = pseudo_inputs.numpy()[most_used]
+        index, distance = diagnostics.nearest(ours, arrays["train"])
+        document["pseudo_inputs"] = {"median_distance": float(np.median(distance))}
+        pairs["pseudo-inputs, the most used first"] = (ours, arrays["train"][index])
+    document["probes"] = _probes(data, posteriors, say)
+    document["findings"] = findings(document)
+    for name, contents in _pictures(model, document, posteriors["test"][0], estimates, images, pairs).items():
+        replace_file(run.folder.file("figures", name), contents)
+    write_json(run.folder.file("diagnosis.json"), document)
+    return document
+
+
+def _fit(estimates) -> dict[str, Any]:
+    """The log-likelihood on training and test images, and whose fault the difference is."""
+    fit: dict[str, Any] = {
+        name: {
+            "elbo": float(estimates[name, "encoder"].elbo.mean()),
+            "refined_elbo": float(estimates[name, "refined"].elbo.mean()),
+            "log_likelihood": estimates[name, "encoder"].mean,
+            "refined_log_likelihood": estimates[name, "refined"].mean,
+            "standard_error": estimates[name, "refined"].standard_error,
+            "monte_carlo_error": estimates[name, "refined"].monte_carlo_error,
+        }
+        for name in ("train", "test")
+    }
+    for of_split in fit.values():
+        of_split["amortisation_gap"] = of_split["refined_elbo"] - of_split["elbo"]
+    train, test = fit["train"], fit["test"]
+    return fit | {
+        "gap": train["elbo"] - test["elbo"],
+        "gap_of_encoder": test["amortisation_gap"] - train["amortisation_gap"],
+        "gap_of_decoder": train["refined_elbo"] - test["refined_elbo"],
+    }
+
+
+def _layers(model: LatentVariableModel, posteriors, estimate) -> dict[str, Any]:
+    """KL and activity of each stochastic layer, from the top down."""
+    return {
+        name: {
+            "kl": float(estimate.kls[name].mean()),
+            "active_units": diagnostics.active_units(posterior.loc.numpy()),
+            "latent_dims": int(posterior.loc.shape[1]),
+            "variances": diagnostics.variances(posterior.loc.numpy()).tolist(),
+        }
+        for name, posterior in zip(model.latent_names, posteriors, strict=True)
+    }
+
+
+def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, Any] | None:
+    """The use of a mixture prior's components; None of another prior."""
+    prior = model.prior()
+    if not hasattr(prior, "component_log_prob"):
+        return None
+    used = diagnostics.usage(posterior, prior, seed=seed)
+    return used._asdict() | {"shares": used.shares.tolist(), "number": len(used.shares)}
+
+
+def _samples(samples: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How samples compare with test images, and each sample with the nearest training image."""
+    test = arrays["test"][: len(samples)]
+    index, distance = diagnostics.nearest(samples, arrays["train"])
+    _, of_test = diagnostics.nearest(test, arrays["train"])
+    near = float(np.quantile(of_test, COPIED))
+    document = {
+        "number": len(samples),
+        "two_samples": diagnostics.two_samples(test, samples)._asdict(),
+        "median_distance": float(np.median(distance)),
+        "median_distance_of_test": float(np.median(of_test)),
+        "nearer_than_test": float((distance < near).mean()),
+    }
+    return document, {"samples": (samples, arrays["train"][index])}
+
+
+def _probes(data: datasets.Dataset, posteriors, say) -> dict[str, float] | None:
+    """Accuracies of classifiers of the posterior means; None without labels or scikit-learn."""
+    labels = {name: data.split(name).labels for name in ("train", "test")}
+    if min(len(np.unique(of_split)) for of_split in labels.values()) < 2:
+        return None
+    if importlib.util.find_spec("sklearn") is None:
+        say("representation not measured: it needs scikit-learn (pip install 'tfvamp[probes]')")
+        return None
+    means = {name: of_split[0].loc.numpy() for name, of_split in posteriors.items()}
+    return diagnostics.probes(means["train"], labels["train"], means["test"], labels["test"])
+
+
+def findings(document: dict[str, Any]) -> list[str]:
+    """What the numbers of a diagnosis say, in plain words."""
+    found = []
+    for name, layer in document["layers"].items():
+        active, dims = layer["active_units"], layer["latent_dims"]
+        if layer["kl"] < COLLAPSED or not active:
+            found.append(
+                f"{name} has collapsed: its posteriors are the prior (KL {layer['kl']:.2f} nats, {active} of {dims} "
+                "latents active). The decoder models images without it. Take a longer warm-up or a weaker decoder."
+            )
+        elif active < dims:
+            found.append(f"{name} uses {active} of {dims} latents; the others stay at the prior.")
+    fit = document["fit"]
+    if fit["gap"] > 1.0:
+        found.append(
+            f"The ELBO is {fit['gap']:.1f} nats higher on training than on test images: {fit['gap_of_encoder']:.1f} "
+            f"because the encoder fits test images worse, {fit['gap_of_decoder']:.1f} because decoder and prior do."
+        )
+    gap = fit["test"]["amortisation_gap"]
+    if gap > 1.0:
+        found.append(
+            f"The encoder costs {gap:.1f} nats of ELBO on test images (amortisation gap): evaluate with "
+            "--proposal refined."
+        )
+    surgery = document["surgery"]["test"]
+    share = surgery["marginal_kl"] / surgery["average_kl"] if surgery["average_kl"] > 0 else 0.0
+    if surgery["mutual_information"] > 0.95 * surgery["ceiling"]:
+        found.append(
+            f"I(x; z) is at its ceiling log N = {surgery['ceiling']:.2f} nats: every image has latents of its own, and "
+            f"the split of the KL says no more than that."
+        )
+    elif share > 0.5:
+        found.append(
+            f"{surgery['marginal_kl']:.1f} of {surgery['average_kl']:.1f} nats of KL come from a prior that does not "
+            "match the aggregated posterior: a better prior would gain most of them."
+        )
+    components = document["components"]
+    if components is not None and components["dead"]:
+        found.append(
+            f"{components['dead']} of {components['number']} components are dead (share of test latents below "
+            f"{diagnostics.DEAD:.0%} of 1/K); {components['effective']:.0f} count."
+        )
+    samples = document["samples"]
+    if samples["nearer_than_test"] > 2 * COPIED:
+        found.append(
+            f"{samples['nearer_than_test']:.0%} of the samples are nearer to a training image than {1 - COPIED:.0%} of "
+            "the test images are: the model may copy training images, or its samples lack detail."
+        )
+    accuracy = samples["two_samples"]["accuracy"]
+    if accuracy > 0.6:
+        found.append(
+            f"Samples and test images can be told apart by their nearest neighbours in pixels ({accuracy:.0%} of the "
+            "time, where 50% is chance)."
+        )
+    return found
+
+
+def _pictures(model, document, posterior, estimates, images, pairs) -> dict[str, bytes]:
+    """The figures of a diagnosis, by file name."""
+    test = estimates["test", "refined"]
+    means = posterior.loc.numpy()
+    axes, centre = diagnostics.plane(means)
+    components = None
+    if document["components"] is not None:
+        components = (model.prior.components().mean().numpy() - centre) @ axes
+    pictures = {
+        "diagnosis_latents.png": plots.spectra(
+            {name: layer["variances"] for name, layer in document["layers"].items()},
+            diagnostics.ACTIVITY_THRESHOLD,
+        ),
+        "diagnosis_curve.png": plots.estimates(
+            {proposal: estimates["test", proposal].curve for proposal in ("encoder", "refined")}
+        ),
+        "diagnosis_histogram.png": plots.histogram(test.per_example),
+        "diagnosis_map.png": plots.scatter((means - centre) @ axes, components),
+    }
+    order = np.argsort(test.per_example)
+    for name, chosen in (("worst", order[:SHOWN]), ("best", order[::-1][:SHOWN])):
+        x = images["test"].numpy()[chosen]
+        pictures[f"diagnosis_{name}.png"] = plots.pairs(
+            x,
+            model(x).numpy(),
+            title=f"Test images of the {name} log-likelihoods, each with its reconstruction",
+        )
+    if document["components"] is not None:
+        pictures["diagnosis_components.png"] = plots.shares(np.array(document["components"]["shares"]))
+    for name, (ours, theirs) in pairs.items():
+        title = f"{name.capitalize()}, each with the nearest training image to the right"
+        pictures[f"diagnosis_{name.partition(',')[0].replace('-', '_')}.png"] = plots.pairs(
+            ours[: 4 * SHOWN], theirs[: 4 * SHOWN], title=title
+        )
+    return pictures
