@@ -122,9 +122,17 @@ def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
     """Posterior means [N, 2] and a mixture's component means [K, 2] on two principal axes."""
     figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*means.T, s=6, alpha=0.5, label="posterior means of test images")
+    axes.scatter(means[:, 0], means[:, 1], s=6, alpha=0.5, label="posterior means of test images")
     if components is not None:
-        axes.scatter(*components.T, s=14, marker="x", color="black", linewidths=0.8, label="components")
+        axes.scatter(
+            components[:, 0],
+            components[:, 1],
+            s=14,
+            marker="x",
+            color="black",
+            linewidths=0.8,
+            label="components",
+        )
     axes.set(title="Latents on the first two principal axes", xlabel="first", ylabel="second")
     axes.legend(fontsize=8)
     return _png(figure)
