@@ -96,8 +96,9 @@ def in_turn(programs: list[str], folder: pathlib.Path, **environment: str) -> li
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run(tmp_path, data_dir):
     quick = ["--limit", "120", "--epochs", "2", "--warmup", "1", "--data-dir", data_dir]
+    quick_for = {"train": quick, "diagnose": ["--limit", "6", "--refine-steps", "3", "--samples", "10"]}
     lines = [
-        [*arguments, *(quick if arguments[0] == "train" else [])]
+        [*arguments, *quick_for.get(arguments[0], [])]
         for _, *arguments in commands(ROOT / "README.md")
         if not {"caltech101", "frey_faces", "--resume"} & set(arguments)
     ]
@@ -105,7 +106,8 @@ def test_the_commands_of_the_readme_run(tmp_path, data_dir):
     for arguments, (error, _) in zip(lines, in_turn(programs, tmp_path), strict=True):
         assert error is None, (arguments, error)
     assert (tmp_path / "samples.png").is_file() and (tmp_path / "z.npz").is_file()
-    assert len(list((tmp_path / "runs" / "first" / "figures").glob("*.png"))) == 6
+    assert len(list((tmp_path / "runs" / "first" / "figures").glob("[!d]*.png"))) == 6
+    assert (tmp_path / "runs" / "first" / "diagnosis.json").is_file()
 
 
 def example(prior: str) -> str:
