@@ -7,6 +7,7 @@ keeps its own distribution; ours are Hamiltonian.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from tfvamp import seeds
 from tfvamp.blocks import rows_of
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import AT_ONCE, noise_of, padded, taken
+from tfvamp.evaluation.images import AT_ONCE, Kept, noise_of, once, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.objectives import Level
@@ -297,6 +298,7 @@ def annealed(
     prior,
     how: Estimation,
     seed: int,
+    kept: Kept,
     advance: Callable[[int, int], None],
     latents: Sequence[tf.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -315,28 +317,38 @@ def annealed(
     pilots = min(PILOTS, how.chains)
     passes = 2 if latents is None else 3
     streams = [seeds.stateless(seed, name) for name in ("pilot", "anneal", "anneal back")]
-    forward, backward = [], []
-    for first in range(0, len(x), size):
-        count = min(size, len(x) - first)
+
+    def of_block(first: int, count: int) -> dict[str, np.ndarray]:
         chosen = padded(first, count, size)
         part, images = taken((proposal, x), chosen)
         block = Block(chosen, images, part, prior)
         ticks = itertools.count(1)
 
-        def tick(first=first, count=count, ticks=ticks):
+        def tick():
             share = next(ticks) / (passes * (how.steps + 1))
             advance(first + int(count * min(share, 1.0)), len(x))
 
         steps = learned_steps(run, block, pilots, betas, streams[0], tick)
         state = run.start(block, streams[1], how.chains)
-        forward.append(anneal(run, block, state, betas, steps, streams[1], tick)[:, :count])
+        arrays = {"forward": anneal(run, block, state, betas, steps, streams[1], tick)[:, :count]}
         if latents is not None:
             exact = [
                 tf.tile(tf.gather(of_layer, chosen)[tf.newaxis], [how.chains, 1, 1]) for of_layer in latents
             ]
             state = run.back(block, exact)
             back = anneal(run, block, state, betas[::-1], steps[::-1], streams[2], tick)
-            backward.append(back[:, :count])
+            arrays["backward"] = back[:, :count]
+        return arrays
+
+    blocks = []
+    for first in range(0, len(x), size):
+        count = min(size, len(x) - first)
+        name = f"chains-{first}-{size}"
+        blocks.append(once(kept, name, functools.partial(of_block, first, count)))
         advance(first + count, len(x))
     none = np.zeros((how.chains, 0))
-    return np.concatenate(forward, axis=1), np.concatenate([none, *backward], axis=1)
+    forward, backward = (
+        np.concatenate([block.get(name, none) for block in blocks], axis=1)
+        for name in ("forward", "backward")
+    )
+    return forward, backward

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
+
 import numpy as np
 import tensorflow as tf
 
@@ -56,6 +58,17 @@ def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
 def joined(blocks):
     """Equal structures of tensors as one, joined along the first axis."""
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
+
+
+Kept = MutableMapping[str, dict[str, np.ndarray]]  # arrays of finished blocks, by name
+
+
+def once(kept: Kept, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of a block: those that are kept, or else computed, and kept."""
+    arrays = kept.get(name)
+    if arrays is None:
+        arrays = kept[name] = compute()
+    return arrays
 
 
 def taken(tensors, indices: tf.Tensor):

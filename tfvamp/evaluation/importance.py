@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tfvamp import objectives, seeds
 from tfvamp.evaluation import estimate, proposals
-from tfvamp.evaluation.images import noise_of, padded, taken
+from tfvamp.evaluation.images import Kept, noise_of, once, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.graph import compiled
@@ -27,6 +28,8 @@ def importance_sampling(
     num_samples: int,
     seed: int,
     rows: int,
+    kind: str,
+    kept: Kept,
     jit: bool,
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
@@ -35,6 +38,8 @@ def importance_sampling(
 
     Args:
       rows: number of latents decoded at a time.
+      kind: the name of the proposal.
+      kept: blocks that are finished.
     """
     levels, base = levels_of(model), seeds.stateless(seed, "evaluate")
     latent_dims = proposal.loc.shape[1]
@@ -48,8 +53,8 @@ def importance_sampling(
     )
     results: list[dict[str, np.ndarray]] = []
     batch = max(1, min(WEIGHED, rows // num_samples))
-    for first in range(0, len(x), batch):
-        count = min(batch, len(x) - first)
+
+    def of_block(first: int, count: int) -> dict[str, Any]:
         chosen = padded(first, count, batch)
         part, images = taken((proposal, x), chosen)
         noise = draw(chosen)  # [S, B, D] for each layer
@@ -60,7 +65,12 @@ def importance_sampling(
         ]
         parts = np.concatenate(chunks, axis=1).astype(np.float64)  # [1 + layers, S, B]
         estimates = estimate.of_parts(parts[0], parts[1:])  # of the padding, too: sums depend on shapes
-        results.append({name: values[..., :count] for name, values in estimates.items()})
+        return {name: values[..., :count] for name, values in estimates.items()}
+
+    for first in range(0, len(x), batch):
+        count = min(batch, len(x) - first)
+        name = f"{kind}-{first}-{batch}"
+        results.append(once(kept, name, functools.partial(of_block, first, count)))
         advance(first + count, len(x))
     return {name: np.concatenate([one[name] for one in results], axis=-1) for name in results[0]}
 

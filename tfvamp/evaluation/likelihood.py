@@ -17,7 +17,7 @@ from tfvamp.errors import UsageError
 from tfvamp.evaluation import estimate, proposals
 from tfvamp.evaluation.annealing import annealed
 from tfvamp.evaluation.estimate import LogLikelihood
-from tfvamp.evaluation.images import as_images, encode
+from tfvamp.evaluation.images import Kept, as_images, encode
 from tfvamp.evaluation.importance import importance_sampling
 from tfvamp.evaluation.protocol import Evaluable, latent_names, levels_of, prior_of
 from tfvamp.evaluation.refining import check_memory, refined
@@ -31,6 +31,7 @@ def log_likelihood(
     seed: int = 0,
     proposal: str = "encoder",
     rows: int | None = None,
+    kept: Kept | None = None,
     jit: bool = True,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -55,6 +56,8 @@ def log_likelihood(
       seed: of the samples.
       proposal: "encoder" for q(z | x), "refined" for one fitted to each image, "prior" for p(z) (with "ais").
       rows: number of latents decoded at a time; None for what memory bears.
+      kept: a dictionary of finished blocks of images; with that of a call that was stopped, and the same arguments
+        otherwise, those are not computed again.
       jit: compile importance sampling with XLA.
       say: told in one line when XLA is given up, or when refined proposals have not converged.
       advance: told how many images are done, and of how many.
@@ -74,11 +77,12 @@ def log_likelihood(
     if rows is not None and rows < 1:
         raise UsageError(f"the number of rows must be at least 1; got {rows}")
     check_memory(how)
+    kept = {} if kept is None else kept
     x = as_images(x)
     levels, prior = levels_of(model), prior_of(model)
     start = proposals.of_encoder(encode(model, x)[0], levels)
     if proposal == "refined":
-        start = refined(model, x, start, prior, how, seed, say, advance)
+        start = refined(model, x, start, prior, how, seed, kept, say, advance)
     known: dict[str, Any] = {
         "seed": seed,
         "dimensions": math.prod(x.shape[1:]),
@@ -86,10 +90,12 @@ def log_likelihood(
         "proposal": proposal,
     }
     if estimator == "ais":
-        log_weights, _ = annealed(model, x, start, prior, how, seed, advance)
+        log_weights, _ = annealed(model, x, start, prior, how, seed, kept, advance)
         return LogLikelihood(**estimate.of_weights(log_weights), num_samples=how.chains, **known)
     rows = rows_of(model, tuple(x.shape[1:])) if rows is None else rows
-    arrays = importance_sampling(model, x, start, prior, num_samples, seed, rows, jit, say, advance)
+    arrays = importance_sampling(
+        model, x, start, prior, num_samples, seed, rows, proposal, kept, jit, say, advance
+    )
     kls = dict(zip(latent_names(model), arrays.pop("kls"), strict=True))
     return LogLikelihood(**arrays, kls=kls, num_samples=num_samples, **known)
 
@@ -127,6 +133,7 @@ def bracket(
     num_images: int = 100,
     seed: int = 0,
     proposal: str = "encoder",
+    kept: Kept | None = None,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
@@ -141,17 +148,18 @@ def bracket(
     Args:
       num_images: N.
       proposal: where chains start, as for `log_likelihood`.
-      seed, say, advance, settings: as for `log_likelihood`.
+      seed, kept, say, advance, settings: as for `log_likelihood`.
     """
     how = Estimation(estimator="bdmc", proposal=proposal, **settings)
     if num_images < 1:
         raise UsageError(f"the number of images must be at least 1; got {num_images}")
+    kept = {} if kept is None else kept
     levels, prior = levels_of(model), prior_of(model)
     latents, x = simulated(model, prior, num_images, seed)
     start = proposals.of_encoder(encode(model, x)[0], levels)
     if proposal == "refined":
-        start = refined(model, x, start, prior, how, seed, say, advance)
-    forward, backward = annealed(model, x, start, prior, how, seed, advance, latents)
+        start = refined(model, x, start, prior, how, seed, kept, say, advance)
+    forward, backward = annealed(model, x, start, prior, how, seed, kept, advance, latents)
     lower = LogLikelihood(
         **estimate.of_weights(forward),
         num_samples=how.chains,

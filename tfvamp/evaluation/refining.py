@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from tfvamp import memory, seeds
 from tfvamp.blocks import rows_of
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import AT_ONCE, joined, noise_of, padded, taken
+from tfvamp.evaluation.images import AT_ONCE, Kept, joined, noise_of, once, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 
@@ -33,6 +35,7 @@ def refined(
     prior,
     how: Estimation,
     seed: int,
+    kept: Kept,
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
 ) -> Proposal:
@@ -48,14 +51,21 @@ def refined(
 
     # Without XLA, whose loops on a CPU compute products on one thread: 300 steps take 13 s for 100 images, not minutes.
     refine = tf.function(step, autograph=False)
-    blocks, rising = [], 0
-    for first in range(0, len(x), size):
-        count = min(size, len(x) - first)
+
+    def of_block(first: int, count: int) -> dict[str, np.ndarray]:
         chosen = padded(first, count, size)
         part, images = taken((start, x), chosen)
         fitted, last, before = refine(chosen, part, images, prior)
-        blocks.append(taken(fitted, tf.range(count)))
-        rising += int(tf.reduce_sum(tf.cast((last - before)[:count] > proposals.RISEN, tf.int32)))
+        arrays = tf.nest.flatten(taken((fitted, last - before), tf.range(count)))
+        return {str(index): array.numpy() for index, array in enumerate(arrays)}
+
+    blocks, rising = [], 0
+    for first in range(0, len(x), size):
+        count = min(size, len(x) - first)
+        arrays = once(kept, f"refined-proposals-{first}-{size}", functools.partial(of_block, first, count))
+        *fitted, risen = (tf.constant(arrays[str(index)]) for index in range(len(arrays)))
+        blocks.append(tf.nest.pack_sequence_as(start, fitted))
+        rising += int(tf.reduce_sum(tf.cast(risen > proposals.RISEN, tf.int32)))
         advance(first + count, len(x))
     if rising:
         say(

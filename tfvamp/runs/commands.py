@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfvamp import datasets, evaluation, memory, plots, seeds
 from tfvamp.config import Estimation
@@ -16,6 +18,7 @@ from tfvamp.errors import RunError
 from tfvamp.files import replace_file
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
+from tfvamp.runs.unfinished import Unfinished
 
 SIMULATED = 100  # images that a model makes for bounds from both sides, unless told otherwise
 NUM_SHOWN = 64  # images in a picture
@@ -36,7 +39,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run; writes evaluation.json and log_likelihood.npz (-SPLIT for other splits).
 
-    Every evaluation is kept in the run's folder `evaluations`.
+    Every evaluation is kept in the run's folder `evaluations`. One that is stopped, killed too, goes on where it was when it
+    is begun again with the same arguments, and gives the same numbers.
 
     Args:
       run: the run, or its folder.
@@ -62,11 +66,24 @@ def evaluate(
     run = as_run(run)
     model = run.model()
     common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
+    depends_on = {
+        "how": dataclasses.asdict(how),
+        "seed": seed,
+        "jit": common["jit"],
+        "weights": run.weights_sha256,
+        "tensorflow": tf.__version__,
+    }
     if how.estimator == "bdmc":
+        common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"limit": limit})
         document, arrays = _bracketed(model, how, limit, common)
     else:
         data = run.dataset(limit, dataset, data_dir, raw_dir, say)
-        document, arrays = _estimated(model, data.split(split), how, common)
+        part = data.split(split)
+        x = evaluation.as_images(part.images)
+        digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
+        common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"images": digest})
+        document, arrays = _estimated(model, x, how, common)
+        arrays["label"] = part.labels
         document |= {
             "dataset": data.spec.name,
             "dataset_verified": data.verified,
@@ -76,15 +93,16 @@ def evaluate(
     document |= {"split": images, "epoch": run.weights_epoch, "weights_sha256": run.weights_sha256}
     if not math.isfinite(document["log_likelihood"]):
         raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")
-    return run.folder.write_evaluation(images, document, arrays)
+    document = run.folder.write_evaluation(images, document, arrays)
+    unfinished.finish()
+    return document
 
 
-def _estimated(model, part, how: Estimation, common: dict[str, Any]) -> tuple[dict, dict]:
+def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict, dict]:
     """The document and the arrays of an evaluation of images."""
     layers = 1 + len(model.levels)
     per_sample = 4.0 * layers * (model.latent_dims + 1) + 8.0 * (1 + layers)
     memory.check(how.samples * per_sample, f"{how.samples} samples of an image", "choose a smaller --samples")
-    x = evaluation.as_images(part.images)
     result = own = evaluation.log_likelihood(model, x, how.samples, **common)
     document, arrays = own.summary(), {}
     if (how.estimator, how.proposal) != ("importance", "encoder"):
@@ -99,7 +117,7 @@ def _estimated(model, part, how: Estimation, common: dict[str, Any]) -> tuple[di
         for name, of_layer in zip(model.latent_names, evaluation.encode(model, x), strict=True)
     }
     document["active_units"] = active if len(active) > 1 else sum(active.values())
-    return document, {**result.arrays(), **arrays, "label": part.labels}
+    return document, {**result.arrays(), **arrays}
 
 
 def _bracketed(model, how: Estimation, limit: int | None, common: dict[str, Any]) -> tuple[dict, dict]:

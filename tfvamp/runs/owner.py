@@ -23,23 +23,31 @@ KEY_BYTES = 32
 
 def signature(settings: dict[str, Any]) -> str | None:
     """The signature of the places in the settings of a run; None where no key can be kept."""
-    key = _key(make=True)
-    return None if key is None else _sign(key, settings)
+    return sign(_places(settings))
 
 
 def is_own(settings: dict[str, Any], signed: Any) -> bool:
     """Whether this user wrote the settings on this machine."""
+    return is_signed(_places(settings), signed)
+
+
+def sign(statement: bytes) -> str | None:
+    """The signature of a statement, 64 hexadecimal digits; None where no key can be kept."""
+    key = _key(make=True)
+    return None if key is None else hmac.new(key, statement, hashlib.sha256).hexdigest()
+
+
+def is_signed(statement: bytes, signed: Any) -> bool:
+    """Whether this user signed the statement on this machine."""
     key = _key(make=False)
-    return (
-        key is not None
-        and isinstance(signed, str)
-        and hmac.compare_digest(_sign(key, settings).encode(), signed.encode(errors="replace"))
-    )
+    if key is None or not isinstance(signed, str):
+        return False
+    expected = hmac.new(key, statement, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected.encode(), signed.encode(errors="replace"))
 
 
-def _sign(key: bytes, settings: dict[str, Any]) -> str:
-    places = json.dumps([settings.get(name) for name in PLACES]).encode()
-    return hmac.new(key, places, hashlib.sha256).hexdigest()
+def _places(settings: dict[str, Any]) -> bytes:
+    return json.dumps([settings.get(name) for name in PLACES]).encode()
 
 
 def _key(make: bool) -> bytes | None:

@@ -1,0 +1,122 @@
+"""Evaluations that were stopped go on where they were, and give the numbers of an unbroken one."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+import tfvamp
+from tests.oracles import TwoLayers
+from tfvamp.evaluation import annealing, images, importance
+from tfvamp.runs import owner
+from tfvamp.runs.unfinished import Unfinished
+
+AIS = {"estimator": "ais", "chains": 2, "steps": 2, "leapfrogs": 1}
+WAYS = [{}, {"proposal": "refined", "refine_steps": 3}, AIS, AIS | {"proposal": "refined", "refine_steps": 3}]
+IDS = ["importance", "refined", "ais", "ais-refined"]
+
+
+class Stopped(Exception):
+    """What a test stops an evaluation with."""
+
+
+def stopping(after: int):
+    """An `advance` that stops at its call number `after`."""
+    calls = []
+
+    def advance(done, total):
+        calls.append(done)
+        if len(calls) == after:
+            raise Stopped
+
+    return advance
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    for module in (images, annealing):
+        monkeypatch.setattr(module, "AT_ONCE", 4)
+    monkeypatch.setattr("tfvamp.evaluation.refining.AT_ONCE", 4)
+    monkeypatch.setattr(importance, "WEIGHED", 4)
+    monkeypatch.setattr(annealing, "SETTLING", 1)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("way", WAYS, ids=IDS)
+def test_finished_blocks_are_taken_as_they_are(way):
+    model = TwoLayers(components=3)
+    x = model.draw(9)
+    how = {"num_samples": 10, "jit": False, **way}
+    kept: dict = {}
+    whole = tfvamp.log_likelihood(model, x, kept=kept, **how)
+    names = list(kept)
+    assert len(names) == 3 * (2 if way.get("proposal") == "refined" else 1)
+    for name, arrays in kept.items():  # another number in a block is in the result: nothing is computed again
+        if "per_example" in arrays:
+            arrays["per_example"] = arrays["per_example"] + 1.0
+        if "forward" in arrays:
+            arrays["forward"] = arrays["forward"] + 1.0
+        assert name in names
+    again = tfvamp.log_likelihood(model, x, kept=kept, **how)
+    np.testing.assert_allclose(again.per_example, whole.per_example + 1.0, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("way", WAYS, ids=IDS)
+def test_a_stopped_evaluation_gives_the_numbers_of_an_unbroken_one(run, way):
+    """Stopped in each of its stages, each time begun again."""
+    tfvamp.evaluate(run, 6, limit=10, **way)
+    opened = tfvamp.Run(run)
+    unbroken, arrays = opened.evaluation(), opened.evaluated_arrays()
+    for after in (2, 3):
+        with pytest.raises(Stopped):
+            tfvamp.evaluate(run, 6, limit=10, advance=stopping(after), **way)
+        assert len(list((run / "evaluations").glob("unfinished-*"))) == 1
+    tfvamp.evaluate(run, 6, limit=10, **way)
+    assert not list((run / "evaluations").glob("unfinished-*"))
+    number = unbroken.pop("number")
+    found = opened.evaluation()
+    assert found.pop("number") == number + 1 and found == unbroken
+    for name, values in opened.evaluated_arrays().items():
+        np.testing.assert_array_equal(values, arrays[name])
+
+
+def blocks_of(run, **other) -> Unfinished:
+    return Unfinished(tfvamp.Run(run).folder, {"seed": 0, **other})
+
+
+def test_only_your_own_blocks_of_the_same_evaluation_are_taken(run, monkeypatch):
+    arrays = {"x": np.arange(3.0)}
+    ours = blocks_of(run)
+    ours["first"], ours["second"] = arrays, {"x": np.zeros(2)}
+    assert list(ours) == ["first", "second"] and len(ours) == 2
+    np.testing.assert_array_equal(blocks_of(run)["first"]["x"], arrays["x"])
+    assert "first" not in blocks_of(run, weights="others")
+    place = next((run / "evaluations").glob("unfinished-*"))
+    (place / "third.block").write_bytes((place / "first.block").read_bytes())  # under another name
+    assert ours.get("third") is None
+    damaged = bytearray((place / "second.block").read_bytes())
+    damaged[-30] ^= 1
+    (place / "second.block").write_bytes(damaged)
+    assert ours.get("second") is None
+    (place / "second.block").write_bytes(b"")
+    assert ours.get("second") is None
+    del ours["second"]
+    monkeypatch.setattr(owner, "_key", lambda make: b"of somebody else, of 32 bytes...")
+    assert ours.get("first") is None
+    monkeypatch.setattr(owner, "_key", lambda make: None)  # nothing can be signed: nothing is kept
+    ours["fourth"] = arrays
+    assert "fourth" not in list(ours)
+
+
+def test_what_was_stopped_long_ago_goes(run):
+    old, new = blocks_of(run), blocks_of(run, seed=1)
+    old["first"], new["first"] = {"x": np.zeros(1)}, {"x": np.zeros(1)}
+    place = run / "evaluations" / f"unfinished-{old._digest[:16]}"
+    long_ago = time.time() - 8 * 24 * 3600
+    os.utime(place, (long_ago, long_ago))
+    third = blocks_of(run, seed=2)
+    assert not place.exists() and list(new) == ["first"] and list(third) == []
+    assert json.loads((run / "config.json").read_text())  # nothing else went
