@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from collections.abc import Callable
 
 import click
 
 from tfvamp_cli import light
 
+SECONDS_BETWEEN_LINES = 30.0
 LONGEST_CELL = 1000  # letters: a file may hold texts of any length
 
 
@@ -35,8 +38,11 @@ def say(ctx):
 def counter(ctx, what: str):
     """A progress bar: gives the functions say(text) and advance(done, total)."""
     shown = console(ctx)
-    if shown is None or not shown.is_terminal:
+    if shown is None:
         yield say(ctx), (lambda done, total: None)
+        return
+    if not shown.is_terminal:
+        yield say(ctx), _lines(what, say(ctx))
         return
     import rich.progress
 
@@ -46,6 +52,33 @@ def counter(ctx, what: str):
             lambda text: bar.console.print(text, markup=False, highlight=False),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def _lines(what: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """An advance(done, total) that says now and then how far the work is, and about how long it will take."""
+    began = last = time.monotonic()
+    first: int | None = None
+
+    def advance(done: int, total: int) -> None:
+        nonlocal began, last, first
+        now = time.monotonic()
+        if first is None or done < first:  # another part of the work begins
+            began, first = now, done
+        if now - last < SECONDS_BETWEEN_LINES or done >= total:
+            return
+        last = now
+        left = (
+            f", about {_duration((now - began) * (total - done) / (done - first))} left"
+            if done > first
+            else ""
+        )
+        say(f"{what}: {done} of {total}{left}")
+
+    return advance
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{max(seconds, 1):.0f} seconds"
 
 
 def table(title: str, rows: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from tfvamp import training
 from tfvamp.runs import Run
 from tfvamp.training import loop
+from tfvamp_cli import output
 from tfvamp_cli.main import main
 
 SMALL = (
@@ -347,3 +348,18 @@ def test_a_broken_tensorflow_is_one_line(tmp_path):
         "tfvamp: cannot import what tfvamp needs (DLL load failed): install tfvamp and TensorFlow again, or see "
         "tfvamp --debug\n"
     )
+
+
+def test_work_without_a_terminal_says_how_far_it_is(monkeypatch):
+    """A line every half minute, with the time left; each part of the work counts anew."""
+    clock = iter([0.0, 0.0, 20.0, 40.0, 45.0, 80.0, 81.0, 100.0, 141.0])
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    said = []
+    advance = output._lines("evaluating", said.append)
+    for done in (0, 10, 20, 25, 100, 0, 5, 20):
+        advance(done, 100)
+    assert said == [
+        "evaluating: 20 of 100, about 3 minutes left",
+        "evaluating: 0 of 100",
+        "evaluating: 20 of 100, about 4 minutes left",
+    ]
