@@ -57,13 +57,14 @@ def counter(ctx, what: str):
 def _lines(what: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
     """An advance(done, total) that says now and then how far the work is, and about how long it will take."""
     began = last = time.monotonic()
-    first: int | None = None
+    first, before = 0, sys.maxsize
 
     def advance(done: int, total: int) -> None:
-        nonlocal began, last, first
+        nonlocal began, last, first, before
         now = time.monotonic()
-        if first is None or done < first:  # another part of the work begins
+        if done < before:  # another part of the work begins
             began, first = now, done
+        before = done
         if now - last < SECONDS_BETWEEN_LINES or done >= total:
             return
         last = now
