@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 import tfvamp
 from tests.oracles import LinearGaussian, TwoLayers
+from tfvamp import blocks
 from tfvamp.errors import UsageError
 from tfvamp.evaluation import LogLikelihood, estimate, tails
 from tfvamp.layers import DiagonalGaussian
@@ -207,3 +208,13 @@ def test_a_model_of_your_own(images):
     assert np.abs(error.mean()) < 4 * result.monte_carlo_error + 0.01 and result.monte_carlo_error < 0.2
     refined = tfvamp.log_likelihood(model, images, 300, proposal="refined", refine_steps=60, jit=False)
     assert refined.elbo.mean() > result.elbo.mean()
+
+
+@pytest.mark.parametrize("kind", tfvamp.models.MODELS.values(), ids=tfvamp.models.MODELS)
+def test_gradients_of_wide_models_take_few_latents_at_a_time(kind):
+    """512 MiB for all layers that are kept, however large the images; a whole block of narrow ones."""
+    for size in (28, 64, 256):
+        rows = blocks.rows_of_gradients(kind, (size, size, 1))
+        layers = blocks.CONV_LAYERS if kind.features_per_pixel > 1 else blocks.DENSE_LAYERS
+        assert rows == 1 or 4 * rows * layers * kind.features_per_pixel * size**2 <= 2**29
+    assert (blocks.rows_of_gradients(kind, (28, 28, 1)) == 1600) == (kind.features_per_pixel == 1)

@@ -11,6 +11,9 @@ import tensorflow as tf
 # S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
 ROWS = 2500
 IMAGES = 500  # many, because each batch encodes all pseudo-inputs
+GRADIENT_ROWS = 1600
+CONV_LAYERS = 10  # feature maps of an image that are kept for the gradient, about
+DENSE_LAYERS = 10  # the same of the layers of hidden units
 WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
 
 
@@ -19,6 +22,14 @@ def rows_of(model, event_shape: Sequence[int]) -> int:
     heads = getattr(getattr(getattr(model, "decoder", None), "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
     return max(1, min(ROWS, WIDEST_MAP // max(inside, math.prod(event_shape) * len(heads))))
+
+
+def rows_of_gradients(model, event_shape: Sequence[int]) -> int:
+    """How many latents a model decodes at a time where gradients follow, for which every layer is kept."""
+    features = getattr(model, "features_per_pixel", 1)
+    layers = CONV_LAYERS if features > 1 else DENSE_LAYERS
+    kept = layers * features * math.prod(event_shape[:2])
+    return max(1, min(GRADIENT_ROWS, rows_of(model, event_shape), WIDEST_MAP // kept))
 
 
 def images_at_once(model, event_shape: Sequence[int]) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvamp import seeds
-from tfvamp.blocks import rows_of
+from tfvamp.blocks import rows_of_gradients
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
 from tfvamp.evaluation.images import AT_ONCE, Kept, noise_of, once, padded, taken
@@ -31,7 +31,6 @@ SETTLING = 30  # moves at the first temperature before the step size counts
 JITTER = 0.2  # each chain's step differs by up to this part, so that no trajectory is periodic
 STEEPNESS = 4.0  # of the sigmoid schedule of inverse temperatures
 PILOTS = 4  # chains that step sizes are learned from
-ROWS_HERE = 1600  # latents at a time: gradients keep every layer's activations
 
 
 class Path(NamedTuple):
@@ -313,7 +312,7 @@ def annealed(
     """
     run = programs(model, how.proposal, how.leapfrogs)
     betas = schedule(how.steps)
-    size = max(1, min(AT_ONCE, len(x), min(ROWS_HERE, rows_of(model, tuple(x.shape[1:]))) // how.chains))
+    size = max(1, min(AT_ONCE, len(x), rows_of_gradients(model, tuple(x.shape[1:])) // how.chains))
     pilots = min(PILOTS, how.chains)
     passes = 2 if latents is None else 3
     streams = [seeds.stateless(seed, name) for name in ("pilot", "anneal", "anneal back")]

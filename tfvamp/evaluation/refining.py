@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvamp import memory, seeds
-from tfvamp.blocks import rows_of
+from tfvamp.blocks import rows_of_gradients
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
 from tfvamp.evaluation.images import AT_ONCE, Kept, joined, noise_of, once, padded, taken
@@ -42,7 +42,7 @@ def refined(
     """The proposals of images [N, H, W, C], refined in blocks of one size (`proposals.refine`)."""
     settings = how.refine_steps, how.refine_step_size, how.refine_samples
     levels, base = levels_of(model), seeds.stateless(seed, "refine")
-    size = max(1, min(AT_ONCE, rows_of(model, tuple(x.shape[1:])) // how.refine_samples))
+    size = max(1, min(AT_ONCE, rows_of_gradients(model, tuple(x.shape[1:])) // how.refine_samples))
     latent_dims = start.loc.shape[1]
 
     def step(indices, proposal, x, prior):

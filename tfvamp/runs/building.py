@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state  # no public way to forget variables that were never made
 
 from tfvamp import memory, seeds
+from tfvamp.blocks import CONV_LAYERS, DENSE_LAYERS
 from tfvamp.config import PRIORS, TrainConfig, height_and_width
 from tfvamp.datasets import Dataset, DatasetSpec
 from tfvamp.errors import UsageError
@@ -22,8 +23,6 @@ from tfvamp.models.objective import Objective
 
 IMAGE_NOISE = 0.01  # the paper's code adds N(0, 0.01^2) to images taken as pseudo-inputs
 STATE = 4  # arrays per weight in training: the weight, its gradient, and Adam's two moments
-CONV_LAYERS = 10  # feature maps of an image that are kept for the gradient, about
-DENSE_LAYERS = 10  # the same of the layers of hidden units
 UNINITIALIZED = "uninitialized_variables"
 
 
