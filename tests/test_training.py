@@ -506,7 +506,7 @@ def test_every_model_with_every_prior(model, prior, tiny, tmp_path):
     """
     run, grey = tmp_path / "run", prior in ("standard", "vamp-data")
     data = tiny["grey" if grey else "binary"]
-    small = ["--components", 7, "--epochs", 2, "--warmup", 2, "--batch-size", 16, "--hidden-units", 12]
+    small = ["--components", 7, "--epochs", 2, "--warmup", 2, "--batch-size", 32, "--hidden-units", 12]
     commands = [
         ["train", "--model", model, "--prior", prior, "--dataset", data, *small, "--run-dir", run],
         ["evaluate", run, "--samples", 5, "--limit", 6],

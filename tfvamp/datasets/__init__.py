@@ -78,7 +78,7 @@ class Split:
         """
         blocks = tf.data.Dataset.range(self.num_examples).batch(100)
         images = blocks.map(self.at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
-        return images.cache() if self.pixels.nbytes <= CACHED else images
+        return pipeline.without_tuning(images.cache() if self.pixels.nbytes <= CACHED else images)
 
     def at(self, indices: tf.Tensor) -> tf.Tensor:
         """The images [B, H, W, C] of some indices [B], as `images` has them."""
