@@ -77,7 +77,8 @@ class Split:
         Grey training images of a dynamically binarised set stay grey here.
         """
         blocks = tf.data.Dataset.range(self.num_examples).batch(100)
-        images = blocks.map(self.at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+        at = tf.autograph.experimental.do_not_convert(self.at)
+        images = blocks.map(at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
         return pipeline.without_tuning(images.cache() if self.pixels.nbytes <= CACHED else images)
 
     def at(self, indices: tf.Tensor) -> tf.Tensor:

@@ -86,6 +86,7 @@ def training_batches(
     pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
     order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg=seeds.ALGORITHM)
 
+    @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes half a second
     def batch(step, indices):
         chosen = to_images(rows(indices), spec)
         return binarize(chosen, seeds.fold_in(pixel_seed, step)) if spec.binarization == "dynamic" else chosen
