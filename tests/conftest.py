@@ -25,8 +25,10 @@ import pytest
 import tensorflow as tf
 
 import tfvamp
+from tests.storm import Storm
 from tfvamp.config import TrainConfig
 from tfvamp.networks import conv, pixelcnn
+from tfvamp.runs import building
 
 # The published source files, where a checkout has them beside it or a variable says where.
 REAL_RAW_DIR = pathlib.Path(
@@ -53,6 +55,14 @@ def eager():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def storm():
+    """Processes of their own, for which TensorFlow is imported once a session."""
+    process = Storm(TF_CPP_MIN_LOG_LEVEL="3")
+    yield process
+    process.close()
 
 
 @pytest.fixture
@@ -134,6 +144,9 @@ def shallow_networks(setattr) -> None:
 def shallow(monkeypatch):
     """As `shallow_networks`, in one test."""
     shallow_networks(monkeypatch.setattr)
+    building._weight_shapes.cache_clear()  # the same settings have other weights meanwhile
+    yield
+    building._weight_shapes.cache_clear()
 
 
 def build_optimizer(model) -> None:

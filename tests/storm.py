@@ -1,17 +1,24 @@
 """Commands in processes that are killed at a chosen file event, without importing TensorFlow for each.
 
 `python -m tests.storm` imports tfvamp once and forks a child for each line that it reads: a JSON object with `words` of the
-command line, and `kill_at` (a number of file events), `kill_after` (seconds) or `eager`. It answers with the exit `status`
-(minus the signal), the number of `events`, and what the command wrote to the standard error stream.
+command line, and `kill_at` (a number of file events), `kill_after` (seconds), `eager`, `folder` (to be in), `python` (a
+program that runs before the command line, or without one), or `watched` and `copies` (folders: before each file event, a copy of the first is
+made in the second). It answers with the exit `status` (minus the signal), the number of `events`, and what the command wrote
+to the standard output and error streams. With `detach` it answers with the `pid` at once, and with the rest to the line
+`{"wait": pid}`.
 """
 
 import json
+import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 
 EVENTS = ("replace", "rename", "unlink", "rmdir", "fsync", "mkdir", "ftruncate")
 
@@ -25,13 +32,19 @@ class Storm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
             env={**os.environ, **environment},
         )
 
     def __call__(self, *words, **how) -> dict:
-        print(
-            json.dumps({"words": [str(word) for word in words], **how}), file=self._process.stdin, flush=True
-        )
+        return self._ask({"words": [str(word) for word in words], **how})
+
+    def wait(self, pid: int) -> dict:
+        """How a command ended that was detached."""
+        return self._ask({"wait": pid})
+
+    def _ask(self, request: dict) -> dict:
+        print(json.dumps(request, default=str), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
     def close(self):
@@ -39,15 +52,20 @@ class Storm:
         self._process.wait(timeout=60)
 
 
-def _count_events(counter, kill_at: int | None):
-    """Counts file events in shared memory; SIGKILL before event `kill_at`."""
+def _watch_events(counter, before_each: Callable[[int], None]) -> None:
+    """Counts file events in shared memory; `before_each` is told the number of each before it happens."""
     from tfvamp import files
+
+    counting = True
 
     def counted(function):
         def call(*arguments, **keywords):
-            counter[0] += 1
-            if counter[0] == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            nonlocal counting
+            if counting:
+                counter[0] += 1
+                counting = False  # what `before_each` does is no event
+                before_each(counter[0])
+                counting = True
             return function(*arguments, **keywords)
 
         return call
@@ -57,48 +75,99 @@ def _count_events(counter, kill_at: int | None):
     files._exchange = counted(files._exchange)
 
 
-def _child(request: dict, counter, errors: str) -> None:
+def _before_each(request: dict) -> Callable[[int], None]:
+    """What is done before each file event: a kill, or a copy of the folder as a kill would leave it."""
+
+    def kill(event: int) -> None:
+        if event == request.get("kill_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def copy(event: int) -> None:
+        shutil.copytree(request["watched"], os.path.join(request["copies"], f"{event:03d}"), symlinks=True)
+
+    return copy if "watched" in request else kill
+
+
+def _child(request: dict, counter, output: int, errors: int) -> None:
     import tensorflow as tf
 
     from tfvamp_cli.main import main
 
-    os.dup2(os.open(errors, os.O_WRONLY), 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(errors, 2)
+    os.dup2(output, 1)
+    os.chdir(request.get("folder", "."))
     tf.config.run_functions_eagerly(bool(request.get("eager", True)))
-    _count_events(counter, request.get("kill_at"))
     sys.argv = ["tfvamp", *request["words"]]
-    main(request["words"])
+    exec(request.get("python", ""), {"__name__": "__main__"})
+    if request["words"]:
+        _watch_events(counter, _before_each(request))
+        main(request["words"])
+
+
+def _nameless_file() -> int:
+    descriptor, path = tempfile.mkstemp()
+    os.unlink(path)
+    return descriptor
+
+
+def _read(descriptor: int) -> str:
+    """The contents of a file, which is closed."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+class Child:
+    """A forked process, which runs a command line."""
+
+    def __init__(self, request: dict):
+        self._events = memoryview(mmap.mmap(-1, 8)).cast("q")
+        self._output, self._errors = _nameless_file(), _nameless_file()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(request)
+
+    def _run(self, request: dict) -> None:
+        try:
+            _child(request, self._events, self._output, self._errors)
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            status = 70
+        sys.stdout.flush()
+        os._exit(status)
+
+    def answer(self) -> dict:
+        """Waits until it ends, and says how."""
+        _, status = os.waitpid(self.pid, 0)
+        return {
+            "status": os.waitstatus_to_exitcode(status),
+            "events": self._events[0],
+            "stdout": _read(self._output),
+            "stderr": _read(self._errors),
+        }
 
 
 def serve() -> None:
-    import mmap
-
     import tfvamp  # noqa: F401 (what the children share)
 
+    detached: dict[int, Child] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        shared = memoryview(mmap.mmap(-1, 8)).cast("q")
-        with tempfile.NamedTemporaryFile() as errors:
-            child = os.fork()
-            if child == 0:
-                try:
-                    _child(request, shared, errors.name)
-                except SystemExit as end:
-                    sys.stdout.flush()
-                    os._exit(end.code or 0)
-                except BaseException as error:
-                    print(repr(error), file=sys.stderr)
-                    os._exit(70)
-                os._exit(0)
+        if "wait" in request:
+            answer = detached.pop(request["wait"]).answer()
+        else:
+            child = Child(request)
             if (seconds := request.get("kill_after")) is not None:
                 time.sleep(seconds)
-                os.kill(child, signal.SIGKILL)
+                os.kill(child.pid, signal.SIGKILL)
             if request.get("detach"):
-                print(json.dumps({"pid": child}), flush=True)
-                continue
-            _, status = os.waitpid(child, 0)
-            text = errors.read().decode(errors="replace")
-        answer = {"status": os.waitstatus_to_exitcode(status), "events": shared[0], "stderr": text}
+                detached[child.pid] = child
+                answer = {"pid": child.pid}
+            else:
+                answer = child.answer()
         print(json.dumps(answer), flush=True)
 
 

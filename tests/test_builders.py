@@ -5,6 +5,7 @@ import errno
 import gzip
 import hashlib
 import inspect
+import io
 import os
 import pathlib
 import pickle
@@ -15,8 +16,10 @@ import unittest
 from typing import ClassVar
 
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.io
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests import made
@@ -296,6 +299,17 @@ def test_real_files(name, real_raw_dir, tmp_path):
         assert set(np.unique(256 * images - 0.5)) <= set(range(8, 239))  # (v + 0.5) / 256
     else:
         assert images[:, 9:19, 9:19].mean() > 2 * images[:, [0, -1]].mean()  # white on black
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (28, 20, 1), (1, 1, 1)], ids=str)
+def test_png_files_hold_the_pixels(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    contents = sources.to_png(image)
+    np.testing.assert_array_equal(tf.io.decode_png(contents), image)
+    with PIL.Image.open(io.BytesIO(contents)) as picture:
+        picture.load()  # checks the checksums, too
+        assert picture.format == "PNG" and picture.mode == "L"
+        np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
 
 
 @pytest.mark.parametrize("ready", [True, False])

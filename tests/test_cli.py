@@ -320,11 +320,8 @@ def test_no_chatter_and_ctrl_c_in_a_process_of_its_own(data_dir, tmp_path):
         assert chatter not in stderr + stdout
     assert (tmp_path / "r" / "tensorflow.log").is_file()
     rows = len((tmp_path / "r" / "history.csv").read_text().splitlines()) - 1
-    again = subprocess.run(
-        [sys.executable, "-m", "tfvamp_cli.main", "train", "--resume", str(tmp_path / "r"), "--epochs", str(rows + 1)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
+    again = tfvamp_command("train", "--resume", tmp_path / "r", "--epochs", rows + 1)
+    assert again.exit_code == 0, again.stderr
     assert again.stdout.startswith(f"{rows + 1} epochs")
 
 

@@ -4,8 +4,6 @@ A case is a functional model around the layer. A public layer without a case fai
 """
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Callable
 
 import keras
@@ -372,10 +370,10 @@ for case in CASES:
 
 
 @pytest.mark.slow
-def test_two_replicas():
-    result = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.split() == [case.layer.__name__ for case in CASES]
+def test_two_replicas(storm):
+    answer = storm(python=MIRRORED, eager=False)
+    assert answer["status"] == 0, answer["stderr"][-2000:]
+    assert answer["stdout"].split() == [case.layer.__name__ for case in CASES]
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (5, 2)])

@@ -7,13 +7,11 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from tests.storm import Storm
 from tfvamp import files
 from tfvamp.runs import Run
 
@@ -24,14 +22,7 @@ SMALL = (
 EPOCHS = 12
 NUM_KILLS = 25
 
-pytestmark = pytest.mark.xdist_group("crashes")  # they share a process and a run
-
-
-@pytest.fixture(scope="module")
-def storm():
-    process = Storm(TF_CPP_MIN_LOG_LEVEL="3")
-    yield process
-    process.close()
+pytestmark = pytest.mark.xdist_group("crashes")  # they share a run
 
 
 @pytest.fixture(scope="module")
@@ -104,26 +95,31 @@ def test_twenty_five_kills_are_not_seen(storm, whole, small, tmp_path):
     assert scratch(tmp_path) == []
 
 
-def every_event(storm, words, prepare, check):
-    """Kills a command before each of its file events in turn, until it ends by itself; `check` after each kill."""
-    for event in range(1, 200):
-        prepare()
-        answer = storm(*words, kill_at=event)
-        check(answer)
-        if answer["status"] == 0:
-            return event
-        assert answer["status"] == -signal.SIGKILL, answer
-    raise AssertionError("the command never ended")
+def every_event(storm, words, folder, copies, check, eager=True) -> int:
+    """Lets a command end; `check` is told each folder that a kill before a file event would have left, and the last one.
+
+    A kill leaves a folder as it was then, so that one command shows them all: `copies` of the folder.
+    """
+    copies.mkdir()
+    answer = storm(*words, watched=folder, copies=copies, eager=eager)
+    assert answer["status"] == 0, answer
+    left = sorted(copies.iterdir())
+    assert len(left) == answer["events"]
+    for path in (*left, folder):
+        check(path)
+    return answer["events"]
 
 
-def test_a_killed_evaluation_leaves_files_that_agree(storm, whole, run):
+def killed(storm, words, event, eager=True) -> None:
+    answer = storm(*words, kill_at=event, eager=eager)
+    assert answer["status"] == -signal.SIGKILL, answer
+
+
+def test_a_killed_evaluation_leaves_files_that_agree(storm, whole, run, tmp_path):
     old = contents(run)
 
-    def prepare():
-        shutil.rmtree(run)
-        shutil.copytree(whole, run)
-
-    def check(_):
+    def check(folder):
+        run = folder / "run"
         document = json.loads((run / "evaluation.json").read_text())
         assert document["num_samples"] in (5, 3)
         if (run / "log_likelihood.npz").exists():
@@ -136,98 +132,117 @@ def test_a_killed_evaluation_leaves_files_that_agree(storm, whole, run):
         if document["num_samples"] == 5:
             assert document == {**old[2], "number": 1}
 
-    events = every_event(storm, ["evaluate", run, "--samples", 3], prepare, check)
-    assert events > 5 and Run(run).evaluation()["num_samples"] == 3
+    place = tmp_path / "place"
+    copied = pathlib.Path(shutil.copytree(whole, place / "run"))
+    events = every_event(storm, ["evaluate", copied, "--samples", 3], place, tmp_path / "copies", check)
+    assert events > 5 and Run(copied).evaluation()["num_samples"] == 3
+    for event in (events // 2, events - 1):  # and in truth
+        shutil.rmtree(copied)
+        shutil.copytree(whole, copied)
+        killed(storm, ["evaluate", copied, "--samples", 3], event)
+        check(place)
 
 
-def test_a_killed_overwrite_leaves_the_old_run_or_the_new_one(storm, whole, run, small, tmp_path):
+def test_a_killed_overwrite_leaves_the_old_run_or_the_new_one(storm, whole, small, tmp_path):
+    place = tmp_path / "place"
+    run = pathlib.Path(shutil.copytree(whole, place / "run"))
     words = ["train", *small, "--epochs", 1, "--seed", 1, "--run-dir", run, "--overwrite"]
-    answer = storm(*words)
-    assert answer["status"] == 0
-    new = history(run)
+    left = []
 
-    def prepare():
-        shutil.rmtree(tmp_path)
-        tmp_path.mkdir()
+    def check(folder):
+        left.append(history(folder / "run"))
+        assert Run(folder / "run").model() is not None
+
+    events = every_event(storm, words, place, tmp_path / "copies", check)
+    old, new = history(whole), history(run)
+    assert len(left) == events + 1 and old != new
+    assert left == [old] * left.index(new) + [new] * (len(left) - left.index(new))
+    for event in (left.index(new), left.index(new) + 1):  # and in truth: the last one that leaves the old run
+        shutil.rmtree(place)
         shutil.copytree(whole, run)
-
-    def check(_):
-        rows = history(run)
-        assert rows in (history(whole), new)
-        assert Run(run).model() is not None
-
-    for event in (1, 3, *range(answer["events"] - 12, answer["events"] + 1)):
-        prepare()
-        check(storm(*words, kill_at=event))
+        killed(storm, words, event)
+        check(place)
+    assert left[-2:] == [old, new]
 
 
 def test_a_killed_export_leaves_the_old_one_or_the_new_one(storm, whole, tmp_path):
-    output = tmp_path / "export"
+    place = tmp_path / "place"
+    place.mkdir()
+    output = place / "export"
     answer = storm("export", whole, "--output", output, eager=False)
     assert answer["status"] == 0, answer
     names = {path.relative_to(output) for path in output.rglob("*")}
-    document = output / "assets.extra" / "tfvamp.json"
-    document.write_text(json.dumps({**json.loads(document.read_text()), "old": True}))
+    document = pathlib.Path("assets.extra", "tfvamp.json")
+    (output / document).write_text(json.dumps({**json.loads((output / document).read_text()), "old": True}))
+    first = tmp_path / "first"
+    shutil.copytree(place, first)
     words = ["export", whole, "--output", output, "--overwrite"]
-    assert "old" in json.loads(document.read_text())
-    seen = set()
-    for event in range(max(1, answer["events"] - 3), answer["events"] + 20):
-        status = storm(*words, kill_at=event, eager=False)["status"]
-        assert {path.relative_to(output) for path in output.rglob("*")} == names
-        seen.add("old" in json.loads(document.read_text()))
-        if status == 0:
-            break
-    assert status == 0 and seen == {True, False}
+    left = []
+
+    def check(folder):
+        export = folder / "export"
+        assert {path.relative_to(export) for path in export.rglob("*")} == names
+        left.append("old" in json.loads((export / document).read_text()))
+
+    every_event(storm, words, place, tmp_path / "copies", check, eager=False)
+    assert set(left) == {True, False} and left == sorted(left, reverse=True)
+    for event in (
+        left.index(False),
+        left.index(False) + 1,
+    ):  # and in truth: the last one that leaves the old one
+        shutil.rmtree(place)
+        shutil.copytree(first, place)
+        killed(storm, words, event, eager=False)
+        check(place)
+    assert left[-2:] == [True, False]
     time.sleep(files.JUST_MADE)
-    files.sweep(tmp_path)
-    assert scratch(tmp_path) == []
+    files.sweep(place)
+    assert scratch(place) == []
 
 
 # --- two at once ---
 
 
-def test_of_two_writers_one_is_refused(run):
+def test_of_two_writers_one_is_refused(storm, run):
     """Started together; then one while the other one trains."""
-    command = [sys.executable, "-m", "tfvamp_cli.main", "train", "--resume", str(run), "--epochs"]
-    both = [subprocess.Popen([*command, "40"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ended = [(process.communicate(timeout=300)[1], process.returncode) for process in both]
-    assert sorted(code for _, code in ended) == [0, 1]
-    refused = next(text for text, code in ended if code == 1)
+
+    def start(epochs: int) -> int:
+        return storm("train", "--resume", run, "--epochs", epochs, detach=True)["pid"]
+
+    ended = [storm.wait(pid) for pid in (start(30), start(30))]
+    assert sorted(answer["status"] for answer in ended) == [0, 1]
+    refused = next(answer["stderr"] for answer in ended if answer["status"] == 1)
     assert "is being written by process" in refused and len(refused.splitlines()) == 1
-    assert [row["epoch"] for row in Run(run).rows()] == list(range(1, 41))
-    first = subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True)
+    assert [row["epoch"] for row in Run(run).rows()] == list(range(1, 31))
+    first = start(100_000)
     deadline = time.monotonic() + 120
-    while len(Run(run).rows()) < 42 and time.monotonic() < deadline:
+    while len(Run(run).rows()) < 32 and time.monotonic() < deadline:
         time.sleep(0.1)
-    second = subprocess.run([*command, "50"], capture_output=True, text=True)
-    assert second.returncode == 1 and "is being written by process" in second.stderr
-    first.send_signal(signal.SIGTERM)
-    assert "whole epochs are saved" in first.communicate(timeout=60)[1] and first.returncode == 143
+    second = storm("train", "--resume", run, "--epochs", 40)
+    assert second["status"] == 1 and "is being written by process" in second["stderr"]
+    os.kill(first, signal.SIGTERM)
+    answer = storm.wait(first)
+    assert "whole epochs are saved" in answer["stderr"] and answer["status"] == 143
     epochs = [row["epoch"] for row in Run(run).rows()]
-    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= 42
+    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= 32
 
 
-def test_default_run_folders_are_never_shared(small, tmp_path):
+def test_default_run_folders_are_never_shared(storm, small, tmp_path):
     """Two runs of one second: the folders that each would take are there already."""
-    code = (
-        "import datetime, os, sys\n"
-        "os.chdir(sys.argv[1])\n"
+    clock = (
+        "import datetime\n"
         "from tfvamp.runs import creating\n"
         "class Clock(datetime.datetime):\n"
         "    @classmethod\n"
         "    def now(cls, tz=None): return cls(2026, 1, 2)\n"
         "creating.datetime = type('module', (), {'datetime': Clock})\n"
-        "import tfvamp\n"
-        "config = tfvamp.TrainConfig(dataset=sys.argv[2], components=3, hidden_units=4, latent_dims=2, epochs=1,\n"
-        "                            warmup=1, jit=False)\n"
-        "import tensorflow as tf; tf.config.run_functions_eagerly(True)\n"
-        "print(*(tfvamp.train(config).run_dir for _ in range(3)))\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), small[1]], capture_output=True, text=True
-    )
-    first = "runs/x.npz-vae-vamp-20260102-000000"
-    assert result.stdout.split() == [first, f"{first}-2", f"{first}-3"], result.stderr
+    first = "x.npz-vae-vamp-20260102-000000"
+    for folders in ({first}, {first, f"{first}-2"}, {first, f"{first}-2", f"{first}-3"}):
+        answer = storm("train", *small, "--epochs", 1, python=clock, folder=tmp_path)
+        assert answer["status"] == 0, answer
+        assert {path.name for path in (tmp_path / "runs").iterdir()} == folders
+        assert f"runs/{max(folders)}. " in answer["stdout"]
 
 
 # --- full disks ---
@@ -278,18 +293,17 @@ def test_a_full_disk_is_one_line_and_costs_nothing(storm, whole, small, small_di
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
-def test_a_limit_on_file_sizes_is_one_line(run, tmp_path):
+def test_a_limit_on_file_sizes_is_one_line(storm, run):
     """As on a full disk, where no small disk can be mounted."""
-    code = (
-        "import resource, signal, sys\n"
+    limit = (
+        "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "from tfvamp_cli.main import main\n"
-        "main(['train', '--resume', sys.argv[1], '--epochs', '14'])\n"
     )
     before = history(run)
-    result = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
-    assert result.returncode == 1, result.stderr
-    line = next(line for line in result.stderr.splitlines() if line.startswith("tfvamp: "))
-    assert "File too large" in line and "unexpected" not in result.stderr and "Traceback" not in result.stderr
+    answer = storm("train", "--resume", run, "--epochs", 14, python=limit)
+    assert answer["status"] == 1, answer
+    line = next(line for line in answer["stderr"].splitlines() if line.startswith("tfvamp: "))
+    assert "File too large" in line and "unexpected" not in answer["stderr"]
+    assert "Traceback" not in answer["stderr"]
     assert history(run) == before

@@ -1,12 +1,10 @@
 """What README and docs say works: commands are run or parsed, Python is run, links lead somewhere."""
 
 import json
-import os
 import pathlib
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 
@@ -58,9 +56,11 @@ def test_the_two_commands_of_the_readme_are_those_of_ci():
 
 # Runs each text of a list as a program of its own, in the process that all share; prints how each ended.
 IN_TURN = """
-import contextlib, io, json, sys, traceback
+import contextlib, io, json, traceback
+import tensorflow_datasets as tfds
+tfds.core.constants.DATA_DIR = data_dir
 endings = []
-for code in json.load(sys.stdin):
+for code in programs:
     written, error = io.StringIO(), None
     try:
         with contextlib.redirect_stdout(written):
@@ -75,35 +75,32 @@ print(json.dumps(endings))
 """
 
 
-def in_turn(programs: list[str], folder: pathlib.Path, **environment: str) -> list[list[str]]:
-    """The error of each program, None without one, and what it printed; TensorFlow is imported once."""
-    result = subprocess.run(
-        [sys.executable, "-c", IN_TURN],
-        input=json.dumps(programs),
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    endings = json.loads(result.stdout.splitlines()[-1])
+def in_turn(storm, programs: list[str], folder: pathlib.Path, data_dir: str) -> list[list[str]]:
+    """The error of each program, None without one, and what it printed; prepared data are in `data_dir` by default."""
+    given = f"programs = {programs!r}\ndata_dir = {data_dir!r}\n"
+    answer = storm(python=given + IN_TURN, folder=folder, eager=False)
+    assert answer["status"] == 0, answer["stderr"][-2000:]
+    endings = json.loads(answer["stdout"].splitlines()[-1])
     for ending in endings:
         if ending[0]:
-            ending[0] += result.stderr[-2000:]
+            ending[0] += answer["stderr"][-2000:]
     return endings
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run(tmp_path, data_dir):
-    quick = ["--limit", "120", "--epochs", "2", "--warmup", "1", "--data-dir", data_dir]
-    quick_for = {"train": quick, "diagnose": ["--limit", "6", "--refine-steps", "3", "--samples", "10"]}
+def test_the_commands_of_the_readme_run(storm, tmp_path, data_dir):
+    quick = {
+        "limit": 120, "epochs": 2, "warmup": 1, "components": 20, "hidden-units": 16, "latent-dims": 4, "data-dir": data_dir
+    }  # fmt: skip
+    words = [word for name, value in quick.items() for word in (f"--{name}", str(value))]
+    quick_for = {"train": words, "diagnose": ["--limit", "6", "--refine-steps", "3", "--samples", "10"]}
     lines = [
         [*arguments, *quick_for.get(arguments[0], [])]
         for _, *arguments in commands(ROOT / "README.md")
         if not {"caltech101", "frey_faces", "--resume"} & set(arguments)
     ]
     programs = [f"from tfvamp_cli.main import main\nmain({arguments!r})" for arguments in lines]
-    for arguments, (error, _) in zip(lines, in_turn(programs, tmp_path), strict=True):
+    for arguments, (error, _) in zip(lines, in_turn(storm, programs, tmp_path, data_dir), strict=True):
         assert error is None, (arguments, error)
     assert (tmp_path / "samples.png").is_file() and (tmp_path / "z.npz").is_file()
     assert len(list((tmp_path / "runs" / "first" / "figures").glob("[!d]*.png"))) == 6
@@ -144,12 +141,10 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory, data_dir):
+def programs(storm, tmp_path_factory, data_dir):
     """All Python of the pages and the example, run: the folder, and how each ended."""
     folder = tmp_path_factory.mktemp("programs")
-    return folder, dict(
-        zip(PROGRAMS, in_turn([*PROGRAMS.values()], folder, TFDS_DATA_DIR=data_dir), strict=True)
-    )
+    return folder, dict(zip(PROGRAMS, in_turn(storm, [*PROGRAMS.values()], folder, data_dir), strict=True))
 
 
 @pytest.mark.slow

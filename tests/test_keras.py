@@ -414,22 +414,20 @@ except Exception as error:
 """
 
 
-def run(code: str, *arguments) -> str:
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
-
-
 @pytest.mark.slow
-def test_a_keras_that_lets_no_distribution_through_is_named():
-    assert f"Keras {keras.__version__} does not let the distribution" in run(ANOTHER_KERAS)
+def test_a_keras_that_lets_no_distribution_through_is_named(storm):
+    answer = storm(python=ANOTHER_KERAS, eager=False)
+    assert answer["status"] == 0, answer["stderr"][-2000:]
+    assert f"Keras {keras.__version__} does not let the distribution" in answer["stdout"]
 
 
 @pytest.mark.slow
 def test_loading_without_tfvamp_says_whose_the_class_is(tmp_path):
     small_vae("vamp").save(tmp_path / "vae.keras")
-    message = run(LOAD, str(tmp_path / "vae.keras"))
-    assert "tfvamp" in message and "VAE" in message
+    command = [sys.executable, "-c", LOAD, str(tmp_path / "vae.keras")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "tfvamp" in result.stdout and "VAE" in result.stdout
 
 
 @pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16"])
@@ -531,5 +529,6 @@ for variable, gradient, mirrored in zip(
 
 
 @pytest.mark.slow
-def test_two_replicas_take_the_step_of_the_whole_batch_with_noise_of_their_own():
-    run(REPLICAS)
+def test_two_replicas_take_the_step_of_the_whole_batch_with_noise_of_their_own(storm):
+    answer = storm(python=REPLICAS, eager=False)
+    assert answer["status"] == 0, answer["stderr"][-2000:]

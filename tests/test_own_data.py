@@ -592,6 +592,7 @@ def test_images_of_some_indices_are_those_in_order(folder, tmp_path):
             np.testing.assert_array_equal(part.at(tf.constant([2, 0])), part.array()[0][[2, 0]])
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
     """Other values of the same kind are said; those that the model cannot mean are refused."""
     bits = bytes_of(40) // 128 * 255
@@ -619,6 +620,7 @@ def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
         tfvamp.evaluate(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", ["npz", "folder", "tfds"])
 def test_training_evaluation_and_resume(kind, folder, tmp_path, small_config, monkeypatch):
     name = {

@@ -8,8 +8,6 @@ import resource
 import shlex
 import signal
 import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -223,36 +221,32 @@ def test_data_are_prepared_in_a_scratch_folder_and_downloads_kept(tmp_path, monk
 
 
 KILLED = """
-    import os, signal, sys
-    from tests.tiny_pictures import TinyPictures
-    from tfvamp import datasets
-    from tfvamp.datasets import image_store, sources
+import os, signal
+from tests.tiny_pictures import TinyPictures
+from tfvamp import datasets
+from tfvamp.datasets import image_store, sources
 
-    def kill(*_):
-        os.kill(os.getpid(), signal.SIGKILL)
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    name, data_dir, raw, image_size = sys.argv[1:]
-    sources.examples = image_store.write = TinyPictures._generate_examples = kill
-    datasets.load(name, data_dir, raw or None, image_size=image_size or None)
+name, data_dir, raw, image_size = arguments
+sources.examples = image_store.write = TinyPictures._generate_examples = kill
+datasets.load(name, data_dir, raw or None, image_size=image_size or None)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["catalogue", "tfds", "folder"])
-def test_what_a_killed_process_left_goes(kind, raw, pictures, tmp_path):
+def test_what_a_killed_process_left_goes(kind, storm, raw, pictures, tmp_path):
     name, source_dir, image_size, place = {
         "catalogue": ("caltech101", str(raw), "", "caltech101_silhouettes"),
         "tfds": (TINY, "", "", TinyPictures.name),
         "folder": (f"folder:{pictures}", "", "8x8", image_store.FOLDER),
     }[kind]
     data_dir = tmp_path / "data"
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), name, data_dir, source_dir, image_size],
-        cwd=pathlib.Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
+    arguments = [name, str(data_dir), source_dir, image_size]
+    answer = storm(python=f"arguments = {arguments}\n{KILLED}", eager=False)
+    assert answer["status"] == -signal.SIGKILL, answer["stderr"][-2000:]
     (left,) = (data_dir / place).iterdir()
     assert left.name.startswith(files.SCRATCH)
     os.utime(left, (0, 0))

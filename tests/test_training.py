@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import shutil
 import signal
 
 import numpy as np
@@ -112,13 +113,30 @@ def test_the_same_seed_gives_the_same_run_and_resuming_is_not_seen(small_config,
     assert without_seconds(tmp_path / "other") != without_seconds(tmp_path / "whole")[:1]
 
 
-def test_resuming_is_not_seen_in_a_graph_either(small_config, run, tmp_path):
-    """The steps are compiled again after each stop; the last batch is short."""
-    config = dataclasses.replace(small_config, batch_size=40)
-    training.train(config, tmp_path / "whole")
-    training.train(dataclasses.replace(config, epochs=1), tmp_path / "parts")
-    training.resume(tmp_path / "parts", epochs=3)
-    assert without_seconds(tmp_path / "parts") == without_seconds(tmp_path / "whole")
+def trained_whole_and_in_parts(config, folder, monkeypatch):
+    """A run, and another that goes on from what the first one would have left if it had been killed after one epoch.
+
+    Their steps are compiled anew.
+    """
+    real = loop.epoch_of
+
+    def epoch_of(epoch, *rest):
+        if epoch == 2:
+            shutil.copytree(folder / "whole", folder / "parts")
+        return real(epoch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "epoch_of", epoch_of)
+        training.train(config, folder / "whole")
+    assert without_seconds(folder / "parts") == without_seconds(folder / "whole")[:1]
+    training.resume(folder / "parts")
+    assert len(Run(folder / "parts").rows()) == config.epochs
+    assert without_seconds(folder / "parts") == without_seconds(folder / "whole")
+
+
+def test_resuming_is_not_seen_in_a_graph_either(small_config, tmp_path, monkeypatch):
+    """The last batch is short."""
+    trained_whole_and_in_parts(dataclasses.replace(small_config, batch_size=40), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", tfvamp.models.MODELS.values(), ids=tfvamp.models.MODELS)
@@ -433,12 +451,9 @@ def test_errors_of_the_step_itself_are_not_hidden(jit):
 
 
 @pytest.mark.slow
-def test_resuming_is_not_seen_under_xla_either(small_config, tmp_path):
+def test_resuming_is_not_seen_under_xla_either(small_config, tmp_path, monkeypatch):
     config = dataclasses.replace(small_config, prior="vamp-weighted", jit=True)
-    training.train(config, tmp_path / "whole")
-    training.train(dataclasses.replace(config, epochs=1), tmp_path / "parts")
-    training.resume(tmp_path / "parts", epochs=3)
-    assert without_seconds(tmp_path / "parts") == without_seconds(tmp_path / "whole")
+    trained_whole_and_in_parts(config, tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("eager")
@@ -506,7 +521,7 @@ def test_every_model_with_every_prior(model, prior, tiny, tmp_path):
     """
     run, grey = tmp_path / "run", prior in ("standard", "vamp-data")
     data = tiny["grey" if grey else "binary"]
-    small = ["--components", 7, "--epochs", 2, "--warmup", 2, "--batch-size", 16, "--hidden-units", 12]
+    small = ["--components", 7, "--epochs", 2, "--warmup", 2, "--batch-size", 32, "--hidden-units", 12]
     commands = [
         ["train", "--model", model, "--prior", prior, "--dataset", data, *small, "--run-dir", run],
         ["evaluate", run, "--samples", 5, "--limit", 6],

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp import memory, seeds
 from tfvamp.catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
-from tfvamp.datasets import builders, own, pipeline, preparation
+from tfvamp.datasets import builders, own, pipeline, preparation, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder
@@ -29,7 +29,7 @@ from tfvamp.datasets.static_mnist import static_mnist_dataset_builder
 from tfvamp.errors import DataError, TfvampError, UsageError, check_choice
 from tfvamp.files import expanded
 
-PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # what stands before the width and the height
+PNG_HEADER = sources.PNG_SIGNATURE + b"\0\0\0\rIHDR"  # what stands before the width and the height
 CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes for each
 BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
@@ -77,8 +77,9 @@ class Split:
         Grey training images of a dynamically binarised set stay grey here.
         """
         blocks = tf.data.Dataset.range(self.num_examples).batch(100)
-        images = blocks.map(self.at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
-        return images.cache() if self.pixels.nbytes <= CACHED else images
+        at = tf.autograph.experimental.do_not_convert(self.at)
+        images = blocks.map(at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+        return pipeline.without_tuning(images.cache() if self.pixels.nbytes <= CACHED else images)
 
     def at(self, indices: tf.Tensor) -> tf.Tensor:
         """The images [B, H, W, C] of some indices [B], as `images` has them."""

@@ -86,14 +86,24 @@ def training_batches(
     pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
     order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg=seeds.ALGORITHM)
 
+    @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes half a second
     def batch(step, indices):
         chosen = to_images(rows(indices), spec)
         return binarize(chosen, seeds.fold_in(pixel_seed, step)) if spec.binarization == "dynamic" else chosen
 
     batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
-    return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
-        tf.data.AUTOTUNE
-    )
+    batches = batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return without_tuning(batches.prefetch(tf.data.AUTOTUNE))
+
+
+def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The data set with a worker per core from the start.
+
+    The thread that would tune their number is waited for at the end of each pass, up to a tenth of a second.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def binarize_each(images: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pathlib
+import struct
 import zlib
 
 import numpy as np
@@ -25,6 +26,7 @@ from tfvamp.files import expanded, reason, shown
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
 DISK = {
     errno.ENOSPC,
@@ -207,9 +209,23 @@ def image_info(
 
 
 def examples(images: np.ndarray, labels: np.ndarray | None = None):
-    """The examples of a builder's split."""
+    """The examples of a builder's split: images [N, H, W, 1] of bytes (as PNG files) or floats, and their labels."""
     for index, image in enumerate(images):
-        yield index, {"image": image} if labels is None else {"image": image, "label": int(labels[index])}
+        example = {"image": to_png(image) if images.dtype == np.uint8 else image}
+        yield index, example if labels is None else {**example, "label": int(labels[index])}
+
+
+def to_png(image: np.ndarray) -> bytes:
+    """The PNG file of an image [H, W, 1] of bytes; TensorFlow takes some five times as long for one of 28x28."""
+    height, width, _ = image.shape
+    lines = np.zeros((height, 1 + width), np.uint8)  # a line begins with the number of its filter: none
+    lines[:, 1:] = image[..., 0]
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits of grey
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,10 +51,18 @@ def _objective(config: TrainConfig) -> Objective:
 
 def model_of(config: TrainConfig, event_shape: Sequence[int], pseudo_inputs: PseudoInputs = None):
     """The untrained model that resolved settings describe."""
-    with _precision(config.mixed_precision):
-        return MODELS[config.model](
-            event_shape=event_shape, pseudo_inputs=pseudo_inputs, name=config.model, **config.modelling()
-        )
+    return _made(config.model, config.mixed_precision, config.modelling(), event_shape, pseudo_inputs)
+
+
+def _made(
+    model: str,
+    mixed: bool,
+    modelling: dict[str, Any],
+    event_shape: Sequence[int],
+    pseudo_inputs: PseudoInputs,
+):
+    with _precision(mixed):
+        return MODELS[model](event_shape=event_shape, pseudo_inputs=pseudo_inputs, name=model, **modelling)
 
 
 def untrained(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
@@ -66,11 +76,20 @@ def untrained(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
 
 def weight_shapes(config: TrainConfig, event_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """The shape of each weight of a run's model, by its path; no memory is taken for the weights."""
+    modelling = tuple(config.modelling().items())
+    return dict(_weight_shapes(config.model, config.mixed_precision, modelling, tuple(event_shape)))
+
+
+@functools.lru_cache(maxsize=32)
+def _weight_shapes(
+    model: str, mixed: bool, modelling: tuple[tuple[str, Any], ...], event_shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """As `weight_shapes`; a model is made once, however often its shapes are asked for."""
     before = list(global_state.get_global_attribute(UNINITIALIZED) or [])
     try:
         with keras.StatelessScope(initialize_variables=False):
-            model = model_of(config, event_shape, keras.initializers.Zeros())
-        return {weight.path: tuple(weight.shape) for weight in model.weights}
+            made = _made(model, mixed, dict(modelling), event_shape, keras.initializers.Zeros())
+        return {weight.path: tuple(weight.shape) for weight in made.weights}
     finally:
         global_state.set_global_attribute(UNINITIALIZED, before)
 
