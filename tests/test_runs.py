@@ -683,6 +683,6 @@ def test_wrong_uses():
         RunFolder("x").evaluation_file("tests")
     with pytest.raises(RunError, match="there is no run folder nowhere"):
         runs.evaluate("nowhere")
-    with pytest.raises(UsageError, match="number of samples must be at least 1; got 0"):
+    with pytest.raises(UsageError, match="samples must be at least 1; got 0"):
         runs.evaluate("nowhere", 0)
     assert issubclass(DataError, tfvamp.TfvampError)

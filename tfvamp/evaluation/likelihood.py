@@ -151,6 +151,7 @@ def bracket(
       seed, kept, say, advance, settings: as for `log_likelihood`.
     """
     how = Estimation(estimator="bdmc", proposal=proposal, **settings)
+    check_memory(how)
     if num_images < 1:
         raise UsageError(f"the number of images must be at least 1; got {num_images}")
     kept = {} if kept is None else kept
