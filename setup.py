@@ -28,7 +28,7 @@ setup(
         "numpy>=1.26",  # arrays at the edges
         "h5py>=3.11",  # weight files are looked through before Keras, which needs it, too, reads them
         "scipy>=1.11",  # Matlab files
-        "pillow>=10",  # your own pictures in folders; matplotlib needs it, too
+        "pillow>=10",  # your own pictures in folders, and PNG files of data sets; matplotlib needs it, too
         "requests>=2.31",  # its errors, when tensorflow-datasets cannot download
         "tqdm>=4.66",  # the bar while images are read; tensorflow-datasets shows its own with it
         "click>=8.1",  # the command line

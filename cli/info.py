@@ -61,5 +61,6 @@ def _evaluated(run) -> str:
         epoch = result.get("epoch")
         of = "of other weights" if epoch is None else f"of epoch {epoch}"
         return f"{of}; trained on since: evaluate again with tfvamp evaluate {run}"
-    counts = f"{result['num_samples']} samples, {result['num_examples']} images"
+    what = "chains" if result.get("estimator") == "ais" else "samples"
+    counts = f"{result['num_samples']} {what} from the {result.get('proposal', 'encoder')} q, {result['num_examples']} images"
     return f"{result['log_likelihood']:.3f} nats ({counts})"

@@ -209,22 +209,22 @@ def test_of_two_writers_one_is_refused(storm, run):
     def start(epochs: int) -> int:
         return storm("train", "--resume", run, "--epochs", epochs, detach=True)["pid"]
 
-    ended = [storm.wait(pid) for pid in (start(30), start(30))]
+    ended = [storm.wait(pid) for pid in (start(60), start(60))]
     assert sorted(answer["status"] for answer in ended) == [0, 1]
     refused = next(answer["stderr"] for answer in ended if answer["status"] == 1)
     assert "is being written by process" in refused and len(refused.splitlines()) == 1
-    assert [row["epoch"] for row in Run(run).rows()] == list(range(1, 31))
+    assert [row["epoch"] for row in Run(run).rows()] == list(range(1, 61))
     first = start(100_000)
     deadline = time.monotonic() + 120
-    while len(Run(run).rows()) < 32 and time.monotonic() < deadline:
+    while len(Run(run).rows()) < 62 and time.monotonic() < deadline:
         time.sleep(0.1)
-    second = storm("train", "--resume", run, "--epochs", 40)
+    second = storm("train", "--resume", run, "--epochs", 70)
     assert second["status"] == 1 and "is being written by process" in second["stderr"]
     os.kill(first, signal.SIGTERM)
     answer = storm.wait(first)
     assert "whole epochs are saved" in answer["stderr"] and answer["status"] == 143
     epochs = [row["epoch"] for row in Run(run).rows()]
-    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= 32
+    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= 62
 
 
 def test_default_run_folders_are_never_shared(storm, small, tmp_path):

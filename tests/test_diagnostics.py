@@ -72,6 +72,19 @@ def test_the_monte_carlo_error_of_the_parts_is_their_spread():
     assert spread == pytest.approx(stated, rel=0.3)  # 60 runs give a standard deviation to 9 %
 
 
+def test_images_chosen_at_random_give_the_parts_of_all(monkeypatch):
+    """Within four errors of the exact numbers, which here are those of the images themselves: one component each."""
+    loc = 10.0 * np.arange(60.0)[:, np.newaxis]
+    posterior, prior = gaussian(loc, 0.01), gaussian(np.zeros(1), 100.0**2)
+    whole = diagnostics.surgery(posterior, prior)
+    monkeypatch.setattr(diagnostics, "MOST_DRAWN", 20)
+    found = diagnostics.surgery(posterior, prior)
+    assert found.mutual_information == pytest.approx(math.log(60), abs=1e-4)
+    assert found.marginal_kl != whole.marginal_kl
+    assert found.marginal_kl == pytest.approx(whole.marginal_kl, abs=4 * found.monte_carlo_error)
+    assert found.monte_carlo_error > 20 * whole.monte_carlo_error  # the choice, not the draws
+
+
 # --- components, neighbours, samples ---
 
 
@@ -105,7 +118,10 @@ def test_nearest_images_are_those_of_all_differences(monkeypatch):
 
 def test_two_samples_of_one_distribution_and_of_two():
     rng = np.random.default_rng(3)
-    draw = lambda shift: rng.normal(size=(400, 3, 2, 1)) + shift  # noqa: E731
+
+    def draw(shift):
+        return rng.normal(size=(400, 3, 2, 1)) + shift
+
     same = diagnostics.two_samples(draw(0.0), draw(0.0)).accuracy
     assert abs(same - 0.5) < 4 * 0.5 / math.sqrt(800) * math.sqrt(
         2
@@ -134,6 +150,8 @@ def test_the_plane_is_that_of_the_largest_variances():
     axes, centre = diagnostics.plane(means)
     assert np.abs(axes[[0, 2], [0, 1]]).min() > 0.99
     np.testing.assert_allclose(centre, means.mean(axis=0))
+    axes, _ = diagnostics.plane(means[:, :1])  # one latent: no second axis
+    np.testing.assert_array_equal(np.abs(axes), [[1.0, 0.0]])
 
 
 # --- of a run ---
@@ -222,6 +240,18 @@ def test_what_cannot_be_diagnosed_is_refused(trained):
         tfvamp.diagnose(trained, limit=1)
     with pytest.raises(UsageError, match="refine_steps must be at least 1"):
         tfvamp.diagnose(trained, refine_steps=0)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_split_of_one_image_is_refused(tmp_path):
+    x = np.random.default_rng(0).integers(0, 2, (10, 4, 3)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", train=x, validation=x, test=x[:1])
+    config = tfvamp.TrainConfig(
+        dataset=f"npz:{tmp_path}/x.npz", prior="standard", hidden_units=3, epochs=1, warmup=1, jit=False
+    )
+    tfvamp.train(config, tmp_path / "run")
+    with pytest.raises(UsageError, match="fewer than two training or test images"):
+        tfvamp.diagnose(tmp_path / "run")
 
 
 def test_a_prior_without_components_has_none():

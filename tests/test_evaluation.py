@@ -86,9 +86,19 @@ def test_the_curve_is_what_fewer_samples_give():
     assert result.slope == pytest.approx(result.mean - np.mean(parts)) and result.slope > 0.1
     assert "still rises by" in result.warning() and "--proposal refined" in result.warning()
     assert "--proposal" not in of_log_weights(log_weights, proposal="refined").warning()
-    assert of_log_weights(log_weights, proposal="refined").warning().endswith("take more samples")
+    assert (
+        of_log_weights(log_weights, proposal="refined")
+        .warning()
+        .endswith("take more samples, or --estimator ais")
+    )
     assert of_log_weights(0.1 * log_weights).warning() is None
-    assert [point.num_samples for point in of_log_weights(log_weights[:12]).curve] == [1, 12]
+    few = of_log_weights(log_weights[:12])
+    assert [point.num_samples for point in few.curve] == [1, 12]
+    assert few.slope == pytest.approx(
+        (few.mean - few.curve[0].mean) / np.log10(12.0)
+    )  # for ten times as many
+    chains = of_log_weights(log_weights[:12], estimator="ais").warning()
+    assert "when the chains become ten times as many" in chains and chains.endswith("take more --steps")
 
 
 # --- what an estimate depends on ---

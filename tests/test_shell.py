@@ -351,7 +351,7 @@ def test_a_broken_tensorflow_is_one_line(tmp_path):
 
 
 def test_work_without_a_terminal_says_how_far_it_is(monkeypatch):
-    """A line every half minute, with the time left; each part of the work counts anew."""
+    """A line every half minute, with the time left; each part of the work is counted from its start."""
     clock = iter([0.0, 0.0, 20.0, 40.0, 45.0, 80.0, 81.0, 100.0, 141.0])
     monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
     said = []

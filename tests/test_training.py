@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_run_and_resuming_is_not_seen(small_config,
 def trained_whole_and_in_parts(config, folder, monkeypatch):
     """A run, and another that goes on from what the first one would have left if it had been killed after one epoch.
 
-    Their steps are compiled anew.
+    Its steps are compiled again.
     """
     real = loop.epoch_of
 
@@ -546,6 +546,7 @@ def test_every_model_with_every_prior(model, prior, tiny, tmp_path):
         arrays = runs.encode(opened, limit=3)
         assert {array.shape for name, array in arrays.items() if name != "label"} == {(3, 40)}
         assert len(arrays) == 1 + 2 * len(names) and len(runs.plot(opened)) == 6
+        assert list(runs.diagnose(opened, 3, limit=2, refine_steps=1)["layers"]) == names
         tfvamp.resume(run, epochs=3)
         assert len(Run(run).rows()) == 3
 

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp import memory, seeds
 from tfvamp.catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
-from tfvamp.datasets import builders, own, pipeline, preparation, sources
+from tfvamp.datasets import builders, own, pipeline, preparation
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder
@@ -29,7 +29,7 @@ from tfvamp.datasets.static_mnist import static_mnist_dataset_builder
 from tfvamp.errors import DataError, TfvampError, UsageError, check_choice
 from tfvamp.files import expanded
 
-PNG_HEADER = sources.PNG_SIGNATURE + b"\0\0\0\rIHDR"  # what stands before the width and the height
+PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # what stands before the width and the height
 CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes for each
 BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,

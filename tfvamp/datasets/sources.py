@@ -11,10 +11,10 @@ import hashlib
 import io
 import os
 import pathlib
-import struct
 import zlib
 
 import numpy as np
+import PIL.Image
 import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
@@ -26,7 +26,6 @@ from tfvamp.files import expanded, reason, shown
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
 DISK = {
     errno.ENOSPC,
@@ -216,16 +215,10 @@ def examples(images: np.ndarray, labels: np.ndarray | None = None):
 
 
 def to_png(image: np.ndarray) -> bytes:
-    """The PNG file of an image [H, W, 1] of bytes; TensorFlow takes some five times as long for one of 28x28."""
-    height, width, _ = image.shape
-    lines = np.zeros((height, 1 + width), np.uint8)  # a line begins with the number of its filter: none
-    lines[:, 1:] = image[..., 0]
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits of grey
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
-    return PNG_SIGNATURE + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in parts
-    )
+    """The PNG file of an image [H, W, 1] of bytes, by Pillow: TensorFlow takes half as long again for one of 28x28."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image[..., 0]).save(buffer, "png")
+    return buffer.getvalue()
 
 
 @contextlib.contextmanager

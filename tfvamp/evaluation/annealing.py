@@ -38,7 +38,7 @@ class Path(NamedTuple):
 
     Attributes:
       start: from the indices of the images, a seed and M to u drawn from p_0.
-      densities: from u to log p_0(u) but for a constant, and log w(u), [M, B] each.
+      densities: from u to log p_0(u), up to a constant, and log w(u), [M, B] each.
       of_latents: from latents [M, B, D], the top ones first, to u.
     """
 
@@ -111,7 +111,7 @@ def from_prior(x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]) 
 
 
 def _log_normal(u: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The standard normal log-density but for its constant, [M, B]."""
+    """The standard normal log-density without its constant, [M, B]."""
     return -0.5 * tf.add_n([tf.reduce_sum(of_layer**2, axis=-1) for of_layer in u])
 
 

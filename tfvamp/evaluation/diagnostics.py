@@ -16,6 +16,7 @@ from tfvamp.layers.mixture import DiagonalGaussianMixture
 ACTIVITY_THRESHOLD = 0.01  # Burda, Grosse and Salakhutdinov (2016)
 DEAD = 0.01  # of the usage that each component would have if all had the same
 DRAWS = 10  # latents per image
+MOST_DRAWN = 5000  # images whose latents are drawn: each is compared with the posteriors of all
 AT_ONCE = 2**22  # log-densities [rows, components] or distances at a time
 
 
@@ -51,10 +52,10 @@ class Surgery(NamedTuple):
 def surgery(
     posterior: DiagonalGaussian, prior: tfd.Distribution, draws: int = DRAWS, seed: int = 0
 ) -> Surgery:
-    """Splits the average KL of posteriors, batch shape [N], exactly but for the noise of some draws per image.
+    """Splits the average KL of posteriors, batch shape [N], exactly except for the noise of some draws per image.
 
     The aggregated posterior is the whole mixture of N components, not that of a batch, so no part is biased as an
-    estimate for these N images.
+    estimate for these N images. Latents are drawn for all of them, or for 5000 chosen at random.
 
     Raises:
       ValueError: fewer than two draws, which give no error.
@@ -62,15 +63,23 @@ def surgery(
     if draws < 2:
         raise ValueError(f"at least 2 draws are needed; got {draws}")
     count = posterior.loc.shape[0]
+    drawn = min(count, MOST_DRAWN)
+    chosen = (
+        np.random.default_rng(seed).choice(count, drawn, replace=False) if drawn < count else np.arange(count)
+    )
+    own = DiagonalGaussian(tf.gather(posterior.loc, chosen), tf.gather(posterior.log_variance, chosen))
     together = DiagonalGaussianMixture(tfd.Categorical(logits=tf.zeros([count])), posterior)
     information, marginal = [], []
-    for z in _drawn(posterior, draws, seed):  # [N, D]
-        log_q, log_together = posterior.log_prob(z), _in_rows(together.log_prob, z, count)
+    for z in _drawn(own, draws, seed):  # [drawn, D]
+        log_q, log_together = own.log_prob(z), _in_rows(together.log_prob, z, count)
         information.append((log_q - log_together).numpy().astype(np.float64))
         marginal.append((log_together - prior.log_prob(z)).numpy().astype(np.float64))
-    of_draws = np.stack([information, marginal])  # [2, draws, N]
+    of_draws = np.stack([information, marginal])  # [2, draws, drawn]
     mutual_information, marginal_kl = of_draws.mean(axis=(1, 2))
-    errors = np.sqrt(of_draws.var(axis=1, ddof=1).sum(axis=1) / draws) / count
+    if drawn < count:  # the choice of images varies, too
+        errors = of_draws.mean(axis=1).std(axis=1, ddof=1) / math.sqrt(drawn)
+    else:
+        errors = np.sqrt(of_draws.var(axis=1, ddof=1).sum(axis=1) / draws) / count
     return Surgery(
         float(mutual_information + marginal_kl),
         float(mutual_information),
@@ -127,20 +136,17 @@ def nearest(x: np.ndarray, among: np.ndarray, but_itself: bool = False) -> tuple
     Returns:
       indices [N], and root mean squared differences of pixels [N].
     """
-    rows, others = (one.reshape(len(one), -1).astype(np.float64) for one in (x, among))
-    squares = (others**2).sum(axis=1)
-    indices, distances = [], []
-    size = max(1, AT_ONCE // len(others))
+    rows, others = x.reshape(len(x), -1), among.reshape(len(among), -1)
+    squares = np.einsum("mp,mp->m", others, others)
+    indices, size = [], max(1, AT_ONCE // len(others))
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
-        distance = (part**2).sum(axis=1)[:, np.newaxis] + squares - 2.0 * part @ others.T
+        distance = squares - 2.0 * part @ others.T  # without |x|^2, the same for all
         if but_itself:
             distance[np.arange(len(part)), np.arange(first, first + len(part))] = np.inf
-        index = distance.argmin(axis=1)
-        indices.append(index)
-        distances.append(distance[np.arange(len(part)), index])
-    pixels = rows.shape[1]
-    return np.concatenate(indices), np.sqrt(np.maximum(np.concatenate(distances), 0.0) / pixels)
+        indices.append(distance.argmin(axis=1))
+    index = np.concatenate(indices)
+    return index, np.sqrt(((rows - others[index]).astype(np.float64) ** 2).mean(axis=1))
 
 
 class TwoSamples(NamedTuple):
@@ -196,10 +202,10 @@ def probes(
 
 
 def plane(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two principal axes [D, 2] of posterior means [N, D], and their centre [D]."""
+    """The two principal axes [D, 2] of posterior means [N, D], and their centre [D]; zeros where there is no second one."""
     centre = means.mean(axis=0)
     axes = np.linalg.svd(means - centre, full_matrices=False)[2][:2].T
-    return axes, centre
+    return np.pad(axes, [(0, 0), (0, 2 - axes.shape[1])]), centre
 
 
 def _drawn(posterior: DiagonalGaussian, draws: int, seed: int):

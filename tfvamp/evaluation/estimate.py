@@ -105,22 +105,23 @@ class LogLikelihood:
 
     @property
     def slope(self) -> float | None:
-        """How much the estimate rose with the last tenfold number of samples, in nats; None for S below 10."""
+        """How much the estimate rises at its end when S becomes ten times as large, in nats; None for S below 10."""
         if len(self.curve_values) < 2:
             return None
-        return float((self.curve_values[-1] - self.curve_values[-2]).mean())
+        before, last = curve_sizes(self.num_samples)[-2:]
+        return float((self.curve_values[-1] - self.curve_values[-2]).mean()) / math.log10(last / before)
 
     def warning(self) -> str | None:
         """In plain words why the number is too low, and what to do; None where nothing says that it is."""
         if self.slope is None or self.slope < RISING:
             return None
-        better = "take more samples"
+        samples, better = "samples", "take more samples, or --estimator ais"
         if self.estimator == "ais":
-            better = "take more --steps"
+            samples, better = "chains", "take more --steps"
         elif self.proposal == "encoder":
-            better = "take --proposal refined"
+            better = "take --proposal refined or --estimator ais"
         return (
-            f"log p(x) is higher than this: the estimate still rises by {self.slope:.2f} nats when the samples become "
+            f"log p(x) is higher than this: the estimate still rises by {self.slope:.2f} nats when the {samples} become "
             f"ten times as many, because few of them count: {better}"
         )
 
@@ -195,7 +196,7 @@ def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
 
 
 def of_weights(log_weights: np.ndarray) -> dict[str, Any]:
-    """The arrays of `LogLikelihood` for some images, from log-weights [S, B], but for the parts of the bound."""
+    """The arrays of `LogLikelihood` for some images, from log-weights [S, B], except the parts of the bound."""
     num_samples = len(log_weights)
     total = scipy.special.logsumexp(log_weights, axis=0)
     by_size = [log_means(log_weights, size) for size in curve_sizes(num_samples)]

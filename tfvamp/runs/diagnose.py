@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from tfvamp import datasets, evaluation, plots
+from tfvamp import evaluation, plots
 from tfvamp.config import Estimation
 from tfvamp.errors import UsageError
 from tfvamp.evaluation import diagnostics
@@ -41,7 +42,8 @@ def diagnose(
     Args:
       run: the run, or its folder.
       num_samples: S, the number of importance samples per image.
-      limit: number of training and of test images whose log-likelihood is estimated; the other numbers are of all.
+      limit: number of training and of test images whose log-likelihood is estimated, and a fifth of the number of samples;
+        the other numbers are of all images.
       seed: of every draw.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
       say, advance: told of a fallback from XLA; of the number of images done, and of how many.
@@ -52,7 +54,7 @@ def diagnose(
 
     Raises:
       RunError: the run cannot be loaded.
-      UsageError: an argument out of its bounds.
+      UsageError: an argument out of its bounds, fewer than two images of a split, or more than memory can hold.
     """
     if limit < 2:
         raise UsageError(f"the number of images must be at least 2; got {limit}")
@@ -60,7 +62,11 @@ def diagnose(
     run = as_run(run)
     model = run.model()
     data = run.dataset(None, dataset, data_dir, raw_dir, say)
-    images = {name: evaluation.as_images(data.split(name).images) for name in ("train", "test")}
+    splits = {name: data.split(name) for name in ("train", "test")}
+    if min(split.num_examples for split in splits.values()) < 2:
+        raise UsageError(f"{run} has fewer than two training or test images: there is nothing to compare")
+    arrays = {name: split.array()[0] for name, split in splits.items()}
+    images = {name: tf.constant(x) for name, x in arrays.items()}
     posteriors = {name: evaluation.encode(model, x) for name, x in images.items()}
     common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
     estimates = {
@@ -89,8 +95,7 @@ def diagnose(
         },
         "components": _components(model, posteriors["test"][0], seed),
     }
-    arrays = {name: x.numpy() for name, x in images.items()}
-    samples = model.sample(min(len(arrays["test"]), 1000), seed, draw=True).numpy()
+    samples = model.sample(min(len(arrays["test"]), 5 * limit), seed, draw=True).numpy()
     document["samples"], pairs = _samples(samples, arrays)
     pseudo_inputs = model.prior.clipped_pseudo_inputs()
     if pseudo_inputs is not None:
@@ -99,9 +104,12 @@ def diagnose(
         index, distance = diagnostics.nearest(ours, arrays["train"])
         document["pseudo_inputs"] = {"median_distance": float(np.median(distance))}
         pairs["pseudo-inputs, the most used first"] = (ours, arrays["train"][index])
-    document["probes"] = _probes(data, posteriors, say)
+    labels = {name: split.labels for name, split in splits.items()}
+    document["probes"] = _probes(labels, posteriors, say)
     document["findings"] = findings(document)
-    for name, contents in _pictures(model, document, posteriors["test"][0], estimates, images, pairs).items():
+    for name, contents in _pictures(
+        model, document, posteriors["test"][0], estimates, arrays["test"], pairs
+    ).items():
         replace_file(run.folder.file("figures", name), contents)
     write_json(run.folder.file("diagnosis.json"), document)
     return document
@@ -168,9 +176,8 @@ def _samples(samples: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[dict[s
     return document, {"samples": (samples, arrays["train"][index])}
 
 
-def _probes(data: datasets.Dataset, posteriors, say) -> dict[str, float] | None:
+def _probes(labels: dict[str, np.ndarray], posteriors, say) -> dict[str, float] | None:
     """Accuracies of classifiers of the posterior means; None without labels or scikit-learn."""
-    labels = {name: data.split(name).labels for name in ("train", "test")}
     if min(len(np.unique(of_split)) for of_split in labels.values()) < 2:
         return None
     if importlib.util.find_spec("sklearn") is None:
@@ -237,7 +244,7 @@ def findings(document: dict[str, Any]) -> list[str]:
     return found
 
 
-def _pictures(model, document, posterior, estimates, images, pairs) -> dict[str, bytes]:
+def _pictures(model, document, posterior, estimates, x_test, pairs) -> dict[str, bytes]:
     """The figures of a diagnosis, by file name."""
     test = estimates["test", "refined"]
     means = posterior.loc.numpy()
@@ -258,7 +265,7 @@ def _pictures(model, document, posterior, estimates, images, pairs) -> dict[str,
     }
     order = np.argsort(test.per_example)
     for name, chosen in (("worst", order[:SHOWN]), ("best", order[::-1][:SHOWN])):
-        x = images["test"].numpy()[chosen]
+        x = x_test[chosen]
         pictures[f"diagnosis_{name}.png"] = plots.pairs(
             x,
             model(x).numpy(),

@@ -21,6 +21,8 @@ from tfvamp.models import LatentVariableModel
 from tfvamp.runs import building, history, weights
 from tfvamp.runs.folder import RunFolder
 
+# Of an evaluation, in the table of runs; of different estimators, numbers do not compare.
+RESULTS = ("log_likelihood", "standard_error", "estimator", "proposal", "num_examples")
 LARGEST_WEIGHTS = 2**32  # bytes of a file whose checksum is taken
 
 
@@ -282,9 +284,9 @@ def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
       pattern: such as "runs/*", or several; `~` is the home folder, `**` any depth.
 
     Returns:
-      as `Run.history`: the columns `run`, the settings, `epochs`, `best_epoch`, `val_elbo`, `log_likelihood` and
-      `standard_error` (None where the run was not evaluated since its weights changed), and `problem`: what is wrong
-      with a run folder, empty where nothing is.
+      as `Run.history`: the columns `run`, the settings, `epochs`, `best_epoch`, `val_elbo`; `log_likelihood`,
+      `standard_error`, `estimator`, `proposal` and `num_examples` of the newest evaluation (None where
+      there is none since the weights changed); and `problem`: what is wrong with a run folder, empty where nothing is.
     """
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
     paths = sorted({path for one in patterns for path in glob.glob(str(expanded(one)), recursive=True)})
@@ -293,7 +295,7 @@ def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
 
 def _row(path: str) -> dict[str, Any]:
     settings = dict.fromkeys(TrainConfig().to_dict())
-    results = dict.fromkeys(("epochs", "best_epoch", "val_elbo", "log_likelihood", "standard_error"))
+    results = dict.fromkeys(("epochs", "best_epoch", "val_elbo", *RESULTS))
     row: dict[str, Any] = {"run": path, **settings, **results, "problem": ""}
     try:
         run = Run(path)
@@ -305,7 +307,7 @@ def _row(path: str) -> dict[str, Any]:
             row |= {"best_epoch": best["epoch"], "val_elbo": best["val_elbo"]}
         result = run.evaluation()
         if result is not None and result["current"]:
-            row |= {name: result.get(name) for name in ("log_likelihood", "standard_error")}
+            row |= {name: result.get(name) for name in RESULTS}
     except TfvampError as error:
         row["problem"] = str(error)
     return row
