@@ -26,7 +26,7 @@ REFINEMENT = ("refine_steps", "refine_step_size", "refine_samples")
     metavar="N",
     default=200,
     show_default=True,
-    help="Number of training and of test images whose log-likelihood is estimated.",
+    help="Number of training and of test images, chosen at random, whose log-likelihood is estimated.",
 )
 @options.seed
 @options.of_data
@@ -77,7 +77,7 @@ def _rows(result) -> dict[str, str]:
             f"{of_split['amortisation_gap']:.2f}"
         )
     rows["train - test"] = (
-        f"{fit['gap']:.2f} nats of ELBO: encoder {fit['gap_of_encoder']:.2f}, decoder and prior "
+        f"{fit['gap']:.2f} +- {fit['gap_error']:.2f} nats of ELBO: encoder {fit['gap_of_encoder']:.2f}, decoder and prior "
         f"{fit['gap_of_decoder']:.2f}"
     )
     for name, layer in result["layers"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,7 @@ def diagnose(
     Args:
       run: the run, or its folder.
       num_samples: S, the number of importance samples per image.
-      limit: number of training and of test images whose log-likelihood is estimated, and a fifth of the number of samples;
+      limit: number of training and of test images, chosen at random, whose log-likelihood is estimated, and a fifth of the number of samples;
         the other numbers are of all images.
       seed: of every draw.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
@@ -69,22 +70,26 @@ def diagnose(
     images = {name: tf.constant(x) for name, x in arrays.items()}
     posteriors = {name: evaluation.encode(model, x) for name, x in images.items()}
     common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
+    rng = np.random.default_rng(seed)
+    chosen = {
+        name: x[np.sort(rng.choice(len(x), min(limit, len(x)), replace=False))] for name, x in arrays.items()
+    }
     estimates = {
         (name, proposal): evaluation.log_likelihood(
             model,
-            x[:limit],
+            x,
             num_samples,
             proposal=proposal,
             **common,
             **(settings if proposal == "refined" else {}),
         )
-        for name, x in images.items()
+        for name, x in chosen.items()
         for proposal in ("encoder", "refined")
     }
     document: dict[str, Any] = {
         "epoch": run.weights_epoch,
         "weights_sha256": run.weights_sha256,
-        "num_images": {name: min(limit, len(x)) for name, x in images.items()},
+        "num_images": {name: len(x) for name, x in chosen.items()},
         "num_samples": num_samples,
         "seed": seed,
         "fit": _fit(estimates),
@@ -108,7 +113,7 @@ def diagnose(
     document["probes"] = _probes(labels, posteriors, say)
     document["findings"] = findings(document)
     for name, contents in _pictures(
-        model, document, posteriors["test"][0], estimates, arrays["test"], pairs
+        model, document, posteriors["test"][0], estimates, chosen["test"], pairs
     ).items():
         replace_file(run.folder.file("figures", name), contents)
     write_json(run.folder.file("diagnosis.json"), document)
@@ -131,8 +136,12 @@ def _fit(estimates) -> dict[str, Any]:
     for of_split in fit.values():
         of_split["amortisation_gap"] = of_split["refined_elbo"] - of_split["elbo"]
     train, test = fit["train"], fit["test"]
+    variances = [
+        estimates[name, "encoder"].elbo.var(ddof=1) / len(estimates[name, "encoder"].elbo) for name in fit
+    ]
     return fit | {
         "gap": train["elbo"] - test["elbo"],
+        "gap_error": math.sqrt(sum(variances)),
         "gap_of_encoder": test["amortisation_gap"] - train["amortisation_gap"],
         "gap_of_decoder": train["refined_elbo"] - test["refined_elbo"],
     }
@@ -200,9 +209,9 @@ def findings(document: dict[str, Any]) -> list[str]:
         elif active < dims:
             found.append(f"{name} uses {active} of {dims} latents; the others stay at the prior.")
     fit = document["fit"]
-    if fit["gap"] > 1.0:
+    if fit["gap"] > max(1.0, 2.0 * fit["gap_error"]):
         found.append(
-            f"The ELBO is {fit['gap']:.1f} nats higher on training than on test images: {fit['gap_of_encoder']:.1f} "
+            f"The ELBO is {fit['gap']:.1f} +- {fit['gap_error']:.1f} nats higher on training than on test images: {fit['gap_of_encoder']:.1f} "
             f"because the encoder fits test images worse, {fit['gap_of_decoder']:.1f} because decoder and prior do."
         )
     gap = fit["test"]["amortisation_gap"]
@@ -264,8 +273,8 @@ def _pictures(model, document, posterior, estimates, x_test, pairs) -> dict[str,
         "diagnosis_map.png": plots.scatter((means - centre) @ axes, components),
     }
     order = np.argsort(test.per_example)
-    for name, chosen in (("worst", order[:SHOWN]), ("best", order[::-1][:SHOWN])):
-        x = x_test[chosen]
+    for name, shown in (("worst", order[:SHOWN]), ("best", order[::-1][:SHOWN])):
+        x = x_test[shown]
         pictures[f"diagnosis_{name}.png"] = plots.pairs(
             x,
             model(x).numpy(),
