@@ -217,8 +217,8 @@ def findings(document: dict[str, Any]) -> list[str]:
     gap = fit["test"]["amortisation_gap"]
     if gap > 1.0:
         found.append(
-            f"The encoder costs {gap:.1f} nats of ELBO on test images (amortisation gap): evaluate with "
-            "--proposal refined."
+            f"The encoder costs {gap:.1f} nats of ELBO on test images and {fit['train']['amortisation_gap']:.1f} on "
+            "training images (amortisation gap): evaluate with --proposal refined."
         )
     surgery = document["surgery"]["test"]
     share = surgery["marginal_kl"] / surgery["average_kl"] if surgery["average_kl"] > 0 else 0.0
