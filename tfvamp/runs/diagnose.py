@@ -108,7 +108,7 @@ def diagnose(
         ours = pseudo_inputs.numpy()[most_used]
         index, distance = diagnostics.nearest(ours, arrays["train"])
         document["pseudo_inputs"] = {"median_distance": float(np.median(distance))}
-        pairs["pseudo-inputs, the most used first"] = (ours, arrays["train"][index])
+        pairs["pseudo_inputs"] = (ours, arrays["train"][index])
     labels = {name: split.labels for name, split in splits.items()}
     document["probes"] = _probes(labels, posteriors, say)
     document["findings"] = findings(document)
@@ -283,8 +283,7 @@ def _pictures(model, document, posterior, estimates, x_test, pairs) -> dict[str,
     if document["components"] is not None:
         pictures["diagnosis_components.png"] = plots.shares(np.array(document["components"]["shares"]))
     for name, (ours, theirs) in pairs.items():
-        title = f"{name.capitalize()}, each with the nearest training image to the right"
-        pictures[f"diagnosis_{name.partition(',')[0].replace('-', '_')}.png"] = plots.pairs(
-            ours[: 4 * SHOWN], theirs[: 4 * SHOWN], title=title
-        )
+        what = {"pseudo_inputs": "The most used pseudo-inputs", "samples": "Samples"}[name]
+        title = f"{what}, each with its nearest training image"
+        pictures[f"diagnosis_{name}.png"] = plots.pairs(ours[: 4 * SHOWN], theirs[: 4 * SHOWN], title=title)
     return pictures
