@@ -37,15 +37,16 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **
       tfvamp evaluate runs/first --estimator bdmc --limit 20
     """
     light.errors.check_choice("split", split, light.config.SPLITS)
+    settings = {name: settings[name] for name in options.given(ctx, settings)}
     how = light.config.Estimation(**settings)
-    how.check_effect(options.given(ctx, settings))
+    how.check_effect(settings, options=True)
     if how.estimator == "bdmc" and "split" in options.given(ctx, ctx.params):
         raise click.UsageError("--split has no effect with --estimator bdmc: the model makes the images")
     from tfvamp import devices, runs
     from tfvamp.catalog import VERIFIED
     from tfvamp.files import shown
 
-    samples = settings.pop("samples")
+    samples = settings.pop("samples", how.samples)
     with output.counter(ctx, "evaluating") as (say, advance), devices.on(device):
         opened = runs.Run(run)
         result = runs.evaluate(
@@ -60,7 +61,7 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **
     else:
         rows, own = _rows(result), result.get("encoder")
         if own is not None:
-            name = "AIS" if how.estimator == "ais" else how.proposal
+            name = "AIS" if how.estimator == "ais" else result["proposal"]
             rows = {f"{title}, {name}": text for title, text in rows.items()}
             rows |= {f"{title}, encoder": text for title, text in _rows(own).items()}
         if "amortisation_gap" in result:

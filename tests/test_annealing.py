@@ -140,7 +140,7 @@ def test_from_the_command_line(run, monkeypatch):
     """Chains of a trained model on test images, and the bracket; both are kept beside the evaluation that was there."""
     monkeypatch.setattr(annealing, "SETTLING", 1)
     short = ["--chains", "2", "--steps", "3", "--leapfrogs", "2", "--limit", "4"]
-    plain = tfvamp.evaluate(run, 10, limit=4)
+    plain = tfvamp.evaluate(run, 10, limit=4, proposal="encoder")
     result = CliRunner().invoke(main, ["evaluate", str(run), "--estimator", "ais", "--samples", "10", *short])
     assert result.exit_code == 0, result.stderr
     assert "log-likelihood, AIS" in result.stdout and "2 chains each" in result.stdout

@@ -14,22 +14,30 @@ IMAGES = 500  # many, because each batch encodes all pseudo-inputs
 GRADIENT_ROWS = 1600
 CONV_LAYERS = 10  # feature maps of an image that are kept for the gradient, about
 DENSE_LAYERS = 10  # the same of the layers of hidden units
-WIDEST_MAP = 2**27  # values: 512 MiB of float32 in a decoder's widest layer
+MEMORY = 2 * 2**30  # bytes for all that is computed at a time, unless told otherwise
+BYTES_OF_LARGEST = (
+    16  # of that for each value of the largest array: float32, and three others like it beside it
+)
 
 
-def rows_of(model, event_shape: Sequence[int]) -> int:
+def largest(max_memory: float = MEMORY) -> int:
+    """How many values the largest array may have where all of them together take `max_memory` bytes."""
+    return int(max_memory) // BYTES_OF_LARGEST
+
+
+def rows_of(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
     """How many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
     heads = getattr(getattr(getattr(model, "decoder", None), "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
-    return max(1, min(ROWS, WIDEST_MAP // max(inside, math.prod(event_shape) * len(heads))))
+    return max(1, min(ROWS, largest(max_memory) // max(inside, math.prod(event_shape) * len(heads))))
 
 
-def rows_of_gradients(model, event_shape: Sequence[int]) -> int:
+def rows_of_gradients(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
     """How many latents a model decodes at a time where gradients follow, for which every layer is kept."""
     features = getattr(model, "features_per_pixel", 1)
     layers = CONV_LAYERS if features > 1 else DENSE_LAYERS
     kept = layers * features * math.prod(event_shape[:2])
-    return max(1, min(GRADIENT_ROWS, rows_of(model, event_shape), WIDEST_MAP // kept))
+    return max(1, min(GRADIENT_ROWS, rows_of(model, event_shape, max_memory), largest(max_memory) // kept))
 
 
 def images_at_once(model, event_shape: Sequence[int]) -> int:

@@ -337,12 +337,13 @@ class Estimation:
         of="all",
         choices=ESTIMATORS,
     )
-    proposal: str = setting(
-        "encoder",
-        f"What samples and chains start from: {listed(PROPOSALS)}. Refined ones are fitted to each image by gradient "
-        "steps; both estimates are shown.",
+    proposal: str | None = setting(
+        None,
+        f"Where samples and chains start: {listed(PROPOSALS)}. Refined ones are fitted to each image by gradient "
+        "steps; the encoder's estimate is shown beside theirs.",
         of="all",
         choices=PROPOSALS,
+        unset="refined for importance sampling from models without convolutions, else encoder",
     )
     refine_steps: int = setting(
         300, "Number of gradient steps that refine a proposal.", of="refined", metavar="N", least=1
@@ -360,6 +361,14 @@ class Estimation:
     leapfrogs: int = setting(
         10, "Number of leapfrog steps at each temperature.", of="ais", metavar="L", least=1, most=1000
     )
+    max_memory: float = setting(
+        2.0,
+        "Memory for what is computed at a time, in GiB, beside TensorFlow's own.",
+        of="all",
+        metavar="GIB",
+        least=2**-6,
+        most=2**20,
+    )
 
     def __post_init__(self):
         _check_fields(self)
@@ -370,18 +379,35 @@ class Estimation:
                 "the proposal prior goes with the estimators ais and bdmc: of plain samples from it, none count"
             )
 
-    def check_effect(self, names: Iterable[str]) -> None:
-        """Raises UsageError for the first of some settings that has no effect."""
+    @property
+    def max_bytes(self) -> float:
+        """`max_memory` in bytes."""
+        return self.max_memory * 2**30
+
+    def resolve(self, convolutional: bool) -> Estimation:
+        """The same settings with a proposal: refined ones unless chains are run, or the model makes them slow."""
+        affordable = self.estimator == "importance" and not convolutional
+        chosen = self.proposal or ("refined" if affordable else "encoder")
+        return dataclasses.replace(self, proposal=chosen)
+
+    def check_effect(self, names: Iterable[str], options: bool = False) -> None:
+        """Raises UsageError for the first of some settings that has no effect; `options`: name them as options."""
+
+        def called(name: str) -> str:
+            return f"--{name.replace('_', '-')}" if options else name
+
+        refined = self.proposal == "refined" or (self.proposal is None and self.estimator == "importance")
         goes_with = {
-            "importance": ("--estimator importance or ais", self.estimator != "bdmc"),
-            "ais": ("--estimator ais or bdmc", self.estimator != "importance"),
-            "refined": ("--proposal refined", self.proposal == "refined"),
+            "importance": ("estimator", "importance or ais", self.estimator != "bdmc"),
+            "ais": ("estimator", "ais or bdmc", self.estimator != "importance"),
+            "refined": ("proposal", "refined", refined),
         }
         of = {field.name: field.metadata["of"] for field, _ in fields(Estimation)}
         for name in names:
-            options, effect = goes_with.get(of[name], ("", True))
-            if not effect:
-                raise UsageError(f"--{name.replace('_', '-')} goes with {options}")
+            if of[name] in goes_with:
+                other, values, effect = goes_with[of[name]]
+                if not effect:
+                    raise UsageError(f"{called(name)} goes with {called(other)} {values}")
 
 
 def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str, Any]:

@@ -117,11 +117,11 @@ def parts(
     Their difference is the log importance weight log p(x, z) / q(z | x).
     """
     log_q = [q.log_prob(z) for q, z in zip(posteriors, latents, strict=True)]
-    reconstruction, log_p = _joint(latents, generator, x)
+    reconstruction, log_p = joint(latents, generator, x)
     return Parts(reconstruction, tuple(q - p for q, p in zip(log_q, log_p, strict=True)))
 
 
-def _joint(latents, generator: Generator, x) -> tuple[tf.Tensor, list[tf.Tensor]]:
+def joint(latents, generator: Generator, x) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """log p(x | z) and log p(z_l | z_above) of each layer from the top down."""
     log_p = [generator.prior.log_prob(latents[0])]
     for level, above, z in zip(generator.levels, latents[:-1], latents[1:], strict=True):
@@ -207,7 +207,7 @@ def _doubly_reparameterized(
             level.posterior(x, above) for level, above in zip(generator.levels, fixed[:-1], strict=True)
         ]
         log_q = [q.log_prob(z) for q, z in zip(posteriors, fixed, strict=True)]
-        reconstruction, log_p = _joint(fixed, generator, x)
+        reconstruction, log_p = joint(fixed, generator, x)
         log_joint = reconstruction + beta * tf.add_n(log_p)
         log_weights = log_joint - beta * tf.add_n(log_q)
     slopes = tape.gradient(log_weights, fixed)

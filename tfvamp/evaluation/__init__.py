@@ -3,9 +3,9 @@
 from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.evaluation.estimate import LogLikelihood
 from tfvamp.evaluation.images import as_images, encode
-from tfvamp.evaluation.likelihood import Bracket, bracket, log_likelihood
-from tfvamp.evaluation.protocol import Evaluable
-from tfvamp.evaluation.refining import check_memory
+from tfvamp.evaluation.likelihood import Bracket, bracket, bracketed, estimated, log_likelihood
+from tfvamp.evaluation.needs import check_memory, say_time
+from tfvamp.evaluation.protocol import Evaluable, is_convolutional
 
 __all__ = [
     "Bracket",
@@ -14,7 +14,11 @@ __all__ = [
     "active_units",
     "as_images",
     "bracket",
+    "bracketed",
     "check_memory",
     "encode",
+    "estimated",
+    "is_convolutional",
     "log_likelihood",
+    "say_time",
 ]

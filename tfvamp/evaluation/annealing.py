@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from tfvamp import seeds
 from tfvamp.blocks import rows_of_gradients
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import AT_ONCE, Kept, noise_of, once, padded, taken
+from tfvamp.evaluation.images import AT_ONCE, Kept, Part, noise_of, once, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.objectives import Level
@@ -73,10 +73,7 @@ def from_proposal(
         return _log_normal(u), parts.reconstruction - parts.kl
 
     def of_latents(latents):
-        below = proposals.shifted(levels, proposal.shifts)
-        posteriors = [proposal.posterior]
-        posteriors += [level.posterior(x, above) for level, above in zip(below, latents[:-1], strict=True)]
-        return [q.noise_at(z) for q, z in zip(posteriors, latents, strict=True)]
+        return proposals.noise_at(proposal, x, latents, levels)
 
     return Path(start, densities, of_latents)
 
@@ -292,8 +289,9 @@ def _moved(
 
 def annealed(
     model: Evaluable,
-    x: tf.Tensor,
-    proposal: Proposal,
+    parts: Iterable[Part],
+    total: int,
+    event_shape: tuple[int, ...],
     prior,
     how: Estimation,
     seed: int,
@@ -304,50 +302,56 @@ def annealed(
     """Log-weights [M, N] of chains that end at p(z | x): their mean is unbiased for p(x).
 
     Args:
+      parts, total, event_shape: the images, how many there are, and the shape [H, W, C] of one.
       latents: draws [N, D] from p(z | x), the top ones first, or None.
 
     Returns:
       the log-weights; and those of chains from `latents` back to the start, whose mean is unbiased for 1 / p(x) (of
       no image without latents).
     """
-    run = programs(model, how.proposal, how.leapfrogs)
+    run = programs(model, str(how.proposal), how.leapfrogs)
     betas = schedule(how.steps)
-    size = max(1, min(AT_ONCE, len(x), rows_of_gradients(model, tuple(x.shape[1:])) // how.chains))
+    size = max(1, min(AT_ONCE, total, rows_of_gradients(model, event_shape, how.max_bytes) // how.chains))
     pilots = min(PILOTS, how.chains)
     passes = 2 if latents is None else 3
     streams = [seeds.stateless(seed, name) for name in ("pilot", "anneal", "anneal back")]
 
-    def of_block(first: int, count: int) -> dict[str, np.ndarray]:
+    def of_block(
+        part: Part, proposal: Callable[[], Proposal], first: int, count: int
+    ) -> dict[str, np.ndarray]:
         chosen = padded(first, count, size)
-        part, images = taken((proposal, x), chosen)
-        block = Block(chosen, images, part, prior)
+        images, drawn_from = taken((part.x, proposal()), chosen)
+        block = Block(chosen + part.first, images, drawn_from, prior)
         ticks = itertools.count(1)
 
         def tick():
-            share = next(ticks) / (passes * (how.steps + 1))
-            advance(first + int(count * min(share, 1.0)), len(x))
+            share = min(next(ticks) / (passes * (how.steps + 1)), 1.0)
+            advance(part.done((first + count * share) / len(part.x)), total)
 
         steps = learned_steps(run, block, pilots, betas, streams[0], tick)
         state = run.start(block, streams[1], how.chains)
         arrays = {"forward": anneal(run, block, state, betas, steps, streams[1], tick)[:, :count]}
         if latents is not None:
             exact = [
-                tf.tile(tf.gather(of_layer, chosen)[tf.newaxis], [how.chains, 1, 1]) for of_layer in latents
+                tf.tile(tf.gather(of_layer, block.indices)[tf.newaxis], [how.chains, 1, 1])
+                for of_layer in latents
             ]
             state = run.back(block, exact)
             back = anneal(run, block, state, betas[::-1], steps[::-1], streams[2], tick)
             arrays["backward"] = back[:, :count]
         return arrays
 
-    blocks = []
-    for first in range(0, len(x), size):
-        count = min(size, len(x) - first)
-        name = f"chains-{first}-{size}"
-        blocks.append(once(kept, name, functools.partial(of_block, first, count)))
-        advance(first + count, len(x))
+    results = []
+    for part in parts:
+        proposal = functools.cache(part.proposal)
+        for first in range(0, len(part.x), size):
+            count = min(size, len(part.x) - first)
+            name = f"chains-{part.first + first}-{size}"
+            results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
+            advance(part.done((first + count) / len(part.x)), total)
     none = np.zeros((how.chains, 0))
     forward, backward = (
-        np.concatenate([block.get(name, none) for block in blocks], axis=1)
+        np.concatenate([block.get(name, none) for block in results], axis=1)
         for name in ("forward", "backward")
     )
     return forward, backward

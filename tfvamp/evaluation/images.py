@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,26 @@ from tfvamp.evaluation.protocol import Evaluable, levels_of, posterior_of
 from tfvamp.layers.gaussian import DiagonalGaussian
 
 AT_ONCE = 100  # images encoded or refined at a time
+
+
+class Part(NamedTuple):
+    """Consecutive images, with what their latents are drawn from.
+
+    Attributes:
+      first: the index of the first of them.
+      x: the images [n, H, W, C].
+      proposal: gives their `Proposal`, which may take long: to be asked for once, if at all.
+      begun: the share of the work on them that the proposal is.
+    """
+
+    first: int
+    x: tf.Tensor
+    proposal: Callable[[], Any]
+    begun: float = 0.0
+
+    def done(self, share: float) -> int:
+        """How many of all images are done when a share of the work that follows the proposal is."""
+        return self.first + int(len(self.x) * (self.begun + (1.0 - self.begun) * share))
 
 
 def as_images(x) -> tf.Tensor:

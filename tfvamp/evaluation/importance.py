@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfvamp import objectives, seeds
+from tfvamp.config import Estimation
 from tfvamp.evaluation import estimate, proposals
-from tfvamp.evaluation.images import Kept, noise_of, once, padded, taken
+from tfvamp.evaluation.images import Kept, Part, noise_of, once, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.graph import compiled
@@ -22,27 +23,27 @@ WEIGHED = 16  # images weighed at a time at most: a block is padded to its size,
 
 def importance_sampling(
     model: Evaluable,
-    x: tf.Tensor,
-    proposal: Proposal,
+    parts_of_images: Iterable[Part],
+    total: int,
+    latent_dims: int,
     prior,
-    num_samples: int,
+    how: Estimation,
     seed: int,
     rows: int,
-    kind: str,
     kept: Kept,
     jit: bool,
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The arrays of a `LogLikelihood` for images x [N, H, W, C], from latents of the proposal.
+    """The arrays of a `LogLikelihood` of images, from latents of their proposals.
 
     Args:
+      parts_of_images, total: the images, and how many there are.
+      latent_dims: D of the top layer.
       rows: number of latents decoded at a time.
-      kind: the name of the proposal.
       kept: blocks that are finished.
     """
-    levels, base = levels_of(model), seeds.stateless(seed, "evaluate")
-    latent_dims = proposal.loc.shape[1]
+    num_samples, levels, base = how.samples, levels_of(model), seeds.stateless(seed, "evaluate")
     draw = compiled(lambda indices: noise_of(base, indices, num_samples, latent_dims, levels), jit, say)
     decoded = compiled(
         lambda proposal, x, noise, prior: _stacked(
@@ -54,24 +55,26 @@ def importance_sampling(
     results: list[dict[str, np.ndarray]] = []
     batch = max(1, min(WEIGHED, rows // num_samples))
 
-    def of_block(first: int, count: int) -> dict[str, Any]:
+    def of_block(part: Part, proposal: Callable[[], Proposal], first: int, count: int) -> dict[str, Any]:
         chosen = padded(first, count, batch)
-        part, images = taken((proposal, x), chosen)
-        noise = draw(chosen)  # [S, B, D] for each layer
+        drawn_from, images = taken((proposal(), part.x), chosen)
+        noise = draw(chosen + part.first)  # [S, B, D] for each layer
         chunk = max(1, rows // batch)
         chunks = [
-            decoded(part, images, [of_layer[at : at + chunk] for of_layer in noise], prior)
+            decoded(drawn_from, images, [of_layer[at : at + chunk] for of_layer in noise], prior)
             for at in range(0, num_samples, chunk)
         ]
         parts = np.concatenate(chunks, axis=1).astype(np.float64)  # [1 + layers, S, B]
         estimates = estimate.of_parts(parts[0], parts[1:])  # of the padding, too: sums depend on shapes
         return {name: values[..., :count] for name, values in estimates.items()}
 
-    for first in range(0, len(x), batch):
-        count = min(batch, len(x) - first)
-        name = f"{kind}-{first}-{batch}"
-        results.append(once(kept, name, functools.partial(of_block, first, count)))
-        advance(first + count, len(x))
+    for part in parts_of_images:
+        proposal = functools.cache(part.proposal)
+        for first in range(0, len(part.x), batch):
+            count = min(batch, len(part.x) - first)
+            name = f"{how.proposal}-{part.first + first}-{batch}"
+            results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
+            advance(part.done((first + count) / len(part.x)), total)
     return {name: np.concatenate([one[name] for one in results], axis=-1) for name in results[0]}
 
 

@@ -19,8 +19,9 @@ from tfvamp.evaluation.annealing import annealed
 from tfvamp.evaluation.estimate import LogLikelihood
 from tfvamp.evaluation.images import Kept, as_images, encode
 from tfvamp.evaluation.importance import importance_sampling
-from tfvamp.evaluation.protocol import Evaluable, latent_names, levels_of, prior_of
-from tfvamp.evaluation.refining import check_memory, refined
+from tfvamp.evaluation.needs import check_memory
+from tfvamp.evaluation.protocol import Evaluable, is_convolutional, latent_names, levels_of, prior_of
+from tfvamp.evaluation.refining import in_parts
 
 
 def log_likelihood(
@@ -29,7 +30,7 @@ def log_likelihood(
     num_samples: int = 5000,
     estimator: str = "importance",
     seed: int = 0,
-    proposal: str = "encoder",
+    proposal: str | None = "encoder",
     rows: int | None = None,
     kept: Kept | None = None,
     jit: bool = True,
@@ -54,14 +55,15 @@ def log_likelihood(
       num_samples: S, the number of importance samples per image.
       estimator: "importance" or "ais".
       seed: of the samples.
-      proposal: "encoder" for q(z | x), "refined" for one fitted to each image, "prior" for p(z) (with "ais").
-      rows: number of latents decoded at a time; None for what memory bears.
+      proposal: "encoder" for q(z | x), as printed numbers have it; "refined" for one fitted to each image; "prior" for
+        p(z) (with "ais"); None for what `tfvamp evaluate` takes.
+      rows: number of latents decoded at a time; None for as many as `max_memory` allows.
       kept: a dictionary of finished blocks of images; with that of a call that was stopped, and the same arguments
         otherwise, those are not computed again.
       jit: compile importance sampling with XLA.
       say: told in one line when XLA is given up, or when refined proposals have not converged.
       advance: told how many images are done, and of how many.
-      settings: others of `tfvamp.config.Estimation`: with refined proposals `refine_steps`, `refine_step_size` and
+      settings: others of `tfvamp.config.Estimation`: `max_memory` in GiB; with refined proposals `refine_steps`, `refine_step_size` and
         `refine_samples` (gradient steps of Adam, their size, latents per step); with "ais" `chains`, `steps` and
         `leapfrogs` (chains per image, inverse temperatures, leapfrog steps of a move).
 
@@ -72,32 +74,47 @@ def log_likelihood(
     -96.3
     """
     how = Estimation(samples=num_samples, estimator=estimator, proposal=proposal, **settings)
-    if estimator == "bdmc":
-        raise UsageError("the estimator bdmc makes its own images: tfvamp.evaluation.bracket")
+    how.check_effect(settings)
     if rows is not None and rows < 1:
         raise UsageError(f"the number of rows must be at least 1; got {rows}")
-    check_memory(how)
+    return estimated(model, x, how, seed, rows, kept, jit, say, advance)
+
+
+def estimated(
+    model: Evaluable,
+    x,
+    how: Estimation,
+    seed: int = 0,
+    rows: int | None = None,
+    kept: Kept | None = None,
+    jit: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> LogLikelihood:
+    """Estimates log p(x) of each image as `how` says; the arguments are those of `log_likelihood`."""
+    if how.estimator == "bdmc":
+        raise UsageError("the estimator bdmc makes its own images: tfvamp.evaluation.bracket")
+    how = how.resolve(is_convolutional(model))
     kept = {} if kept is None else kept
     x = as_images(x)
-    levels, prior = levels_of(model), prior_of(model)
-    start = proposals.of_encoder(encode(model, x)[0], levels)
-    if proposal == "refined":
-        start = refined(model, x, start, prior, how, seed, kept, say, advance)
+    event_shape, prior = tuple(x.shape[1:]), prior_of(model)
+    check_memory(model, how)
+    start = proposals.of_encoder(encode(model, x)[0])
+    parts = in_parts(model, x, start, prior, how, seed, kept, say, advance)
     known: dict[str, Any] = {
         "seed": seed,
-        "dimensions": math.prod(x.shape[1:]),
-        "estimator": estimator,
-        "proposal": proposal,
+        "dimensions": math.prod(event_shape),
+        "estimator": how.estimator,
+        "proposal": how.proposal,
     }
-    if estimator == "ais":
-        log_weights, _ = annealed(model, x, start, prior, how, seed, kept, advance)
+    if how.estimator == "ais":
+        log_weights, _ = annealed(model, parts, len(x), event_shape, prior, how, seed, kept, advance)
         return LogLikelihood(**estimate.of_weights(log_weights), num_samples=how.chains, **known)
-    rows = rows_of(model, tuple(x.shape[1:])) if rows is None else rows
-    arrays = importance_sampling(
-        model, x, start, prior, num_samples, seed, rows, proposal, kept, jit, say, advance
-    )
+    rows = rows_of(model, event_shape, how.max_bytes) if rows is None else rows
+    dims = start.loc.shape[1]
+    arrays = importance_sampling(model, parts, len(x), dims, prior, how, seed, rows, kept, jit, say, advance)
     kls = dict(zip(latent_names(model), arrays.pop("kls"), strict=True))
-    return LogLikelihood(**arrays, kls=kls, num_samples=num_samples, **known)
+    return LogLikelihood(**arrays, kls=kls, num_samples=how.samples, **known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +149,7 @@ def bracket(
     model: Evaluable,
     num_images: int = 100,
     seed: int = 0,
-    proposal: str = "encoder",
+    proposal: str | None = "encoder",
     kept: Kept | None = None,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -151,23 +168,39 @@ def bracket(
       seed, kept, say, advance, settings: as for `log_likelihood`.
     """
     how = Estimation(estimator="bdmc", proposal=proposal, **settings)
-    check_memory(how)
+    how.check_effect(settings)
+    return bracketed(model, num_images, how, seed, kept, say, advance)
+
+
+def bracketed(
+    model: Evaluable,
+    num_images: int,
+    how: Estimation,
+    seed: int = 0,
+    kept: Kept | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Bracket:
+    """Bounds log p(x) as `how` says; the arguments are those of `bracket`."""
+    how = how.resolve(is_convolutional(model))
     if num_images < 1:
         raise UsageError(f"the number of images must be at least 1; got {num_images}")
     kept = {} if kept is None else kept
-    levels, prior = levels_of(model), prior_of(model)
+    prior = prior_of(model)
     latents, x = simulated(model, prior, num_images, seed)
-    start = proposals.of_encoder(encode(model, x)[0], levels)
-    if proposal == "refined":
-        start = refined(model, x, start, prior, how, seed, kept, say, advance)
-    forward, backward = annealed(model, x, start, prior, how, seed, kept, advance, latents)
+    parts = in_parts(
+        model, x, proposals.of_encoder(encode(model, x)[0]), prior, how, seed, kept, say, advance
+    )
+    event_shape = tuple(x.shape[1:])
+    check_memory(model, how)
+    forward, backward = annealed(model, parts, len(x), event_shape, prior, how, seed, kept, advance, latents)
     lower = LogLikelihood(
         **estimate.of_weights(forward),
         num_samples=how.chains,
         seed=seed,
         dimensions=math.prod(x.shape[1:]),
         estimator="ais",
-        proposal=proposal,
+        proposal=str(how.proposal),
     )
     return Bracket(x.numpy(), lower, -estimate.log_means(backward, how.chains)[0], backward)
 

@@ -1,7 +1,8 @@
-"""What importance sampling draws from: the encoder's q(z | x), or one that is fitted to each image."""
+"""What importance sampling draws from: the encoder's q(z | x), or a normal that is fitted to each image."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,54 +13,139 @@ from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.objectives import Level
 
 WATCHED = 50  # steps over whose mean the bound is judged
+SMALL = 0.1  # a slope, in nats for a change of one, below which steps shrink: rounding and noise make such
 RISEN = 0.5  # nats by which it may still rise over the last steps
 
 
-class Proposal(NamedTuple):
-    """Normals for B images, one stochastic layer after the other.
+class Fit(NamedTuple):
+    """What makes the posteriors of a model a proposal for B images: zeros leave them as they are.
+
+    With standard normal noise e of all layers in one row, the top one first, each layer draws from its own posterior,
+    shifted, with its part of (I + M) e as noise: M couples the dimensions, those of different layers, too. As I + M
+    has determinant 1, it does not change the density of a draw beyond that of e.
 
     Attributes:
-      loc, log_variance: of the top layer, [B, D].
-      shifts: for each layer below, what is added to the loc and the log-variance [B, D] of the model's own posterior.
+      shifts: for each layer, what is added to the loc and the log-variance [B, D] of its posterior.
+      mixing: M [B, sum of D, sum of D], of which the part below the diagonal counts.
+    """
+
+    shifts: tuple[tuple[tf.Tensor, tf.Tensor], ...]
+    mixing: tf.Tensor
+
+
+class Proposal(NamedTuple):
+    """Where latents of B images are drawn from.
+
+    Attributes:
+      loc, log_variance: of the encoder's q(z | x) for the top layer, [B, D].
+      fit: what it and the posteriors below are changed by; empty for the encoder's own.
     """
 
     loc: tf.Tensor
     log_variance: tf.Tensor
-    shifts: tuple[tuple[tf.Tensor, tf.Tensor], ...]
-
-    @property
-    def posterior(self) -> DiagonalGaussian:
-        """Of the top layer."""
-        return DiagonalGaussian(self.loc, self.log_variance)
+    fit: Fit | tuple[()] = ()
 
 
-def of_encoder(posterior: DiagonalGaussian, levels: Sequence[Level]) -> Proposal:
+def of_encoder(posterior: DiagonalGaussian) -> Proposal:
     """The posteriors of the model itself."""
-    count = tf.shape(posterior.loc)[0]
-    zeros = tuple((tf.zeros([count, level.dims]), tf.zeros([count, level.dims])) for level in levels)
-    return Proposal(posterior.loc, posterior.log_variance, zeros)
+    return Proposal(posterior.loc, posterior.log_variance)
 
 
-def shifted(levels: Sequence[Level], shifts) -> list[Level]:
-    """The layers below the top one, each posterior shifted."""
+def unfitted(own: Proposal, levels: Sequence[Level]) -> Proposal:
+    """The same proposal, with a fit of zeros."""
+    count, dims = tf.shape(own.loc)[0], [own.loc.shape[1], *(level.dims for level in levels)]
+    shifts = tuple((tf.zeros([count, size]), tf.zeros([count, size])) for size in dims)
+    return own._replace(fit=Fit(shifts, tf.zeros([count, sum(dims), sum(dims)])))
 
-    def of_level(level: Level, loc: tf.Tensor, log_variance: tf.Tensor) -> Level:
-        def posterior(x, above):
-            own = level.posterior(x, above)
-            return DiagonalGaussian(own.loc + loc, own.log_variance + log_variance)
 
-        return level._replace(posterior=posterior)
+def drawn(
+    proposal: Proposal,
+    x: tf.Tensor,
+    noise: Sequence[tf.Tensor],
+    levels: Sequence[Level],
+    of_path: bool = False,
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Latents from standard normal noise [S, B, D], and log q of them [S, B]; for each layer, the top one first.
 
-    return [of_level(level, *shift) for level, shift in zip(levels, shifts, strict=True)]
+    Args:
+      of_path: differentiate log q as if the fit were constant: only through the latents.
+    """
+    fit = proposal.fit
+    if not fit:
+        own = DiagonalGaussian(proposal.loc, proposal.log_variance)
+        latents, posteriors = objectives.infer(own, levels, x, noise)
+        return latents, [q.log_prob(z) for q, z in zip(posteriors, latents, strict=True)]
+    owns, latents = [], []
+    sizes = [of_layer.shape[-1] for of_layer in noise]
+    mixed = tf.split(_mixed(fit.mixing, tf.concat(noise, axis=-1)), sizes, axis=-1)
+    for layer, (draw, shift) in enumerate(zip(mixed, fit.shifts, strict=True)):
+        owns.append(_own(proposal, x, latents, levels, layer))
+        latents.append(_shifted(owns[-1], shift).at(draw))
+    if of_path:
+        fit = tf.nest.map_structure(tf.stop_gradient, fit)
+        noise = _noise_at(fit, owns, latents)
+    posteriors = [_shifted(own, shift) for own, shift in zip(owns, fit.shifts, strict=True)]
+    return latents, [
+        -0.5 * tf.reduce_sum(draw**2 + q.log_variance + math.log(2.0 * math.pi), axis=-1)
+        for draw, q in zip(noise, posteriors, strict=True)
+    ]
+
+
+def noise_at(
+    proposal: Proposal, x: tf.Tensor, latents: Sequence[tf.Tensor], levels: Sequence[Level]
+) -> list[tf.Tensor]:
+    """The noise [S, B, D] of each layer that gives latents [S, B, D]: the inverse of `drawn`."""
+    owns = [_own(proposal, x, latents, levels, layer) for layer in range(len(latents))]
+    if not proposal.fit:
+        return [own.noise_at(z) for own, z in zip(owns, latents, strict=True)]
+    return _noise_at(proposal.fit, owns, latents)
+
+
+def _own(proposal: Proposal, x, latents, levels: Sequence[Level], layer: int) -> DiagonalGaussian:
+    """The model's own posterior of a layer."""
+    if not layer:
+        return DiagonalGaussian(proposal.loc, proposal.log_variance)
+    return levels[layer - 1].posterior(x, latents[layer - 1])
+
+
+def _shifted(own: DiagonalGaussian, shift: tuple[tf.Tensor, tf.Tensor]) -> DiagonalGaussian:
+    return DiagonalGaussian(own.loc + shift[0], own.log_variance + shift[1])
+
+
+def _below_diagonal(mixing: tf.Tensor) -> tf.Tensor:
+    return mixing - tf.linalg.band_part(mixing, 0, -1)
+
+
+def _mixed(mixing: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """(I + M) e for e [S, B, D]."""
+    return noise + tf.einsum("bij,sbj->sbi", _below_diagonal(mixing), noise)
+
+
+def _noise_at(fit: Fit, owns, latents) -> list[tf.Tensor]:
+    """The inverse of the shifts and of the mixing."""
+    mixed = [
+        _shifted(own, shift).noise_at(z) for own, shift, z in zip(owns, fit.shifts, latents, strict=True)
+    ]
+    sizes = [of_layer.shape[-1] for of_layer in mixed]
+    lower = _below_diagonal(fit.mixing) + tf.eye(sum(sizes))
+    columns = tf.transpose(tf.concat(mixed, axis=-1), [1, 2, 0])  # [B, D, S]
+    noise = tf.transpose(tf.linalg.triangular_solve(lower, columns), [2, 0, 1])
+    return tf.split(noise, sizes, axis=-1)
 
 
 def log_weight_parts(
-    proposal: Proposal, x: tf.Tensor, noise, prior, decoder: Callable, levels: Sequence[Level]
+    proposal: Proposal,
+    x: tf.Tensor,
+    noise,
+    prior,
+    decoder: Callable,
+    levels: Sequence[Level],
+    of_path: bool = False,
 ) -> objectives.Parts:
     """The parts of log w [S, B] of latents drawn from the proposal with standard normal noise [S, B, D]."""
-    below = shifted(levels, proposal.shifts)
-    latents, posteriors = objectives.infer(proposal.posterior, below, x, noise)
-    return objectives.parts(latents, posteriors, objectives.Generator(prior, decoder, levels), x)
+    latents, log_q = drawn(proposal, x, noise, levels, of_path)
+    reconstruction, log_p = objectives.joint(latents, objectives.Generator(prior, decoder, levels), x)
+    return objectives.Parts(reconstruction, tuple(q - p for q, p in zip(log_q, log_p, strict=True)))
 
 
 def refine(
@@ -72,14 +158,16 @@ def refine(
     steps: int,
     step_size: float,
     samples: int,
-) -> tuple[Proposal, tf.Tensor, tf.Tensor]:
-    """The proposal after some steps of Adam up the evidence lower bound of each image, all layers at once.
+) -> tuple[Fit, tf.Tensor, tf.Tensor]:
+    """Fits a proposal by some steps of Adam up the evidence lower bound of each image, all layers at once.
 
-    The images do not influence each other. Log-variances are not clipped. An image whose bound is not higher at the
-    end than at the start, by the mean over `WATCHED` steps, keeps the proposal that it started with.
+    The gradient is that of Roeder, Wu and Duvenaud (2017): log q is differentiated through the latents only, so that
+    its noise goes to zero as q comes close to p(z | x). The images do not influence each other. Log-variances are not
+    clipped. An image whose bound is not higher at the end than at the start, by the mean over `WATCHED` steps, keeps the
+    posteriors that it started with.
 
     Args:
-      start: the proposal to begin with.
+      start: the proposal to begin with, without a fit.
       x: images [B, H, W, C].
       noise: standard normal draws [steps samples, B, D] for each layer.
       prior, decoder, levels: p(x, z).
@@ -87,14 +175,15 @@ def refine(
       samples: latents per image and step.
 
     Returns:
-      the proposal; the mean bound over the last `WATCHED` steps, and over those before them, [B] each.
+      the fit; the mean bound over the last `WATCHED` steps, and over those before them, [B] each.
     """
-    first = tf.nest.flatten(start)
+    fit = unfitted(start, levels).fit
+    first = tf.nest.flatten(fit)
 
     def bound_of(parameters, step):
-        proposal = tf.nest.pack_sequence_as(start, parameters)
+        proposal = start._replace(fit=tf.nest.pack_sequence_as(fit, parameters))
         draws = [of_layer[step * samples : (step + 1) * samples] for of_layer in noise]
-        parts = log_weight_parts(proposal, x, draws, prior, decoder, levels)
+        parts = log_weight_parts(proposal, x, draws, prior, decoder, levels, of_path=True)
         return tf.reduce_mean(parts.reconstruction - parts.kl, axis=0)  # [B]
 
     def body(step, parameters, means, squares, bounds):
@@ -103,13 +192,13 @@ def refine(
             bound = bound_of(parameters, step)
         slopes = tape.gradient(bound, parameters)
         slopes = [tf.where(tf.math.is_finite(slope), slope, 0.0) for slope in slopes]
-        count = tf.cast(step + 1, tf.float32)
         means = [0.9 * mean + 0.1 * slope for mean, slope in zip(means, slopes, strict=True)]
         squares = [0.999 * square + 0.001 * slope**2 for square, slope in zip(squares, slopes, strict=True)]
+        count = tf.cast(step + 1, tf.float32)
         left = 3.0 * (1.0 - (count - 1.0) / steps)  # the step size falls to zero over the last third
-        scale = step_size * tf.minimum(left, 1.0) * tf.sqrt(1.0 - 0.999**count) / (1.0 - 0.9**count)
+        scale = step_size * tf.minimum(left, 1.0) / (1.0 - 0.9**count)
         parameters = [
-            parameter + scale * mean / (tf.sqrt(square) + 1e-8)
+            parameter + scale * mean / (tf.sqrt(square / (1.0 - 0.999**count)) + SMALL)
             for parameter, mean, square in zip(parameters, means, squares, strict=True)
         ]
         return step + 1, parameters, means, squares, bounds.write(step, bound)
@@ -126,6 +215,7 @@ def refine(
     before = tf.reduce_mean(bounds[-2 * watched : -watched], axis=0)
     better = (last > bounds[0]) & tf.math.is_finite(last)
     kept = [
-        tf.where(better[:, tf.newaxis], refined, own) for refined, own in zip(parameters, first, strict=True)
+        tf.where(tf.reshape(better, [-1] + [1] * (fitted.shape.rank - 1)), fitted, 0.0)
+        for fitted in parameters
     ]
-    return tf.nest.pack_sequence_as(start, kept), last, before
+    return tf.nest.pack_sequence_as(fit, kept), last, before

@@ -47,3 +47,8 @@ def latent_names(model: Evaluable) -> list[str]:
     """The names of the stochastic layers, the top one first."""
     levels = levels_of(model)
     return list(getattr(model, "latent_names", ["z", *(level.name for level in levels)]))
+
+
+def is_convolutional(model: Evaluable) -> bool:
+    """Whether it says that each pixel has features of its own, so that its decoder is slow."""
+    return getattr(model, "features_per_pixel", 1) > 1

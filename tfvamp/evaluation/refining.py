@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from tfvamp import memory, seeds
-from tfvamp.blocks import rows_of_gradients
+from tfvamp import seeds
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import AT_ONCE, Kept, joined, noise_of, once, padded, taken
+from tfvamp.evaluation.images import Kept, Part, noise_of, once, padded, taken
+from tfvamp.evaluation.needs import images_refined_at_once
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 
-LATENTS = 80  # of one image, for an estimate of memory
 
-
-def check_memory(how: Estimation) -> None:
-    """Raises UsageError where memory cannot hold the noise of a refinement."""
-    if how.proposal == "refined":
-        noise = 4.0 * how.refine_steps * how.refine_samples * AT_ONCE * LATENTS
-        memory.check(
-            noise, f"the noise of {how.refine_steps} refinement steps", "choose fewer steps or samples"
-        )
-
-
-def refined(
+def in_parts(
     model: Evaluable,
     x: tf.Tensor,
     start: Proposal,
@@ -38,38 +26,53 @@ def refined(
     kept: Kept,
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
-) -> Proposal:
-    """The proposals of images [N, H, W, C], refined in blocks of one size (`proposals.refine`)."""
-    settings = how.refine_steps, how.refine_step_size, how.refine_samples
+) -> Iterator[Part]:
+    """Images [N, H, W, C] with their proposals: all at once, or in blocks of one size that are refined one by one.
+
+    A block is refined when its proposal is first asked for (`proposals.refine`), and forgotten with the `Part`.
+    """
+    if how.proposal != "refined":
+        yield Part(0, x, lambda: start)
+        return
     levels, base = levels_of(model), seeds.stateless(seed, "refine")
-    size = max(1, min(AT_ONCE, rows_of_gradients(model, tuple(x.shape[1:])) // how.refine_samples))
-    latent_dims = start.loc.shape[1]
+    settings = how.refine_steps, how.refine_step_size, how.refine_samples
+    size = images_refined_at_once(model, tuple(x.shape[1:]), how)
 
     def step(indices, proposal, x, prior):
-        noise = noise_of(base, indices, how.refine_steps * how.refine_samples, latent_dims, levels)
+        noise = noise_of(base, indices, how.refine_steps * how.refine_samples, start.loc.shape[1], levels)
         return proposals.refine(proposal, x, noise, prior, model.likelihood, levels, *settings)
 
     # Without XLA, whose loops on a CPU compute products on one thread: 300 steps take 13 s for 100 images, not minutes.
     refine = tf.function(step, autograph=False)
+    structure = proposals.unfitted(taken(start, tf.range(1)), levels).fit
+    rising = refined = 0
 
-    def of_block(first: int, count: int) -> dict[str, np.ndarray]:
-        chosen = padded(first, count, size)
-        part, images = taken((start, x), chosen)
-        fitted, last, before = refine(chosen, part, images, prior)
-        arrays = tf.nest.flatten(taken((fitted, last - before), tf.range(count)))
-        return {str(index): array.numpy() for index, array in enumerate(arrays)}
-
-    blocks, rising = [], 0
-    for first in range(0, len(x), size):
+    def part_of(first: int, name: str) -> Part:
         count = min(size, len(x) - first)
-        arrays = once(kept, f"refined-proposals-{first}-{size}", functools.partial(of_block, first, count))
-        *fitted, risen = (tf.constant(arrays[str(index)]) for index in range(len(arrays)))
-        blocks.append(tf.nest.pack_sequence_as(start, fitted))
-        rising += int(tf.reduce_sum(tf.cast(risen > proposals.RISEN, tf.int32)))
-        advance(first + count, len(x))
+
+        def of_block() -> dict[str, np.ndarray]:
+            chosen = padded(first, count, size)
+            fit, last, before = refine(chosen, *taken((start, x), chosen), prior)
+            arrays = taken((*tf.nest.flatten(fit), last - before), tf.range(count))
+            return {str(index): array.numpy() for index, array in enumerate(arrays)}
+
+        def proposal() -> Proposal:
+            nonlocal rising, refined
+            *fitted, risen = once(kept, name, of_block).values()
+            rising, refined = rising + int((risen > proposals.RISEN).sum()), refined + count
+            advance(first + count // 2, len(x))
+            fit = tf.nest.pack_sequence_as(structure, [tf.constant(array) for array in fitted])
+            return own._replace(fit=fit)
+
+        own, images = taken((start, x), tf.range(first, first + count))
+        return Part(first, images, proposal, begun=0.5)
+
+    for first in range(0, len(x), size):
+        name = f"refined-proposals-{first}-{size}"
+        yield part_of(first, name)
+        kept.pop(name, None)  # it is large, and the estimates that came of it are kept
     if rising:
         say(
-            f"the proposals of {rising} of {len(x)} images still improved when their {how.refine_steps} steps ended: "
+            f"the proposals of {rising} of {refined} images still improved when their {how.refine_steps} steps ended: "
             "more --refine-steps raise the effective sample size"
         )
-    return joined(blocks)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvamp import datasets, evaluation, memory, plots, seeds
+from tfvamp import datasets, evaluation, plots, seeds
 from tfvamp.config import Estimation
 from tfvamp.errors import RunError
 from tfvamp.files import replace_file
@@ -62,9 +62,13 @@ def evaluate(
       UsageError: an argument out of its bounds, or more samples than memory can hold.
     """
     how = Estimation(samples=num_samples, **settings)
-    evaluation.check_memory(how)  # before the encoder's estimate takes its minutes
+    how.check_effect(settings)
+    if how.proposal is None and any(name.startswith("refine_") for name in settings):
+        how = dataclasses.replace(how, proposal="refined")
     run = as_run(run)
     model = run.model()
+    how = how.resolve(evaluation.is_convolutional(model))
+    evaluation.check_memory(model, how)  # before the encoder's estimate takes its minutes
     common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
     depends_on = {
         "how": dataclasses.asdict(how),
@@ -75,13 +79,16 @@ def evaluate(
     }
     if how.estimator == "bdmc":
         common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"limit": limit})
-        document, arrays = _bracketed(model, how, limit, common)
+        count = SIMULATED if limit is None else limit
+        evaluation.say_time(model, tf.zeros([1, *model.event_shape]), count, how, say)
+        document, arrays = _bracketed(model, how, count, common)
     else:
         data = run.dataset(limit, dataset, data_dir, raw_dir, say)
         part = data.split(split)
         x = evaluation.as_images(part.images)
         digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
         common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"images": digest})
+        evaluation.say_time(model, x[:1], len(x), how, say)
         document, arrays = _estimated(model, x, how, common)
         arrays["label"] = part.labels
         document |= {
@@ -100,14 +107,11 @@ def evaluate(
 
 def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict, dict]:
     """The document and the arrays of an evaluation of images."""
-    layers = 1 + len(model.levels)
-    per_sample = 4.0 * layers * (model.latent_dims + 1) + 8.0 * (1 + layers)
-    memory.check(how.samples * per_sample, f"{how.samples} samples of an image", "choose a smaller --samples")
-    result = own = evaluation.log_likelihood(model, x, how.samples, **common)
+    of_encoder = dataclasses.replace(how, estimator="importance", proposal="encoder")
+    result = own = evaluation.estimated(model, x, of_encoder, **common)
     document, arrays = own.summary(), {}
-    if (how.estimator, how.proposal) != ("importance", "encoder"):
-        settings = dataclasses.asdict(how)
-        result = evaluation.log_likelihood(model, x, settings.pop("samples"), **settings, **common)
+    if how != of_encoder:
+        result = evaluation.estimated(model, x, how, **common)
         document = {**result.summary(), "encoder": own.summary()}
         arrays = {"encoder_log_likelihood": own.per_example, "encoder_elbo": own.elbo}
         if how.estimator == "importance":
@@ -120,13 +124,10 @@ def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict,
     return document, {**result.arrays(), **arrays}
 
 
-def _bracketed(model, how: Estimation, limit: int | None, common: dict[str, Any]) -> tuple[dict, dict]:
+def _bracketed(model, how: Estimation, count: int, common: dict[str, Any]) -> tuple[dict, dict]:
     """The document and the arrays of bounds on images of the model's own."""
-    settings = {
-        name: value for name, value in dataclasses.asdict(how).items() if name not in ("samples", "estimator")
-    }
     common = {name: value for name, value in common.items() if name != "jit"}
-    result = evaluation.bracket(model, SIMULATED if limit is None else limit, **settings, **common)
+    result = evaluation.bracketed(model, count, how, **common)
     document = {
         **result.lower.summary(),
         "estimator": "bdmc",

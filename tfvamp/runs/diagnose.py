@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import os
@@ -59,7 +60,9 @@ def diagnose(
     """
     if limit < 2:
         raise UsageError(f"the number of images must be at least 2; got {limit}")
-    Estimation(samples=num_samples, proposal="refined", **settings)
+    refined = Estimation(samples=num_samples, proposal="refined", **settings)
+    refined.check_effect(settings)
+    ways = {"encoder": dataclasses.replace(refined, proposal="encoder"), "refined": refined}
     run = as_run(run)
     model = run.model()
     data = run.dataset(None, dataset, data_dir, raw_dir, say)
@@ -75,16 +78,9 @@ def diagnose(
         name: x[np.sort(rng.choice(len(x), min(limit, len(x)), replace=False))] for name, x in arrays.items()
     }
     estimates = {
-        (name, proposal): evaluation.log_likelihood(
-            model,
-            x,
-            num_samples,
-            proposal=proposal,
-            **common,
-            **(settings if proposal == "refined" else {}),
-        )
+        (name, proposal): evaluation.estimated(model, x, how, **common)
         for name, x in chosen.items()
-        for proposal in ("encoder", "refined")
+        for proposal, how in ways.items()
     }
     document: dict[str, Any] = {
         "epoch": run.weights_epoch,
