@@ -130,7 +130,7 @@ def _make_run(folder: pathlib.Path) -> None:
     )
     tf.config.run_functions_eagerly(True)
     tfvamp.train(config, folder / "run")
-    tfvamp.evaluate(folder / "run", 3)
+    tfvamp.evaluate(folder / "run", 3, proposal="encoder")
     tf.config.run_functions_eagerly(False)
 
 

@@ -81,7 +81,7 @@ def test_version():
 
 
 def test_evaluate(run):
-    result = tfvamp_command("evaluate", run, "--samples", 10, "--limit", 5)
+    result = tfvamp_command("evaluate", run, "--proposal", "encoder", "--samples", 10, "--limit", 5)
     assert result.exit_code == 0, result.output
     assert "log-likelihood" in result.stdout and "effective sample size" in result.stdout
     assert f"wrote {run}/evaluation.json and {run}/log_likelihood.npz" in result.stdout
@@ -89,9 +89,8 @@ def test_evaluate(run):
 
 
 def test_evaluate_with_refined_proposals_shows_both(run):
+    """As it does without a proposal, too."""
     refined = (
-        "--proposal",
-        "refined",
         "--refine-steps",
         4,
         "--refine-step-size",
@@ -116,7 +115,7 @@ def test_evaluate_with_refined_proposals_shows_both(run):
     result = tfvamp_command("evaluate", run, "--proposal", "refind")
     assert result.exit_code == 2 and "Did you mean 'refined'?" in result.stderr
     for words, text in (
-        (("--refine-steps", 5), "--refine-steps goes with --proposal refined"),
+        (("--proposal", "encoder", "--refine-steps", 5), "--refine-steps goes with --proposal refined"),
         (("--proposal", "refined", "--refine-steps", 0), "refine_steps must be at least 1; got 0"),
         (("--proposal", "refined", "--refine-samples", -1), "refine_samples must be at least 1; got -1"),
         (("--proposal", "refined", "--refine-samples", 10**6), "refine_samples must be at most 2500"),
@@ -163,7 +162,7 @@ def test_encode(run, tmp_path):
 
 
 def test_plot(run):
-    tfvamp_command("evaluate", run, "--samples", 10, "--limit", 5)
+    tfvamp_command("evaluate", run, "--proposal", "encoder", "--samples", 10, "--limit", 5)
     result = tfvamp_command("plot", run)
     assert result.exit_code == 0, result.output
     names = ["curves", "samples", "reconstructions", "pseudo_inputs", "components", "log_likelihood"]
@@ -213,7 +212,7 @@ def test_unverified_data_are_reported_and_recorded(tmp_path):
     result = tfvamp_command("train", *small, *folders, "--run-dir", tmp_path / "r")
     assert result.exit_code == 0, result.output
     assert "warning: the source files of caltech101 are not the published ones" in result.stderr
-    result = tfvamp_command("evaluate", tmp_path / "r", "--samples", 2)
+    result = tfvamp_command("evaluate", tmp_path / "r", "--proposal", "encoder", "--samples", 2)
     assert "data verified          no: not known to be the published files" in result.stdout
     assert json.loads((tmp_path / "r" / "evaluation.json").read_text())["dataset_verified"] is False
     (raw / NAME).write_bytes(b"cut")

@@ -38,7 +38,7 @@ def whole(storm, small, tmp_path_factory) -> pathlib.Path:
     """An unbroken run, evaluated."""
     run = tmp_path_factory.mktemp("whole") / "run"
     train = ["train", *small, "--epochs", EPOCHS, "--run-dir", run]
-    for words in (train, ["evaluate", run, "--samples", 5]):
+    for words in (train, ["evaluate", run, "--proposal", "encoder", "--samples", 5]):
         answer = storm(*words)
         assert answer["status"] == 0, answer
     return run
@@ -84,7 +84,7 @@ def test_twenty_five_kills_are_not_seen(storm, whole, small, tmp_path):
                 words = ["train", "--resume", run]
                 rows = history(run)
                 assert rows == history(whole)[: len(rows)]
-        for last in (words, ["evaluate", run, "--samples", 5]):
+        for last in (words, ["evaluate", run, "--proposal", "encoder", "--samples", 5]):
             if last is not words or answer["status"]:
                 answer = storm(*last)
                 assert answer["status"] == 0, answer
@@ -134,12 +134,18 @@ def test_a_killed_evaluation_leaves_files_that_agree(storm, whole, run, tmp_path
 
     place = tmp_path / "place"
     copied = pathlib.Path(shutil.copytree(whole, place / "run"))
-    events = every_event(storm, ["evaluate", copied, "--samples", 3], place, tmp_path / "copies", check)
+    events = every_event(
+        storm,
+        ["evaluate", copied, "--proposal", "encoder", "--samples", 3],
+        place,
+        tmp_path / "copies",
+        check,
+    )
     assert events > 5 and Run(copied).evaluation()["num_samples"] == 3
     for event in (events // 2, events - 1):  # and in truth
         shutil.rmtree(copied)
         shutil.copytree(whole, copied)
-        killed(storm, ["evaluate", copied, "--samples", 3], event)
+        killed(storm, ["evaluate", copied, "--proposal", "encoder", "--samples", 3], event)
         check(place)
 
 
@@ -278,15 +284,15 @@ def test_a_full_disk_is_one_line_and_costs_nothing(storm, whole, small, small_di
     filler.unlink()
     assert errors >= 3 and storm("train", "--resume", run)["status"] == 0
     assert history(run) == history(whole)
-    assert storm("evaluate", run, "--samples", 4)["status"] == 0
+    assert storm("evaluate", run, "--proposal", "encoder", "--samples", 4)["status"] == 0
     before = Run(run).evaluation()
     filler.write_bytes(b"\0" * shutil.disk_usage(small_disk).free)
-    answer = storm("evaluate", run, "--samples", 5)
+    answer = storm("evaluate", run, "--proposal", "encoder", "--samples", 5)
     assert answer["status"] == 1 and "No space left on device" in answer["stderr"]
     assert "unexpected" not in answer["stderr"] and Run(run).evaluation() == before
     assert Run(run).evaluated_arrays() is not None
     filler.unlink()
-    assert storm("evaluate", run, "--samples", 5)["status"] == 0
+    assert storm("evaluate", run, "--proposal", "encoder", "--samples", 5)["status"] == 0
     time.sleep(files.JUST_MADE)
     files.sweep(run)
     assert scratch(run) == []

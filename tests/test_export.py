@@ -101,7 +101,7 @@ def run(tmp_path_factory, data_dir):
     tf.config.run_functions_eagerly(True)  # as `eager`
     try:
         training.train(config, path)
-        runs.evaluate(path, num_samples=3, limit=4)
+        runs.evaluate(path, num_samples=3, limit=4, proposal="encoder")
     finally:
         tf.config.run_functions_eagerly(False)
     return path

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import twins
 from tfvamp.layers import BernoulliLikelihood, DiscretizedLogistic, DiscretizedLogisticLikelihood
+from tfvamp.layers.likelihoods import log_prob_of_pixels
 
 CENTRES = ((np.arange(256) + 0.5) / 256).astype(np.float32)
 both_forms = pytest.mark.parametrize("open_ends", [True, False])
@@ -24,6 +25,29 @@ def test_bernoulli_equals_its_twin(images):
     np.testing.assert_allclose(
         likelihood.mean().numpy().reshape(8, -1), scipy.special.expit(logits), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (13, 1, 1), (67, 1, 1)])
+def test_the_sum_over_pixels_and_its_gradients(scale, shape):
+    """As x l - softplus(l) in float64, at logits of nought and of any size, with either argument broadcast."""
+    rng = np.random.default_rng(2)
+    for ahead in (((4, 2), (2,)), ((2,), (4, 2))):
+        logits = tf.constant(scale * rng.normal(size=(*ahead[0], *shape)), tf.float32)
+        x = tf.constant(rng.integers(0, 2, (*ahead[1], *shape)), tf.float32)
+
+        def both(function, *at):
+            with tf.GradientTape() as tape:
+                tape.watch(at)
+                value = function(*at)
+            return value, *tape.gradient(value, at)
+
+        def exact(x, logits):
+            return tf.reduce_sum(x * logits - tf.nn.softplus(logits), axis=[-3, -2, -1])
+
+        expected = both(exact, tf.cast(x, tf.float64), tf.cast(logits, tf.float64))
+        for found, right in zip(both(log_prob_of_pixels, x, logits), expected, strict=True):
+            np.testing.assert_allclose(found, right, rtol=2e-6, atol=2e-6 * max(1.0, np.abs(right).max()))
 
 
 def test_bernoulli_is_normalised():

@@ -600,10 +600,10 @@ def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
     config = dataclasses.replace(small_config, dataset=name, limit=None, epochs=1)
     training.train(config, tmp_path / "run")
     said = []
-    first = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append)
+    first = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append, proposal="encoder")
     assert said == [] and list(first["sources"]) == ["a.npz"]
     save(tmp_path / "a.npz", x=255 - bits)
-    second = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append)
+    second = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append, proposal="encoder")
     assert "is made from other files than those" in said[0] and second["sources"] != first["sources"]
     with pytest.raises(tfvamp.errors.RunError, match="was trained on other source files"):
         training.resume(tmp_path / "run", epochs=2)
@@ -617,7 +617,7 @@ def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
     with pytest.raises(
         tfvamp.errors.RunError, match=r"trained on images of \[6, 5, 1\]; .* have \[5, 5, 1\] now"
     ):
-        tfvamp.evaluate(tmp_path / "run")
+        tfvamp.evaluate(tmp_path / "run", proposal="encoder")
 
 
 @pytest.mark.usefixtures("eager")
@@ -631,7 +631,7 @@ def test_training_evaluation_and_resume(kind, folder, tmp_path, small_config, mo
     options = {"image_size": "6x6", "grayscale": True} if kind == "folder" else {}
     config = dataclasses.replace(small_config, dataset=name, data_dir=str(tmp_path), limit=None, **options)
     training.train(config, tmp_path / "run")
-    result = tfvamp.evaluate(tmp_path / "run", num_samples=4)
+    result = tfvamp.evaluate(tmp_path / "run", num_samples=4, proposal="encoder")
     assert result["dataset_verified"] is None and np.isfinite(result["bits_per_dim"])
     model = tfvamp.load(tmp_path / "run")
     assert model.dataset_spec.name.startswith(f"{kind}:") and model.dataset_spec.likelihood == "logistic"

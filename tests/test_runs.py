@@ -69,7 +69,7 @@ def test_runs_are_found_with_their_results_and_problems(run, tmp_path):
     shutil.copytree(run, tmp_path / "other")
     (tmp_path / "other" / "config.json").write_text("{")
     (tmp_path / "no run").mkdir()
-    tfvamp.evaluate(run, 3, limit=4)
+    tfvamp.evaluate(run, 3, limit=4, proposal="encoder")
     found = tfvamp.find_runs(tmp_path / "*")
     assert list(found["run"]) == [str(tmp_path / "other"), str(run)]
     assert "is damaged" in found["problem"][0] and found["problem"][1] == ""
@@ -87,7 +87,7 @@ def test_config_json_is_read_once_per_command(run, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "read_bytes", read)
     for words in (
         ("info", run),
-        ("evaluate", run, "--samples", 2, "--limit", 2),
+        ("evaluate", run, "--proposal", "encoder", "--samples", 2, "--limit", 2),
         ("encode", run, "--limit", 2, "--output", tmp_path / "z.npz"),
         ("sample", run, "-n", 2, "--output", tmp_path / "s.npz"),
         ("plot", run),
@@ -117,8 +117,8 @@ def test_loading_a_model_imports_no_training_loop():
 
 
 def test_evaluations_are_kept_and_never_mixed(run):
-    large = tfvamp.evaluate(run, 20, limit=10)
-    small = tfvamp.evaluate(run, 2, limit=2)
+    large = tfvamp.evaluate(run, 20, limit=10, proposal="encoder")
+    small = tfvamp.evaluate(run, 2, limit=2, proposal="encoder")
     assert json.loads((run / "evaluation.json").read_text()) == small
     kept = Run(run).evaluations()
     assert list(kept["num_samples"]) == [2, 20] and list(kept["number"]) == [2, 1]
@@ -135,7 +135,7 @@ def test_evaluations_are_kept_and_never_mixed(run):
 
 
 def test_an_evaluation_of_other_weights_is_never_shown_as_current(run, tmp_path):
-    document = tfvamp.evaluate(run, 3, limit=4)
+    document = tfvamp.evaluate(run, 3, limit=4, proposal="encoder")
     assert Run(run).evaluation() == {**document, "current": True}
     assert f"{document['log_likelihood']:.3f} nats" in command("info", run).stdout
     assert "log_likelihood.png" in command("plot", run).stdout
@@ -161,19 +161,19 @@ def _exported(run, path) -> pathlib.Path:
 
 
 def test_an_evaluation_of_an_older_tfvamp_is_kept(run):
-    first = tfvamp.evaluate(run, 3, limit=4)
+    first = tfvamp.evaluate(run, 3, limit=4, proposal="encoder")
     shutil.rmtree(run / "evaluations")
     old = {k: v for k, v in first.items() if k not in ("number", "epoch", "weights_sha256", "estimator")}
     (run / "evaluation.json").write_text(json.dumps(old))
     assert Run(run).evaluation()["current"] is False
-    tfvamp.evaluate(run, 2, limit=2)
+    tfvamp.evaluate(run, 2, limit=2, proposal="encoder")
     kept = json.loads((run / "evaluations" / "000001" / "evaluation.json").read_text())
     assert kept == {**old, "number": 1}
     assert (run / "evaluations" / "000001" / "log_likelihood.npz").is_file()
 
 
 def test_arrays_that_were_not_written_any_more_are_taken_from_the_folder(run):
-    document = tfvamp.evaluate(run, 3, limit=4)
+    document = tfvamp.evaluate(run, 3, limit=4, proposal="encoder")
     (run / "log_likelihood.npz").unlink()  # as between two steps of `write_evaluation`
     assert Run(run).evaluated_arrays()["log_likelihood"].mean() == pytest.approx(document["log_likelihood"])
 
@@ -191,16 +191,16 @@ def test_two_evaluations_that_end_together_do_not_mix(run, monkeypatch):
         return real(self, split)
 
     monkeypatch.setattr(RunFolder, "_current_number", number)
-    tfvamp.evaluate(run, 3, limit=4)
-    newer = tfvamp.evaluate(run, 2, limit=4)
+    tfvamp.evaluate(run, 3, limit=4, proposal="encoder")
+    newer = tfvamp.evaluate(run, 2, limit=4, proposal="encoder")
     monkeypatch.setattr(RunFolder, "evaluations", lambda self: iter([(0, run)]))
     (run / "evaluations" / "000001").rename(run / "evaluations" / "moved")
-    tfvamp.evaluate(run, 5, limit=4)  # takes number 1: older than what is at the top
+    tfvamp.evaluate(run, 5, limit=4, proposal="encoder")  # takes number 1: older than what is at the top
     assert json.loads((run / "evaluation.json").read_text()) == newer
 
 
 def test_an_evaluation_without_weights_is_not_current(run):
-    tfvamp.evaluate(run, 3, limit=4)
+    tfvamp.evaluate(run, 3, limit=4, proposal="encoder")
     document = json.loads((run / "evaluation.json").read_text())
     del document["weights_sha256"]
     (run / "evaluation.json").write_text(json.dumps(document))
@@ -214,7 +214,9 @@ def test_a_run_that_is_open_sees_what_was_trained_on(run):
     before = opened.weights_sha256
     training.resume(opened, epochs=8)
     assert opened.weights_sha256 != before
-    assert tfvamp.evaluate(opened, 2, limit=2)["weights_sha256"] == Run(run).weights_sha256
+    assert (
+        tfvamp.evaluate(opened, 2, limit=2, proposal="encoder")["weights_sha256"] == Run(run).weights_sha256
+    )
 
 
 # --- one writer ---
@@ -228,7 +230,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(run, small_config):
             training.resume(run, epochs=9)
         with pytest.raises(RunError, match=message):
             training.train(small_config, run, overwrite=True)
-        assert tfvamp.evaluate(run, 2, limit=2)["num_examples"] == 2
+        assert tfvamp.evaluate(run, 2, limit=2, proposal="encoder")["num_examples"] == 2
         assert command("info", run).exit_code == 0
     assert (run / "history.csv").read_bytes() == before and not (run / "lock").exists()
 
@@ -375,7 +377,8 @@ def test_only_what_this_user_wrote_on_this_machine_is_followed(run, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "words", [("evaluate", "--samples", 2), ("encode",), ("plot",), ("train", "--resume")]
+    "words",
+    [("evaluate", "--proposal", "encoder", "--samples", 2), ("encode",), ("plot",), ("train", "--resume")],
 )
 def test_places_in_somebody_elses_run_are_not_followed(words, run, tmp_path, monkeypatch):
     """Another folder of data, with other contents; a file; a folder; a builder of TFDS."""
@@ -419,22 +422,22 @@ def test_what_is_typed_is_followed(tmp_path, monkeypatch):
     assert command("train", "--dataset", f"npz:{tmp_path}/x.npz", *small, "--run-dir", run).exit_code == 0
     (tmp_path / "new").mkdir()
     (tmp_path / "x.npz").rename(tmp_path / "new" / "y.npz")
-    result = command("evaluate", run, "--samples", 2)
+    result = command("evaluate", run, "--proposal", "encoder", "--samples", 2)
     assert result.exit_code == 1 and "x.npz" in result.stderr
     moved = ["--dataset", f"npz:{tmp_path}/new/y.npz"]
-    result = command("evaluate", run, "--samples", 2, *moved)
+    result = command("evaluate", run, "--proposal", "encoder", "--samples", 2, *moved)
     assert result.exit_code == 0 and "warning" not in result.stderr, result.stderr
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert command("evaluate", run, "--samples", 2).exit_code == 1
-    assert command("evaluate", run, "--samples", 2, *moved).exit_code == 0
+    assert command("evaluate", run, "--proposal", "encoder", "--samples", 2).exit_code == 1
+    assert command("evaluate", run, "--proposal", "encoder", "--samples", 2, *moved).exit_code == 0
     assert command("train", "--resume", run, "--epochs", 2, *moved).stdout.startswith("2 epochs")
     np.savez(tmp_path / "new" / "z.npz", x=255 - x)
     other = ["--dataset", f"npz:{tmp_path}/new/z.npz"]
-    result = command("evaluate", run, "--samples", 2, *other)
+    result = command("evaluate", run, "--proposal", "encoder", "--samples", 2, *other)
     assert result.exit_code == 0 and "is made from other files than" in " ".join(result.stderr.split())
     result = command("train", "--resume", run, "--epochs", 3, *other)
     assert result.exit_code == 1 and "was trained on other source files" in result.stderr
-    result = command("evaluate", run, "--samples", 2, "--dataset", "mnist5k")
+    result = command("evaluate", run, "--proposal", "encoder", "--samples", 2, "--dataset", "mnist5k")
     assert result.exit_code == 2 and "was trained on npz:..., not on mnist5k" in result.stderr
 
 
@@ -454,7 +457,10 @@ def test_prepared_data_are_never_changed_by_a_run(run, small_config, tmp_path):
     raw.mkdir()
     (raw / "mnist_5k.csv.gz").write_bytes(b"other")
     before = _tree(pathlib.Path(small_config.data_dir))
-    for words in (("evaluate", run, "--samples", 2), ("train", "--resume", run, "--epochs", 4)):
+    for words in (
+        ("evaluate", run, "--proposal", "encoder", "--samples", 2),
+        ("train", "--resume", run, "--epochs", 4),
+    ):
         result = command(*words, "--raw-dir", raw)
         assert result.exit_code == 1 and "tfvamp datasets prepare mnist5k" in result.stderr, result.output
     assert _tree(pathlib.Path(small_config.data_dir)) == before
@@ -486,7 +492,7 @@ def test_links_out_of_the_folder_are_not_followed(run, tmp_path):
     for name in ("figures", "evaluations", "best"):
         shutil.rmtree(run / name, ignore_errors=True)
         (run / name).symlink_to(outside)
-    for words in (("plot", run), ("evaluate", run, "--samples", 2, "--limit", 2)):
+    for words in (("plot", run), ("evaluate", run, "--proposal", "encoder", "--samples", 2, "--limit", 2)):
         result = command(*words)
         assert result.exit_code == 1 and "leads out of the run folder" in result.stderr
     (run / "tensorflow.log").symlink_to(outside / "log")
@@ -545,7 +551,7 @@ def test_hostile_contents_are_read_right_or_refused_in_one_line(kind, run, tmp_p
         ("info", run),
         ("sample", run, "-n", 2, "--output", tmp_path / "s.png"),
         ("plot", run),
-        ("evaluate", run, "--samples", 2, "--limit", 2),
+        ("evaluate", run, "--proposal", "encoder", "--samples", 2, "--limit", 2),
         ("train", "--resume", run, "--epochs", 4),
     ):
         result = command(*words)

@@ -144,7 +144,12 @@ def test_device_and_mixed_precision(data_dir, tmp_path):
     model = Run(tmp_path / "r").model()
     assert model.encoder.compute_dtype == "float16" and model.encoder.variable_dtype == "float32"
     assert model.encoder(np.zeros((1, 28, 28, 1), np.float32)).dtype == "float32"
-    assert command("evaluate", tmp_path / "r", "--samples", 2, "--device", "cpu").exit_code == 0
+    assert (
+        command(
+            "evaluate", tmp_path / "r", "--proposal", "encoder", "--samples", 2, "--device", "cpu"
+        ).exit_code
+        == 0
+    )
     for words in (["train", *small[:-1], "gpu:7"], ["evaluate", tmp_path / "r", "--device", "gpu:7"]):
         result = command(*words)
         assert result.exit_code == 2 and "there is no device gpu:7: TensorFlow sees" in result.stderr

@@ -469,18 +469,18 @@ def test_a_run_outlives_its_raw_folder(small_config, tmp_path):
     config = dataclasses.replace(small_config, epochs=1, raw_dir=str(tmp_path / "raw"))
     training.train(config, tmp_path / "run")
     (tmp_path / "raw").rmdir()
-    assert tfvamp.evaluate(tmp_path / "run", 2, limit=2)["num_examples"] == 2
+    assert tfvamp.evaluate(tmp_path / "run", 2, limit=2, proposal="encoder")["num_examples"] == 2
     assert training.resume(tmp_path / "run", epochs=2).epochs == 2
 
 
 def test_a_limit_of_zero_is_refused(run):
     with pytest.raises(UsageError, match="--limit must be at least 1; got 0"):
-        tfvamp.evaluate(run, 2, limit=0)
+        tfvamp.evaluate(run, 2, limit=0, proposal="encoder")
 
 
 @pytest.mark.usefixtures("eager")
 def test_evaluate_writes_its_files(run, tmp_path):
-    document = tfvamp.evaluate(tmp_path / "run", num_samples=20, limit=10)
+    document = tfvamp.evaluate(tmp_path / "run", num_samples=20, limit=10, proposal="encoder")
     assert document == json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert set(document) == {
         "log_likelihood", "standard_error", "bits_per_dim", "elbo", "reconstruction", "kl", "num_examples",
@@ -493,10 +493,13 @@ def test_evaluate_writes_its_files(run, tmp_path):
     with np.load(tmp_path / "run" / "log_likelihood.npz", allow_pickle=False) as stored:
         assert stored["log_likelihood"].mean() == pytest.approx(document["log_likelihood"])
         assert len(stored["label"]) == 10
-    other = tfvamp.evaluate(tmp_path / "run", 20, split="validation", limit=10)
+    other = tfvamp.evaluate(tmp_path / "run", 20, split="validation", limit=10, proposal="encoder")
     assert (tmp_path / "run" / "evaluation-validation.json").is_file() and other["split"] == "validation"
     assert document == json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    assert tfvamp.evaluate(tmp_path / "run", 20, split="train", limit=10)["num_examples"] == 10
+    assert (
+        tfvamp.evaluate(tmp_path / "run", 20, split="train", limit=10, proposal="encoder")["num_examples"]
+        == 10
+    )
     assert math.isfinite(other["log_likelihood"])
 
 
@@ -524,7 +527,7 @@ def test_every_model_with_every_prior(model, prior, tiny, tmp_path):
     small = ["--components", 7, "--epochs", 2, "--warmup", 2, "--batch-size", 32, "--hidden-units", 12]
     commands = [
         ["train", "--model", model, "--prior", prior, "--dataset", data, *small, "--run-dir", run],
-        ["evaluate", run, "--samples", 5, "--limit", 6],
+        ["evaluate", run, "--proposal", "encoder", "--samples", 5, "--limit", 6],
     ]
     for command in commands:
         result = CliRunner().invoke(main, [str(word) for word in command])

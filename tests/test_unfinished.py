@@ -14,7 +14,12 @@ from tfvamp.runs import owner
 from tfvamp.runs.unfinished import Unfinished
 
 AIS = {"estimator": "ais", "chains": 2, "steps": 2, "leapfrogs": 1}
-WAYS = [{"proposal": "encoder"}, {"proposal": "refined", "refine_steps": 3}, AIS, AIS | {"proposal": "refined", "refine_steps": 3}]
+WAYS = [
+    {"proposal": "encoder"},
+    {"proposal": "refined", "refine_steps": 3},
+    AIS,
+    AIS | {"proposal": "refined", "refine_steps": 3},
+]
 IDS = ["importance", "refined", "ais", "ais-refined"]
 
 

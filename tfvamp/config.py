@@ -349,7 +349,7 @@ class Estimation:
         300, "Number of gradient steps that refine a proposal.", of="refined", metavar="N", least=1
     )
     refine_step_size: float = setting(
-        0.02, "Step size of Adam in the refinement.", of="refined", metavar="RATE"
+        0.01, "Step size of Adam in the refinement.", of="refined", metavar="RATE"
     )
     refine_samples: int = setting(
         4, "Number of latents per image and gradient step.", of="refined", metavar="N", least=1, most=2500

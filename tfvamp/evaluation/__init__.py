@@ -4,7 +4,7 @@ from tfvamp.evaluation.diagnostics import active_units
 from tfvamp.evaluation.estimate import LogLikelihood
 from tfvamp.evaluation.images import as_images, encode
 from tfvamp.evaluation.likelihood import Bracket, bracket, bracketed, estimated, log_likelihood
-from tfvamp.evaluation.needs import check_memory, say_time
+from tfvamp.evaluation.needs import check_memory, latent_dims, say_time
 from tfvamp.evaluation.protocol import Evaluable, is_convolutional
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "encode",
     "estimated",
     "is_convolutional",
+    "latent_dims",
     "log_likelihood",
     "say_time",
 ]

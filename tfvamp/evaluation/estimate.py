@@ -7,7 +7,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
 
 from tfvamp.evaluation.tails import TRUSTED, pareto_k
 
@@ -181,7 +180,7 @@ def log_means(log_weights: np.ndarray, size: int) -> np.ndarray:
     """log of the mean weight of each group of `size` samples, [S // size, B], from log w [S, B]."""
     groups = len(log_weights) // size
     grouped = log_weights[: groups * size].reshape(groups, size, -1)
-    return scipy.special.logsumexp(grouped, axis=1) - math.log(size)
+    return np.logaddexp.reduce(grouped, axis=1) - math.log(size)
 
 
 def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
@@ -198,12 +197,12 @@ def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
 def of_weights(log_weights: np.ndarray) -> dict[str, Any]:
     """The arrays of `LogLikelihood` for some images, from log-weights [S, B], except the parts of the bound."""
     num_samples = len(log_weights)
-    total = scipy.special.logsumexp(log_weights, axis=0)
+    total = np.logaddexp.reduce(log_weights, axis=0)
     by_size = [log_means(log_weights, size) for size in curve_sizes(num_samples)]
     return {
         "per_example": total - math.log(num_samples),
         "elbo": log_weights.mean(axis=0),
-        "effective_sample_size": np.exp(2.0 * total - scipy.special.logsumexp(2.0 * log_weights, axis=0)),
+        "effective_sample_size": np.exp(2.0 * total - np.logaddexp.reduce(2.0 * log_weights, axis=0)),
         "pareto_k": pareto_k(log_weights),
         "group_variances": np.stack(
             [

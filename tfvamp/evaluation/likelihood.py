@@ -19,7 +19,7 @@ from tfvamp.evaluation.annealing import annealed
 from tfvamp.evaluation.estimate import LogLikelihood
 from tfvamp.evaluation.images import Kept, as_images, encode
 from tfvamp.evaluation.importance import importance_sampling
-from tfvamp.evaluation.needs import check_memory
+from tfvamp.evaluation.needs import check_memory, latent_dims
 from tfvamp.evaluation.protocol import Evaluable, is_convolutional, latent_names, levels_of, prior_of
 from tfvamp.evaluation.refining import in_parts
 
@@ -33,7 +33,7 @@ def log_likelihood(
     proposal: str | None = "encoder",
     rows: int | None = None,
     kept: Kept | None = None,
-    jit: bool = True,
+    jit: bool = False,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
@@ -60,7 +60,7 @@ def log_likelihood(
       rows: number of latents decoded at a time; None for as many as `max_memory` allows.
       kept: a dictionary of finished blocks of images; with that of a call that was stopped, and the same arguments
         otherwise, those are not computed again.
-      jit: compile importance sampling with XLA.
+      jit: compile importance sampling with XLA, which on a CPU takes longer.
       say: told in one line when XLA is given up, or when refined proposals have not converged.
       advance: told how many images are done, and of how many.
       settings: others of `tfvamp.config.Estimation`: `max_memory` in GiB; with refined proposals `refine_steps`, `refine_step_size` and
@@ -87,7 +87,7 @@ def estimated(
     seed: int = 0,
     rows: int | None = None,
     kept: Kept | None = None,
-    jit: bool = True,
+    jit: bool = False,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> LogLikelihood:
@@ -98,7 +98,7 @@ def estimated(
     kept = {} if kept is None else kept
     x = as_images(x)
     event_shape, prior = tuple(x.shape[1:]), prior_of(model)
-    check_memory(model, how)
+    check_memory(latent_dims(model, prior), how)
     start = proposals.of_encoder(encode(model, x)[0])
     parts = in_parts(model, x, start, prior, how, seed, kept, say, advance)
     known: dict[str, Any] = {
@@ -192,7 +192,7 @@ def bracketed(
         model, x, proposals.of_encoder(encode(model, x)[0]), prior, how, seed, kept, say, advance
     )
     event_shape = tuple(x.shape[1:])
-    check_memory(model, how)
+    check_memory(latent_dims(model, prior), how)
     forward, backward = annealed(model, parts, len(x), event_shape, prior, how, seed, kept, advance, latents)
     lower = LogLikelihood(
         **estimate.of_weights(forward),

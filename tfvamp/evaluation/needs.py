@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -23,33 +23,38 @@ WORTH_MEASURING = 10**9  # pixels, times features, of all decoded latents
 WORTH_SAYING = 60.0  # seconds
 
 
-def latent_dims(model: Evaluable) -> list[int]:
+def latent_dims(model: Evaluable, prior) -> list[int]:
     """D of each stochastic layer, the top one first."""
-    return [prior_of(model).event_shape[0], *(level.dims for level in levels_of(model))]
+    return [prior.event_shape[0], *(level.dims for level in levels_of(model))]
 
 
-def images_refined_at_once(model: Evaluable, event_shape: tuple[int, ...], how: Estimation) -> int:
+def images_refined_at_once(
+    model: Evaluable, event_shape: tuple[int, ...], dims: Sequence[int], how: Estimation
+) -> int:
     """How many images are refined at a time: as many as gradients, noise and mixings leave room for."""
     rows = rows_of_gradients(model, event_shape, how.max_bytes)
-    values = largest(how.max_bytes) // _values_refined(model, how)
+    values = largest(how.max_bytes) // _values_refined(dims, how)
     return max(1, min(AT_ONCE, values, rows // how.refine_samples))
 
 
-def _values_refined(model: Evaluable, how: Estimation) -> int:
+def _values_refined(dims: Sequence[int], how: Estimation) -> int:
     """The noise and the mixing of one image."""
-    dims = sum(latent_dims(model))
-    return how.refine_steps * how.refine_samples * dims + COPIES * dims**2
+    return how.refine_steps * how.refine_samples * sum(dims) + COPIES * sum(dims) ** 2
 
 
-def check_memory(model: Evaluable, how: Estimation) -> None:
-    """Raises UsageError where one image alone needs more than `max_memory`, or more than there is."""
-    dims = latent_dims(model)
+def check_memory(dims: Sequence[int], how: Estimation) -> None:
+    """Raises UsageError where one image alone needs more than `max_memory`, or more than there is.
+
+    Args:
+      dims: number of latents of each stochastic layer.
+      how: the settings.
+    """
     needs = []
     if how.estimator == "importance":
         noise = 8.0 * sum(dims) + 8.0 * (1 + len(dims))
         needs.append((how.samples * noise, f"{how.samples} samples of an image", "fewer samples"))
     if how.proposal == "refined":
-        values = 4.0 * _values_refined(model, how)
+        values = 4.0 * _values_refined(dims, how)
         needs.append(
             (
                 values,
@@ -79,7 +84,7 @@ def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> 
     def per_latent(rows: int, gradient: bool) -> float:
         noise = [
             seeds.normal([rows, 1, dims], seeds.stateless(layer))
-            for layer, dims in enumerate(latent_dims(model))
+            for layer, dims in enumerate(latent_dims(model, prior))
         ]
 
         def once() -> None:

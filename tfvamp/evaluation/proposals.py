@@ -163,8 +163,8 @@ def refine(
 
     The gradient is that of Roeder, Wu and Duvenaud (2017): log q is differentiated through the latents only, so that
     its noise goes to zero as q comes close to p(z | x). The images do not influence each other. Log-variances are not
-    clipped. An image whose bound is not higher at the end than at the start, by the mean over `WATCHED` steps, keeps the
-    posteriors that it started with.
+    clipped. An image whose bound, by the mean over the last `WATCHED` steps, is not higher than that of the
+    posteriors that it started with keeps those.
 
     Args:
       start: the proposal to begin with, without a fit.
@@ -213,7 +213,13 @@ def refine(
     watched = max(1, min(WATCHED, steps // 2))
     last = tf.reduce_mean(bounds[-watched:], axis=0)
     before = tf.reduce_mean(bounds[-2 * watched : -watched], axis=0)
-    better = (last > bounds[0]) & tf.math.is_finite(last)
+    own = tf.map_fn(  # of the model's posteriors, with the noise of the last steps
+        lambda step: bound_of(first, step),
+        tf.range(steps - watched, steps),
+        fn_output_signature=tf.TensorSpec(x.shape[:1], tf.float32),
+        parallel_iterations=1,
+    )
+    better = (last > tf.reduce_mean(own, axis=0)) & tf.math.is_finite(last)
     kept = [
         tf.where(tf.reshape(better, [-1] + [1] * (fitted.shape.rank - 1)), fitted, 0.0)
         for fitted in parameters

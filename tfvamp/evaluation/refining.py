@@ -11,7 +11,7 @@ from tfvamp import seeds
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
 from tfvamp.evaluation.images import Kept, Part, noise_of, once, padded, taken
-from tfvamp.evaluation.needs import images_refined_at_once
+from tfvamp.evaluation.needs import images_refined_at_once, latent_dims
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 
@@ -36,7 +36,7 @@ def in_parts(
         return
     levels, base = levels_of(model), seeds.stateless(seed, "refine")
     settings = how.refine_steps, how.refine_step_size, how.refine_samples
-    size = images_refined_at_once(model, tuple(x.shape[1:]), how)
+    size = images_refined_at_once(model, tuple(x.shape[1:]), latent_dims(model, prior), how)
 
     def step(indices, proposal, x, prior):
         noise = noise_of(base, indices, how.refine_steps * how.refine_samples, start.loc.shape[1], levels)

@@ -13,6 +13,7 @@ from tensorflow_probability import distributions as tfd
 from tfvamp import seeds
 from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
 
+FACTORS = 64  # between 1 and 2: their product is below 2^64
 PROBABILITY_CLIP = 1e-5  # the paper's code clamps probabilities to [1e-5, 1 - 1e-5]
 
 
@@ -30,10 +31,7 @@ class PhiloxBernoulli(tfd.Bernoulli):
 
 @travels
 class BernoulliImages(TravellingDistribution, tfd.Independent):
-    """Independent Bernoulli pixels, with log p(x) = sum of x logits - softplus(logits).
-
-    One softplus a pixel where TFP takes two, and one sum over the flattened image: XLA sums over
-    several axes [H, W, C] at a third of the speed.
+    """Independent Bernoulli pixels, with log p(x) = sum of x logits - softplus(logits); see `log_prob_of_pixels`.
 
     Args:
       distribution: `PhiloxBernoulli` with logits [..., H, W, C].
@@ -49,11 +47,41 @@ class BernoulliImages(TravellingDistribution, tfd.Independent):
 
     def _log_prob(self, x):
         logits = self.distribution.logits
-        return sum_over_images(tf.cast(x, logits.dtype) * logits - tf.nn.softplus(logits))
+        return log_prob_of_pixels(tf.cast(x, logits.dtype), logits)
 
     def at_uniform(self, uniform) -> tf.Tensor:
         """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         return self.distribution.at_uniform(uniform)
+
+
+@tf.custom_gradient
+def log_prob_of_pixels(x: tf.Tensor, logits: tf.Tensor):
+    """Sums of x logits - softplus(logits) over images [..., H, W, C].
+
+    With one logarithm for `FACTORS` pixels: softplus(l) = max(l, 0) + log(1 + exp(-|l|)), and the product of so many
+    numbers between 1 and 2 is far from overflow. That halves the time of a sum under XLA.
+    """
+    count = math.prod(logits.shape[-3:])
+    factors = max(size for size in range(1, FACTORS + 1) if count % size == 0)
+    linear = x * logits - tf.nn.relu(logits)
+    groups = tf.concat([tf.shape(logits)[:-3], [count // factors, factors]], axis=0)
+    product = tf.reduce_prod(tf.reshape(1.0 + tf.exp(-tf.abs(logits)), groups), axis=-1)
+    result = sum_over_images(linear) - tf.reduce_sum(tf.math.log(product), axis=-1)
+
+    def gradient(upstream):
+        upstream = upstream[..., tf.newaxis, tf.newaxis, tf.newaxis]
+        return (
+            _summed_to(upstream * logits, x),
+            _summed_to(upstream * (x - tf.sigmoid(logits)), logits),
+        )
+
+    return result, gradient
+
+
+def _summed_to(gradient: tf.Tensor, broadcast: tf.Tensor) -> tf.Tensor:
+    """The gradient of a tensor that was broadcast to the shape of its gradient."""
+    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(broadcast), s1=tf.shape(gradient))
+    return tf.reshape(tf.reduce_sum(gradient, axis=axes), tf.shape(broadcast))
 
 
 def sum_over_images(values: tf.Tensor) -> tf.Tensor:

@@ -49,7 +49,7 @@ def evaluate(
       limit: at most this many images.
       seed: of the samples.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
-      say, advance: told of a fallback from XLA; of the number of images done, and of how many.
+      say, advance: told what takes long and what did not converge; of the number of images done, and of how many.
       settings: those of `tfvamp.log_likelihood`: `estimator`, `proposal` and so on.
 
     Returns:
@@ -68,12 +68,13 @@ def evaluate(
     run = as_run(run)
     model = run.model()
     how = how.resolve(evaluation.is_convolutional(model))
-    evaluation.check_memory(model, how)  # before the encoder's estimate takes its minutes
-    common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
+    evaluation.check_memory(
+        evaluation.latent_dims(model, model.prior()), how
+    )  # before the encoder's estimate takes its minutes
+    common: dict[str, Any] = {"seed": seed, "say": say, "advance": advance}
     depends_on = {
         "how": dataclasses.asdict(how),
         "seed": seed,
-        "jit": common["jit"],
         "weights": run.weights_sha256,
         "tensorflow": tf.__version__,
     }
@@ -126,7 +127,6 @@ def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict,
 
 def _bracketed(model, how: Estimation, count: int, common: dict[str, Any]) -> tuple[dict, dict]:
     """The document and the arrays of bounds on images of the model's own."""
-    common = {name: value for name, value in common.items() if name != "jit"}
     result = evaluation.bracketed(model, count, how, **common)
     document = {
         **result.lower.summary(),

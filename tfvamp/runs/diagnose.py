@@ -72,11 +72,12 @@ def diagnose(
     arrays = {name: split.array()[0] for name, split in splits.items()}
     images = {name: tf.constant(x) for name, x in arrays.items()}
     posteriors = {name: evaluation.encode(model, x) for name, x in images.items()}
-    common: dict[str, Any] = {"seed": seed, "jit": bool(run.config.jit), "say": say, "advance": advance}
+    common: dict[str, Any] = {"seed": seed, "say": say, "advance": advance}
     rng = np.random.default_rng(seed)
     chosen = {
         name: x[np.sort(rng.choice(len(x), min(limit, len(x)), replace=False))] for name, x in arrays.items()
     }
+    evaluation.say_time(model, images["test"][:1], sum(map(len, chosen.values())), refined, say)
     estimates = {
         (name, proposal): evaluation.estimated(model, x, how, **common)
         for name, x in chosen.items()
