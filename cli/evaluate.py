@@ -20,9 +20,11 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **
     """Estimate the log-likelihood of a run.
 
     Importance sampling from the encoder's q(z | x) is what papers print. It is too low where
-    the encoder fits test images badly: --proposal refined measures by how much, and
-    --estimator ais (annealed importance sampling) is closer still, at some seconds an image.
-    --estimator bdmc bounds log p(x) from both sides, for images that the model makes itself.
+    the encoder fits test images badly. So models without convolutions are also evaluated with
+    a normal that is fitted to each image, and both numbers are shown; --proposal encoder does
+    without, --proposal refined asks for it. --estimator ais (annealed importance sampling)
+    checks it, at some seconds an image; --estimator bdmc bounds log p(x) from both sides, for
+    images that the model makes itself.
 
     Writes evaluation.json and, image by image, log_likelihood.npz into the run folder
     (evaluation-SPLIT.json and so on for another split than test). Earlier evaluations stay
@@ -32,7 +34,7 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **
     Examples:
       tfvamp evaluate runs/first
       tfvamp evaluate runs/first --samples 500 --limit 100 --split validation
-      tfvamp evaluate runs/first --proposal refined
+      tfvamp evaluate runs/first --proposal encoder
       tfvamp evaluate runs/first --estimator ais --limit 100
       tfvamp evaluate runs/first --estimator bdmc --limit 20
     """
