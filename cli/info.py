@@ -19,6 +19,7 @@ def command(ctx, run):
     """
     from tfvamp import runs
     from tfvamp.catalog import VERIFIED
+    from tfvamp.runs.history import best_of
 
     opened = runs.Run(run)
     document, config = opened.document, opened.config
@@ -30,19 +31,20 @@ def command(ctx, run):
     if config.objective != "elbo":
         gradient = ", doubly reparameterised gradient" if config.dreg else ""
         objective += f", S = {config.importance_samples}{gradient}"
+    weight = "" if config.beta == 1.0 else f", beta {config.beta:g}"
     rows = {
         "data": config.dataset,
         "data verified": VERIFIED[document.verified],
         "model": f"{config.model}, prior {config.prior}{mixture}, likelihood {config.likelihood}",
         "objective": objective,
-        "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}, seed {config.seed}",
+        "training": f"learning rate {config.learning_rate:g}, batch {config.batch_size}, warm-up {config.warmup}{weight}, seed {config.seed}",
         "command": document.command,
         "versions": ", ".join(f"{name} {version}" for name, version in document.versions.items()),
     }
     if not document.own:
         rows["written by"] = "somebody else, or on another machine: the paths that it names are not followed"
-    if history:
-        best = max(history, key=lambda row: row["val_elbo"])
+    best = best_of(history, config.beta)
+    if best is not None:
         minutes = sum(row["seconds"] for row in history) / 60.0
         rows["epochs"] = f"{len(history)} in {minutes:.1f} minutes"
         rows["best epoch"] = f"{best['epoch']}, validation ELBO {best['val_elbo']:.2f}"

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
     "evaluate": "Estimate the log-likelihood of a run.",
     "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
+    "rate-distortion": "List rate and distortion of evaluated runs.",
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",
     "export": "Write a run as a SavedModel, which needs TensorFlow alone.",
@@ -49,7 +50,7 @@ class LazyGroup(SuggestingGroup):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"tfvamp_cli.{name}").command
+        return importlib.import_module(f"tfvamp_cli.{name.replace('-', '_')}").command
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import tfvamp
 from tests.conftest import small_model
 from tfvamp import runs, training
+from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
 from tfvamp.optimizers import NormalizedAdam
@@ -575,3 +576,44 @@ def test_a_checkpoint_of_another_model_is_refused(run):
         tfvamp.load(run)
     with pytest.raises(RunError, match="no checkpoint in .* can be read .*belongs to another model"):
         tfvamp.resume(run, epochs=4)
+
+
+@pytest.mark.usefixtures("eager")
+def test_beta_weighs_the_kl_and_chooses_the_best_epoch(small_config, trained, tmp_path):
+    """Rate and distortion of two runs, the smaller beta with the higher rate; the best epoch by the same weight."""
+    config = dataclasses.replace(small_config, beta=0.1, learning_rate=1e-2)
+    tfvamp.train(config, tmp_path / "run")
+    shutil.copytree(trained, tmp_path / "other")
+    opened = Run(tmp_path / "run")
+    rows = opened.rows()
+    assert [row["beta"] for row in rows] == pytest.approx([0.05, 0.1, 0.1])
+    for row in rows:
+        assert row["val_elbo"] == pytest.approx(row["val_reconstruction"] - row["val_kl"], rel=1e-5)
+    bounds = [row["val_reconstruction"] - 0.1 * row["val_kl"] for row in rows]
+    assert opened.weights_epoch == 1 + int(np.argmax(bounds))
+    with pytest.raises(RunError, match="none of these is an evaluated run"):
+        tfvamp.rate_distortion([tmp_path / "nowhere"])
+    results = {
+        name: tfvamp.evaluate(tmp_path / name, 50, limit=20, refine_steps=1) for name in ("run", "other")
+    }
+    table = tfvamp.rate_distortion(tmp_path / "*").set_index("run")
+    for name, result in results.items():
+        row = table.loc[str(tmp_path / name)]
+        assert (row["rate"], row["distortion"]) == (
+            result["encoder"]["kl"],
+            -result["encoder"]["reconstruction"],
+        )
+        assert row["elbo"] == pytest.approx(-row["rate"] - row["distortion"])
+    assert table["beta"].tolist() == [1.0, 0.1] and table["rate"].is_monotonic_increasing
+    shown = CliRunner().invoke(main, ["rate-distortion", *(str(tmp_path / name) for name in results)])
+    assert shown.exit_code == 0 and len(shown.stdout.splitlines()) == 3 and "beta 0.1" not in shown.stdout
+    assert "beta 0.1" in CliRunner().invoke(main, ["info", str(tmp_path / "run")]).stdout
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps({**results["run"], "encoder": [1]}))
+    shown = CliRunner().invoke(main, ["rate-distortion", str(tmp_path / "run")])
+    assert shown.exit_code == 1 and "is damaged" in shown.stderr
+
+
+@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf"), 1e7])
+def test_a_beta_that_is_no_weight_is_refused(beta):
+    with pytest.raises(UsageError, match="beta must be at"):
+        TrainConfig(beta=beta)

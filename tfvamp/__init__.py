@@ -15,7 +15,7 @@ from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.evaluation import log_likelihood
 from tfvamp.models import clone_model
-from tfvamp.runs import Run, diagnose, evaluate, find_runs, load
+from tfvamp.runs import Run, diagnose, evaluate, find_runs, load, rate_distortion
 from tfvamp.training import resume, train
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "log_likelihood",
     "losses",
     "models",
+    "rate_distortion",
     "resume",
     "seeds",
     "train",

@@ -162,7 +162,14 @@ class TrainConfig:
         None, "Learning rate of Adam on normalised gradients.", metavar="R", unset="the data set's"
     )
     warmup: int = setting(
-        100, "Number of epochs over which the weight of the KL rises to 1.", metavar="N", least=0
+        100, "Number of epochs over which the weight of the KL rises.", metavar="N", least=0
+    )
+    beta: float = setting(
+        1.0,
+        "Weight of the KL after the warm-up, in training and for the best epoch (a beta-VAE unless 1).",
+        metavar="B",
+        least=0.0,
+        most=1e6,
     )
     patience: int = setting(
         50, "Stop after this many epochs without a better validation ELBO.", metavar="N", least=0
@@ -467,10 +474,10 @@ def _check_fields(settings: Any) -> None:
             continue
         if bounds["choices"]:
             check_choice(field.name.replace("_", " "), value, bounds["choices"])
-        if bounds["least"] is not None and value < bounds["least"]:
+        if bounds["least"] is not None and not value >= bounds["least"]:  # nor is NaN
             raise UsageError(f"{field.name} must be at least {bounds['least']}; got {value}")
         most = LARGEST_NUMBER if bounds["most"] is None else bounds["most"]
-        if isinstance(value, int) and value > most:
+        if (isinstance(value, int) or bounds["most"] is not None) and value > most:
             raise UsageError(f"{field.name} must be at most {most}; got {str(value)[:20]}")
 
 

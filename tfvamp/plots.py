@@ -49,8 +49,8 @@ def pairs(
     return _figure_of(tile(both, columns), title)
 
 
-def curves(history: list[dict[str, float]]) -> bytes:
-    """The ELBO in training and validation and its two parts, by epoch."""
+def curves(history: list[dict[str, float]], best: dict[str, float] | None) -> bytes:
+    """The ELBO in training and validation and its two parts, by epoch, and the row of the best epoch."""
     epochs = [row["epoch"] for row in history]
     figure = matplotlib.figure.Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -63,7 +63,6 @@ def curves(history: list[dict[str, float]]) -> bytes:
         if history and name != "kl":  # the first epochs are far below everything that follows
             axes.set_ylim(bottom=np.percentile(validation, 10), top=None)
         axes.grid(alpha=0.3)
-    best = max(history, key=lambda row: row["val_elbo"], default=None)
     if best is not None:
         panels[0].axvline(best["epoch"], color="grey", linestyle=":", label=f"best ({best['val_elbo']:.1f})")
     panels[0].legend(fontsize=8)

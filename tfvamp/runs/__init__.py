@@ -2,6 +2,6 @@
 
 from tfvamp.runs.commands import encode, evaluate, plot
 from tfvamp.runs.diagnose import diagnose
-from tfvamp.runs.run import Run, as_run, find_runs, load
+from tfvamp.runs.run import Run, as_run, find_runs, load, rate_distortion
 
-__all__ = ["Run", "as_run", "diagnose", "encode", "evaluate", "find_runs", "load", "plot"]
+__all__ = ["Run", "as_run", "diagnose", "encode", "evaluate", "find_runs", "load", "plot", "rate_distortion"]

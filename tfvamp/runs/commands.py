@@ -180,7 +180,8 @@ def plot(
     """
     run = as_run(run)
     model = run.model()
-    pictures = {"curves.png": plots.curves(run.rows(say))}
+    rows = run.rows(say)
+    pictures = {"curves.png": plots.curves(rows, history.best_of(rows, run.config.beta))}
     pictures["samples.png"] = plots.grid(
         model.sample(NUM_SHOWN, seed).numpy(),
         f"Samples ({'means of' if model.has_mean else 'drawn from'} p(x | z), z ~ p(z))",

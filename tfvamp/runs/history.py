@@ -27,6 +27,16 @@ LARGEST_VALUE = 1e30  # beyond all that training gives
 LARGEST = 2**24  # bytes: a hundred thousand epochs
 
 
+def bound(row: dict[str, float], beta: float) -> float:
+    """What the best epoch is chosen by: the validation ELBO, with `beta` as the weight of its KL."""
+    return row["val_elbo"] if beta == 1.0 else row["val_reconstruction"] - beta * row["val_kl"]
+
+
+def best_of(rows: list[dict[str, float]], beta: float) -> dict[str, float] | None:
+    """The row of the best epoch; None where there is none yet."""
+    return max(rows, key=lambda row: bound(row, beta), default=None)
+
+
 def to_text(rows: list[dict[str, float]], header: bool = True) -> str:
     """Rows of history.csv as text; floats are written exactly."""
     buffer = io.StringIO(newline="")

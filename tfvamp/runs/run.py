@@ -143,7 +143,7 @@ class Run:
         """The epoch of the best weights; None where nothing says it."""
         if self.stored_weights.epoch is not None:
             return self.stored_weights.epoch
-        best = max(self.rows(), key=lambda row: row["val_elbo"], default=None)
+        best = history.best_of(self.rows(), self.config.beta)
         return None if best is None else int(best["epoch"])
 
     def model(self) -> LatentVariableModel:
@@ -288,9 +288,50 @@ def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
       `standard_error`, `estimator`, `proposal` and `num_examples` of the newest evaluation (None where
       there is none since the weights changed); and `problem`: what is wrong with a run folder, empty where nothing is.
     """
+    return _table([_row(path) for path in _paths(pattern)])
+
+
+def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
+    """Rate and distortion of evaluated runs, such as of several `beta`: Alemi and others (2018).
+
+    Args:
+      pattern: as for `find_runs`.
+
+    Returns:
+      as `find_runs`, by rate, one row for each run that has been evaluated: `run`, `model`, `prior`, `beta`; `rate`, the mean KL, and
+      `distortion`, the mean of -log p(x | z), in nats for an image of the evaluated split, under the encoder's q; `elbo`, which is minus
+      their sum; and `num_examples`.
+
+    Raises:
+      RunError: none of them has been evaluated, or one cannot be read.
+    """
+    found = []
+    for path in _paths(pattern):
+        run = Run(path)
+        result = run.evaluation()
+        if result is None or not result["current"]:
+            continue
+        own = result.get("encoder", result)
+        try:
+            rate, reconstruction = float(own["kl"]), float(own["reconstruction"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"the evaluation of {run} is damaged: tfvamp evaluate {run}") from error
+        config, parts = (
+            run.config,
+            {"rate": rate, "distortion": -reconstruction, "elbo": reconstruction - rate},
+        )
+        row = {"run": path, "model": config.model, "prior": config.prior, "beta": config.beta}
+        found.append(row | parts | {"num_examples": result["num_examples"]})
+    if not found:
+        raise RunError("none of these is an evaluated run: tfvamp evaluate RUN comes first")
+    return _table(sorted(found, key=lambda row: row["rate"]))
+
+
+def _paths(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
+    """The run folders that match."""
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
     paths = sorted({path for one in patterns for path in glob.glob(str(expanded(one)), recursive=True)})
-    return _table([_row(path) for path in paths if os.path.isfile(os.path.join(path, "config.json"))])
+    return [path for path in paths if os.path.isfile(os.path.join(path, "config.json"))]
 
 
 def _row(path: str) -> dict[str, Any]:
@@ -301,7 +342,7 @@ def _row(path: str) -> dict[str, Any]:
         run = Run(path)
         row |= run.config.to_dict()
         rows = run.rows()
-        best = max(rows, key=lambda one: one["val_elbo"], default=None)
+        best = history.best_of(rows, run.config.beta)
         row["epochs"] = len(rows)
         if best is not None:
             row |= {"best_epoch": best["epoch"], "val_elbo": best["val_elbo"]}

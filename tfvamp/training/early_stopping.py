@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class EarlyStopping:
-    """Stops when the validation ELBO has not risen for more than `patience` epochs.
+    """Stops when the validation bound (the ELBO, unless beta is not 1) has not risen for more than `patience` epochs.
 
     The count is held at 0 while epoch < warmup; bests found then count (unlike Keras's
     `EarlyStopping(start_from_epoch=...)`, which forgets them).
@@ -17,7 +17,7 @@ class EarlyStopping:
     Attributes:
       patience: maximum number of epochs without a better one.
       warmup: the warm-up's epochs.
-      best: the highest validation ELBO so far.
+      best: the highest bound so far.
       best_epoch: when it was.
       waited: epochs since, as the rule counts them.
     """
@@ -28,10 +28,10 @@ class EarlyStopping:
     best_epoch: int = 0
     waited: int = 0
 
-    def update(self, epoch: int, elbo: float) -> bool:
+    def update(self, epoch: int, bound: float) -> bool:
         """Takes in an epoch (from 1); True if it is the best so far."""
-        if elbo > self.best:
-            self.best, self.best_epoch, self.waited = elbo, epoch, 0
+        if bound > self.best:
+            self.best, self.best_epoch, self.waited = bound, epoch, 0
             return True
         self.waited = 0 if epoch < self.warmup else self.waited + 1
         return False

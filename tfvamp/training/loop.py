@@ -302,7 +302,7 @@ def _run(
                     len(rows) + 1, config, dataset, model, train_step, test_step, validation, step_done
                 )
                 _check_finite(row, stopping, folder, place is not None)
-                best = stopping.update(len(rows) + 1, row["val_elbo"])
+                best = stopping.update(len(rows) + 1, history.bound(row, config.beta))
                 if not folder.config_file.is_file():
                     raise RunError(f"the run folder {folder} was removed while it was trained")
                 if best:
@@ -379,7 +379,7 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
     if config.warmup > config.epochs:
         progress.say(
             f"warning: the warm-up ({config.warmup} epochs) is longer than the training ({config.epochs}): "
-            "beta never reaches 1; choose a smaller --warmup"
+            f"beta never reaches {config.beta:g}; choose a smaller --warmup"
         )
 
 
@@ -395,7 +395,7 @@ def epoch_of(
 ) -> dict[str, Any]:
     """Trains and validates once; the epoch's row of history.csv."""
     start = time.perf_counter()
-    beta = min(1.0, epoch / config.warmup) if config.warmup else 1.0
+    beta = config.beta * (min(1.0, epoch / config.warmup) if config.warmup else 1.0)
     model.beta.assign(beta)
     model.reset_metrics()
     for images in dataset.training_batches(config.batch_size, config.seed, epoch):

@@ -1,0 +1,42 @@
+"""tfvamp rate-distortion."""
+
+from __future__ import annotations
+
+import click
+
+from tfvamp_cli import light
+
+
+@click.command("rate-distortion")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+def command(runs):
+    """List rate and distortion of evaluated runs.
+
+    The rate is the KL, what the latents tell of an image; the distortion is -log p(x | z),
+    what they leave out (Alemi and others 2018), both in nats for an image, under the encoder's
+    q. Their sum is minus the ELBO. Runs of several --beta trade one for the other.
+
+    \b
+    Example:
+      tfvamp train --beta 0.5 --run-dir runs/beta-0.5
+      tfvamp evaluate runs/beta-0.5
+      tfvamp rate-distortion runs/beta-*
+    """
+    from tfvamp.runs import rate_distortion
+
+    table = rate_distortion(runs)
+    columns = {
+        name: list(table[name]) for name in ("run", "model", "prior", "beta", "rate", "distortion", "elbo")
+    }
+    formats = {"beta": "g", "rate": ".2f", "distortion": ".2f", "elbo": ".2f"}
+    texts = {
+        name: [name, *(light.files.printable(format(value, formats.get(name, ""))) for value in values)]
+        for name, values in columns.items()
+    }
+    widths = {name: max(map(len, cells)) for name, cells in texts.items()}
+    for cells in zip(*texts.values(), strict=True):
+        aligned = (
+            f"{cell:>{width}}" if name in formats else f"{cell:<{width}}"
+            for cell, (name, width) in zip(cells, widths.items(), strict=True)
+        )
+        click.echo("  ".join(aligned).rstrip())
