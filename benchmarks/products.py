@@ -67,4 +67,15 @@ def log_likelihood(sizes: dict) -> list[tuple[int, int, int]]:
     return [*_network(sizes["S"], decoder(sizes)), (sizes["S"], 2 * sizes["D"], sizes["K"])]
 
 
-TASKS = {"train_step": train_step, "hvae_train_step": hvae_train_step, "log_likelihood": log_likelihood}
+def gradients(sizes: dict) -> list[tuple[int, int, int]]:
+    """M latents decoded and held against K components, forward and back to the latents: no gradients of weights."""
+    forward = [*_network(sizes["M"], decoder(sizes)), (sizes["M"], 2 * sizes["D"], sizes["K"])]
+    return forward + [(m, n, k) for m, k, n in forward]
+
+
+TASKS = {
+    "gradients": gradients,
+    "train_step": train_step,
+    "hvae_train_step": hvae_train_step,
+    "log_likelihood": log_likelihood,
+}

@@ -74,10 +74,10 @@ def entry(run: pathlib.Path) -> dict:
     }
 
 
-def paired(run: pathlib.Path, reference: pathlib.Path) -> dict[str, float]:
+def paired(run: pathlib.Path, reference: pathlib.Path, name: str) -> dict[str, float]:
     """Mean and standard error of log p(x) of the reference minus that of the run, image by image."""
     with np.load(run / "log_likelihood.npz") as a, np.load(reference / "log_likelihood.npz") as b:
-        difference = b["log_likelihood"] - a["log_likelihood"]
+        difference = b[name] - a[name]
     return {
         "mean": float(difference.mean()),
         "standard_error": float(difference.std(ddof=1) / len(difference) ** 0.5),
@@ -87,35 +87,49 @@ def paired(run: pathlib.Path, reference: pathlib.Path) -> dict[str, float]:
 def lines(entries: list[dict], table: Table):
     """The lines of the Markdown table, with bits per dimension where the paper gives those."""
     bits = table.unit == "bits_per_dim"
-    names = ["prior", *(["bits per dimension"] if bits else []), "test log-likelihood", "standard error"]
-    names += [
-        "Monte Carlo error",
-        "vamp minus this, paired",
-        "paper (bits)" if bits else "paper",
-        "test ELBO",
-        "KL",
-    ]
-    names += ["active units", "epochs (best)", "minutes", "validation ELBO"]
-    yield f"| {' | '.join(names)} |"
-    yield "|" + "---|" * len(names)
+    yield "| " + " | ".join(_cells(entries[0], table, bits)) + " |"
+    yield "|" + "---|" * len(_cells(entries[0], table, bits))
     for e in entries:
-        v, p = e["evaluation"], e["vamp_minus_this"]
-        cells = [e["prior"], *([f"{v['bits_per_dim']:.3f}"] if bits else [])]
-        cells += [f"{v['log_likelihood']:.2f}", f"{v['standard_error']:.2f}", f"{v['monte_carlo_error']:.3f}"]
-        cells += ["" if e["prior"] == "vamp" else f"{p['mean']:.2f} +- {p['standard_error']:.2f}"]
-        cells += [f"{table.paper[e['prior']]:.2f}" if e["prior"] in table.paper else ""]
-        cells += [f"{v['elbo']:.2f}", by_layer(v, "kl"), by_layer(v, "active_units")]
-        cells += [f"{e['epochs']} ({e['best_epoch']})", f"{e['minutes']:.1f}", f"{e['validation_elbo']:.2f}"]
-        yield f"| {' | '.join(cells)} |"
+        yield "| " + " | ".join(_cells(e, table, bits).values()) + " |"
 
 
-def by_layer(evaluation: dict, name: str) -> str:
+def _cells(e: dict, table: Table, bits: bool) -> dict[str, str]:
+    """A line's cells by the names of their columns."""
+    refined, own = e["evaluation"], e["evaluation"]["encoder"]
+    paper = table.paper.get(e["prior"])
+
+    def minus(name: str) -> str:
+        difference = e[name]
+        return (
+            "" if e["prior"] == "vamp" else f"{difference['mean']:.2f} +- {difference['standard_error']:.2f}"
+        )
+
+    return {
+        "prior": e["prior"],
+        "log p(x), refined q": f"{refined['log_likelihood']:.2f} +- {refined['monte_carlo_error']:.2f}",
+        "encoder's q": f"{own['log_likelihood']:.2f} +- {own['monte_carlo_error']:.2f}",
+        **({"encoder's q, bits": f"{own['bits_per_dim']:.3f}"} if bits else {}),
+        "paper (bits)" if bits else "paper": "" if paper is None else f"{paper:.2f}",
+        "standard error": f"{refined['standard_error']:.2f}",
+        "vamp minus this, refined": minus("vamp_minus_this"),
+        "the same, encoder": minus("vamp_minus_this_encoder"),
+        "test ELBO": f"{own['elbo']:.2f}",
+        "amortisation gap": f"{refined['amortisation_gap']:.2f}",
+        "KL": by_layer(own, refined["active_units"], "kl"),
+        "active units": by_layer(own, refined["active_units"], "active_units"),
+        "epochs (best)": f"{e['epochs']} ({e['best_epoch']})",
+        "minutes": f"{e['minutes']:.1f}",
+        "validation ELBO": f"{e['validation_elbo']:.2f}",
+    }
+
+
+def by_layer(own: dict, active: dict | int, name: str) -> str:
     """The KL or the active units, of each stochastic layer where there are several."""
-    layers = evaluation["active_units"] if isinstance(evaluation["active_units"], dict) else {}
+    layers = active if isinstance(active, dict) else {}
     if name == "active_units":
-        return ", ".join(f"{layer} {count}" for layer, count in layers.items()) or str(evaluation[name])
-    parts = ", ".join(f"{layer} {evaluation[f'kl_{layer}']:.2f}" for layer in layers)
-    return f"{evaluation[name]:.2f}" + (f" ({parts})" if parts else "")
+        return ", ".join(f"{layer} {count}" for layer, count in layers.items()) or str(active)
+    parts = ", ".join(f"{layer} {own[f'kl_{layer}']:.2f}" for layer in layers)
+    return f"{own[name]:.2f}" + (f" ({parts})" if parts else "")
 
 
 @click.command()
@@ -134,7 +148,14 @@ def main(run_root, data_dir, raw_dir, samples, names):
         runs = {prior: pathlib.Path(run_root) / f"{name}-{prior}" for prior in table.priors}
         for prior, run in runs.items():
             finish(run, table, prior, folders, samples)
-        entries = [entry(run) | {"vamp_minus_this": paired(run, runs["vamp"])} for run in runs.values()]
+        entries = [
+            entry(run)
+            | {
+                "vamp_minus_this": paired(run, runs["vamp"], "log_likelihood"),
+                "vamp_minus_this_encoder": paired(run, runs["vamp"], "encoder_log_likelihood"),
+            }
+            for run in runs.values()
+        ]
         document[f"{table.dataset}, {table.model}"] = entries
         before, start, rest = page.read_text().partition(f"<!-- table {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of table {name} -->\n")

@@ -10,7 +10,9 @@ import products
 import tensorflow as tf
 from harness import serve
 
-from tfvamp import evaluation
+from tfvamp import blocks, evaluation, seeds
+from tfvamp.config import Estimation
+from tfvamp.evaluation import annealing, proposals, refining
 from tfvamp.models import MODELS
 from tfvamp.optimizers import NormalizedAdam
 
@@ -53,6 +55,41 @@ def log_likelihood(sizes):
         model(sizes), data, sizes["S"], advance=lambda *_: ends.append(time.perf_counter())
     )
     return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def refinement(sizes):
+    """An image's proposal in 300 steps, from the second block of images, in as many steps as are timed."""
+    how, chosen = Estimation(proposal="refined", refine_steps=sizes["steps"]), model(sizes)
+    x = tf.constant(images(200))
+    start = proposals.of_encoder(evaluation.encode(chosen, x)[0])
+    parts = refining.in_parts(
+        chosen, x, start, chosen.prior(), how, 0, {}, lambda text: None, lambda done, total: None
+    )
+    next(parts).proposal()
+    second = next(parts)
+    begin = time.perf_counter()
+    second.proposal().fit.mixing.numpy()
+    return (time.perf_counter() - begin) / len(second.x) * Estimation.refine_steps / sizes["steps"]
+
+
+def ais(sizes):
+    """An image's chains of 1000 temperatures and ten leapfrogs, with the chains that learn step sizes, from some moves."""
+    count = blocks.GRADIENT_ROWS // Estimation.chains
+    chosen, x = model(sizes), tf.constant(images(count))
+    start = proposals.of_encoder(evaluation.encode(chosen, x)[0])
+    tf.config.run_functions_eagerly(sizes["eager"])
+    run = annealing.programs(chosen, "encoder", Estimation.leapfrogs)
+    block = annealing.Block(tf.range(count), x, start, chosen.prior())
+    state = run.start(block, seeds.stateless(0), Estimation.chains)
+    at = (tf.constant(0.5), tf.fill([count], 0.1), seeds.stateless(1))
+    state, _ = run.move(block, state, *at, tf.constant(0))
+    begin = time.perf_counter()
+    for index in range(sizes["repeat"]):
+        state, accepted = run.move(block, state, *at, tf.constant(index + 1))
+    accepted.numpy()
+    of_move = (time.perf_counter() - begin) / sizes["repeat"] / count
+    tf.config.run_functions_eagerly(False)
+    return of_move * Estimation.steps * (1 + annealing.PILOTS / Estimation.chains)
 
 
 def pixel_parts(sizes):
@@ -138,6 +175,8 @@ if __name__ == "__main__":
         {
             "train_step": train_step,
             "log_likelihood": log_likelihood,
+            "refinement": refinement,
+            "ais": ais,
             "bare": bare,
             "pixel_sampling": pixel_sampling,
             "pixel_passes": pixel_passes,
