@@ -168,7 +168,7 @@ def test_home_in_every_path_and_paths_that_can_be_pasted(data_dir, tmp_path, mon
     assert result.exit_code == 0, result.stderr
     pasted = shlex.split(result.stdout.split("Next: ")[1])
     assert pasted == ["tfvamp", "evaluate", str(tmp_path / "home" / "runs" / "a b")]
-    assert command(*pasted[1:], "--samples", 2).exit_code == 0
+    assert command(*pasted[1:], "--samples", 2, "--proposal", "encoder").exit_code == 0
     for words in (
         ("sample", "~/runs/a b", "-n", 2, "--output", "~/out/s 1.png"),
         ("encode", "~/runs/a b", "--output", "~/out/z.npz"),
