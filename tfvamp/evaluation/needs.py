@@ -72,7 +72,7 @@ def check_memory(dims: Sequence[int], how: Estimation) -> None:
 
 
 def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> dict[str, float]:
-    """About how long each part of `tfvamp evaluate` takes, from one block of latents measured op by op.
+    """About how long each part of `tfvamp evaluate` takes, from one block of latents.
 
     Args:
       image: one of the images, [1, H, W, C].
@@ -87,17 +87,17 @@ def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> 
             for layer, dims in enumerate(latent_dims(model, prior))
         ]
 
-        def once() -> None:
+        @tf.function(autograph=False)
+        def block(noise):
             with tf.GradientTape() as tape:
-                if gradient:
-                    tape.watch(noise)
+                tape.watch(noise)
                 parts = proposals.log_weight_parts(start, image, noise, prior, model.likelihood, levels)
                 total = parts.reconstruction - parts.kl
-            (tape.gradient(total, noise)[0] if gradient else total).numpy()
+            return tape.gradient(total, noise)[0] if gradient else total
 
-        once()
+        block(noise).numpy()
         began = time.perf_counter()
-        once()
+        block(noise).numpy()
         return (time.perf_counter() - began) / rows
 
     samples, gradients, chains = _work(how)
