@@ -6,7 +6,7 @@ import click
 
 from tfvamp_cli import light, options, output
 
-REFINEMENT = ("refine_steps", "refine_step_size", "refine_samples")
+SETTINGS = ("refine_steps", "refine_step_size", "refine_samples", "max_memory")
 
 
 @click.command("diagnose")
@@ -19,7 +19,7 @@ REFINEMENT = ("refine_steps", "refine_step_size", "refine_samples")
     show_default=True,
     help="Number of importance samples per image.",
 )
-@options.of_settings(REFINEMENT, light.config.Estimation)
+@options.of_settings(SETTINGS, light.config.Estimation)
 @click.option(
     "--limit",
     type=int,

@@ -25,10 +25,9 @@ def command(runs):
     from tfvamp.runs import rate_distortion
 
     table = rate_distortion(runs)
-    columns = {
-        name: list(table[name]) for name in ("run", "model", "prior", "beta", "rate", "distortion", "elbo")
-    }
-    formats = {"beta": "g", "rate": ".2f", "distortion": ".2f", "elbo": ".2f"}
+    names = ("run", "model", "prior", "beta", "rate", "distortion", "elbo", "num_examples")
+    columns = {name.replace("num_examples", "images"): list(table[name]) for name in names}
+    formats = {"beta": "g", "rate": ".2f", "distortion": ".2f", "elbo": ".2f", "images": "d"}
     texts = {
         name: [name, *(light.files.printable(format(value, formats.get(name, ""))) for value in values)]
         for name, values in columns.items()

@@ -608,6 +608,12 @@ def test_beta_weighs_the_kl_and_chooses_the_best_epoch(small_config, trained, tm
     shown = CliRunner().invoke(main, ["rate-distortion", *(str(tmp_path / name) for name in results)])
     assert shown.exit_code == 0 and len(shown.stdout.splitlines()) == 3 and "beta 0.1" not in shown.stdout
     assert "beta 0.1" in CliRunner().invoke(main, ["info", str(tmp_path / "run")]).stdout
+    (tmp_path / "other").rename(tmp_path / "other [1]*")  # a name that exists is no pattern
+    assert (
+        len(tfvamp.find_runs(tmp_path / "other [1]*"))
+        == len(tfvamp.rate_distortion(tmp_path / "other [1]*"))
+        == 1
+    )
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps({**results["run"], "encoder": [1]}))
     shown = CliRunner().invoke(main, ["rate-distortion", str(tmp_path / "run")])
     assert shown.exit_code == 1 and "is damaged" in shown.stderr

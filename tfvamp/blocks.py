@@ -15,9 +15,7 @@ GRADIENT_ROWS = 1600
 CONV_LAYERS = 10  # feature maps of an image that are kept for the gradient, about
 DENSE_LAYERS = 10  # the same of the layers of hidden units
 MEMORY = 2 * 2**30  # bytes for all that is computed at a time, unless told otherwise
-BYTES_OF_LARGEST = (
-    16  # of that for each value of the largest array: float32, and three others like it beside it
-)
+BYTES_OF_LARGEST = 16  # of that for each value of the largest array: float32, and three arrays beside it
 
 
 def largest(max_memory: float = MEMORY) -> int:

@@ -7,7 +7,6 @@ keeps its own distribution; ours are Hamiltonian.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from tfvamp import seeds
 from tfvamp.blocks import rows_of_gradients
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import AT_ONCE, Kept, Part, noise_of, once, padded, taken
+from tfvamp.evaluation.images import AT_ONCE, Kept, Part, by_blocks, noise_of, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.objectives import Level
@@ -341,14 +340,7 @@ def annealed(
             arrays["backward"] = back[:, :count]
         return arrays
 
-    results = []
-    for part in parts:
-        proposal = functools.cache(part.proposal)
-        for first in range(0, len(part.x), size):
-            count = min(size, len(part.x) - first)
-            name = f"chains-{part.first + first}-{size}"
-            results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
-            advance(part.done((first + count) / len(part.x)), total)
+    results = by_blocks(parts, size, "chains", total, kept, advance, of_block)
     none = np.zeros((how.chains, 0))
     forward, backward = (
         np.concatenate([block.get(name, none) for block in results], axis=1)

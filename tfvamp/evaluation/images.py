@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+import functools
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +91,36 @@ def once(kept: Kept, name: str, compute: Callable[[], dict[str, np.ndarray]]) ->
     if arrays is None:
         arrays = kept[name] = compute()
     return arrays
+
+
+def by_blocks(
+    parts: Iterable[Part],
+    size: int,
+    kind: str,
+    total: int,
+    kept: Kept,
+    advance: Callable[[int, int], None],
+    of_block: Callable[[Part, Callable[[], Any], int, int], dict[str, np.ndarray]],
+) -> list[dict[str, np.ndarray]]:
+    """The arrays of all blocks of images, those that are kept not computed again.
+
+    Args:
+      parts, total: the images, and how many there are.
+      size: of a block, at most.
+      kind: what the names of kept blocks begin with.
+      kept, advance: as for `log_likelihood`.
+      of_block: from a part, its proposal (found once, when it is asked for), the first image of the block in the part and
+        the number of images to the block's arrays.
+    """
+    results = []
+    for part in parts:
+        proposal = functools.cache(part.proposal)
+        for first in range(0, len(part.x), size):
+            count = min(size, len(part.x) - first)
+            name = f"{kind}-{part.first + first}-{size}"
+            results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
+            advance(part.done((first + count) / len(part.x)), total)
+    return results
 
 
 def taken(tensors, indices: tf.Tensor):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from tfvamp import objectives, seeds
 from tfvamp.config import Estimation
 from tfvamp.evaluation import estimate, proposals
-from tfvamp.evaluation.images import Kept, Part, noise_of, once, padded, taken
+from tfvamp.evaluation.images import Kept, Part, by_blocks, noise_of, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.graph import compiled
@@ -52,7 +51,6 @@ def importance_sampling(
         jit,
         say,
     )
-    results: list[dict[str, np.ndarray]] = []
     batch = max(1, min(WEIGHED, rows // num_samples))
 
     def of_block(part: Part, proposal: Callable[[], Proposal], first: int, count: int) -> dict[str, Any]:
@@ -68,13 +66,7 @@ def importance_sampling(
         estimates = estimate.of_parts(parts[0], parts[1:])  # of the padding, too: sums depend on shapes
         return {name: values[..., :count] for name, values in estimates.items()}
 
-    for part in parts_of_images:
-        proposal = functools.cache(part.proposal)
-        for first in range(0, len(part.x), batch):
-            count = min(batch, len(part.x) - first)
-            name = f"{how.proposal}-{part.first + first}-{batch}"
-            results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
-            advance(part.done((first + count) / len(part.x)), total)
+    results = by_blocks(parts_of_images, batch, str(how.proposal), total, kept, advance, of_block)
     return {name: np.concatenate([one[name] for one in results], axis=-1) for name in results[0]}
 
 

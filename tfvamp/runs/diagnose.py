@@ -215,7 +215,7 @@ def findings(document: dict[str, Any]) -> list[str]:
     if gap > 1.0:
         found.append(
             f"The encoder costs {gap:.1f} nats of ELBO on test images and {fit['train']['amortisation_gap']:.1f} on "
-            "training images (amortisation gap): evaluate with --proposal refined."
+            "training images (amortisation gap): trust its estimate of log p(x) less than the refined one."
         )
     surgery = document["surgery"]["test"]
     share = surgery["marginal_kl"] / surgery["average_kl"] if surgery["average_kl"] > 0 else 0.0

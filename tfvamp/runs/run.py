@@ -316,22 +316,24 @@ def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
             rate, reconstruction = float(own["kl"]), float(own["reconstruction"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the evaluation of {run} is damaged: tfvamp evaluate {run}") from error
-        config, parts = (
-            run.config,
-            {"rate": rate, "distortion": -reconstruction, "elbo": reconstruction - rate},
-        )
-        row = {"run": path, "model": config.model, "prior": config.prior, "beta": config.beta}
-        found.append(row | parts | {"num_examples": result["num_examples"]})
+        settings = {name: getattr(run.config, name) for name in ("model", "prior", "beta")}
+        parts = {"rate": rate, "distortion": -reconstruction, "elbo": reconstruction - rate}
+        found.append({"run": path, **settings, **parts, "num_examples": result["num_examples"]})
     if not found:
         raise RunError("none of these is an evaluated run: tfvamp evaluate RUN comes first")
     return _table(sorted(found, key=lambda row: row["rate"]))
 
 
 def _paths(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """The run folders that match."""
+    """The run folders that match; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
-    paths = sorted({path for one in patterns for path in glob.glob(str(expanded(one)), recursive=True)})
-    return [path for path in paths if os.path.isfile(os.path.join(path, "config.json"))]
+    names = [str(expanded(one)) for one in patterns]
+    paths = {
+        path
+        for name in names
+        for path in ([name] if os.path.lexists(name) else glob.glob(name, recursive=True))
+    }
+    return [path for path in sorted(paths) if os.path.isfile(os.path.join(path, "config.json"))]
 
 
 def _row(path: str) -> dict[str, Any]:
