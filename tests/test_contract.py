@@ -104,6 +104,32 @@ def vamp_model() -> keras.Model:
     return keras.Model(x, prior(encoder(x)[0]))
 
 
+def conditional_model() -> keras.Model:
+    """A prior whose encoder takes an image and a label: x [B, 9] is six pixels and three labels."""
+    image, label = keras.Input(SHAPE, name="image"), keras.Input((3,), name="label")
+    h = keras.layers.Concatenate()([keras.layers.Flatten()(image), label])
+    h = keras.layers.Dense(5, "tanh")(h)
+    encoder = keras.Model(
+        {"image": image, "label": label}, [keras.layers.Dense(D)(h), keras.layers.Dense(D)(h)], name="encoder"
+    )
+    prior = layers.VampPriorLayer(
+        encoder,
+        4,
+        bounds={"image": (0, 1), "label": "softmax"},
+        initial={"image": keras.initializers.RandomUniform(0.2, 0.8, seed=1), "label": None},
+        name="prior",
+    )
+    x = keras.Input((9,))
+    parts = {"image": keras.layers.Reshape(SHAPE)(x[:, :6]), "label": x[:, 6:]}
+    return keras.Model(x, prior(1.5 * encoder(parts)[0]))  # without 1.5 a bias would move z and prior alike
+
+
+def reconstruction_model() -> keras.Model:
+    x = keras.Input((4,))
+    likelihood = layers.GaussianLikelihood((4,), scale="predicted")(keras.layers.Dense(8)(x))
+    return keras.Model(x, layers.ReconstructionLoss()([likelihood, x]))
+
+
 def joint_encoder_model(kind) -> keras.Model:
     x = keras.Input(SHAPE)
     z2 = keras.layers.Dense(D)(keras.layers.Flatten()(x))
@@ -146,11 +172,23 @@ CASES = [
         lambda: likelihood_model(layers.DiscretizedLogisticLikelihood((2, 2, 1))),
     ),
     Case(
+        layers.GaussianLikelihood,
+        lambda: around(layers.GaussianLikelihood((2, 2, 1)), before=keras.layers.Dense(4), after=Moments()),
+    ),
+    Case(
+        layers.GaussianLikelihood,
+        lambda: around(
+            layers.GaussianLikelihood((4,), "predicted"), before=keras.layers.Dense(8), after=Moments()
+        ),
+    ),
+    Case(layers.ReconstructionLoss, reconstruction_model),
+    Case(
         layers.StandardNormalPriorLayer,
         lambda: around(layers.StandardNormalPriorLayer(4), before=keras.layers.Dense(4)),
     ),
     Case(layers.MixtureOfGaussiansPriorLayer, lambda: around(layers.MixtureOfGaussiansPriorLayer(3, 4))),
     Case(layers.VampPriorLayer, vamp_model),
+    Case(layers.VampPriorLayer, conditional_model),
     Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
     Case(MLPDecoder, lambda: around(decoder_of(MLPDecoder), after=Moments())),
     Case(MLPJointEncoder, lambda: joint_encoder_model(MLPJointEncoder)),

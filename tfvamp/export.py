@@ -24,6 +24,7 @@ from tfvamp.evaluation.images import noise_of
 from tfvamp.evaluation.importance import weight_parts
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.models import LatentVariableModel
+from tfvamp.networks.images import unchecked
 from tfvamp.runs import Run, as_run
 from tfvamp.runs.folder import PACKAGES
 
@@ -293,7 +294,8 @@ def _with_shapes(functions: Functions, name: str) -> Callable:
             tf.ensure_shape(value, spec.shape, name=spec.name)
             for value, spec in zip(args, arguments, strict=True)
         ]
-        outputs = function(*shaped)
+        with unchecked():  # the functions look at their arguments themselves
+            outputs = function(*shaped)
         functions.outputs[name] = {key: _shape(tensor) for key, tensor in outputs.items()}
         return outputs
 
@@ -333,9 +335,10 @@ def _write_onnx(functions: Functions, folder: pathlib.Path) -> None:
         function = tf.function(
             getattr(functions, f"unchecked_{name}"), input_signature=arguments, autograph=False
         )
-        tf2onnx.convert.from_function(
-            function, arguments, opset=ONNX_OPSET, output_path=str(folder / f"{name}.onnx")
-        )
+        with unchecked():
+            tf2onnx.convert.from_function(
+                function, arguments, opset=ONNX_OPSET, output_path=str(folder / f"{name}.onnx")
+            )
 
 
 def _absolute(path: str | os.PathLike) -> pathlib.Path:

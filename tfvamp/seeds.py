@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import TypeAlias
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,6 +18,7 @@ from tfvamp.config import LARGEST_SEED as LARGEST
 from tfvamp.errors import UsageError
 
 ALGORITHM = "philox"
+Seed: TypeAlias = "int | tuple[int, int] | tf.Tensor | keras.random.SeedGenerator | None"
 
 
 def stateless(seed: int, *names: str) -> tf.Tensor:
@@ -35,20 +38,27 @@ def stateless(seed: int, *names: str) -> tf.Tensor:
     return tf.constant(pair)
 
 
-def as_seed(seed: int | tf.Tensor | tuple[int, int]) -> tf.Tensor:
-    """A `[2]` seed from what a caller has: an integer, a pair, or a seed already.
+def as_seed(seed: Seed) -> tf.Tensor:
+    """A `[2]` seed from what a caller has.
+
+    Args:
+      seed: an integer, a pair, a tensor [] or [2], a `keras.random.SeedGenerator` (its next seed), or None (drawn by
+        TensorFlow, as `keras.utils.set_random_seed` says; a new one in each call of a compiled function, too).
 
     Raises:
       ValueError: the seed has neither shape () nor [2].
     """
+    if seed is None:
+        return tf.random.uniform([2], maxval=LARGEST, dtype=tf.int32)
     if isinstance(seed, (int, np.integer)):
         return stateless(int(seed))
-    seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
-    if seed.shape.rank == 0:
-        return tf.stack([seed, tf.zeros_like(seed)])
-    if seed.shape != (2,):
-        raise ValueError(f"seed must be an integer or have shape [2]; got shape {seed.shape}")
-    return seed
+    values = seed.next() if isinstance(seed, keras.random.SeedGenerator) else seed
+    pair = tf.cast(tf.convert_to_tensor(values), tf.int32)
+    if pair.shape.rank == 0:
+        return tf.stack([pair, tf.zeros_like(pair)])
+    if pair.shape != (2,):
+        raise ValueError(f"seed must be an integer or have shape [2]; got shape {pair.shape}")
+    return pair
 
 
 def fold_in(seed: tf.Tensor, index: int | tf.Tensor) -> tf.Tensor:

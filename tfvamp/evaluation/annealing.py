@@ -65,7 +65,7 @@ def from_proposal(
     """
 
     def start(indices, seed, chains):
-        return noise_of(seed, indices, chains, proposal.loc.shape[1], levels)
+        return noise_of(seed, indices, chains, proposal.loc.shape[1], levels, prior.dtype)
 
     def densities(u):
         parts = proposals.log_weight_parts(proposal, x, u, prior, decoder, levels)
@@ -90,9 +90,9 @@ def from_prior(x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]) 
         top = tf.map_fn(
             lambda index: prior.sample(chains, seed=seeds.fold_in(seed, index)),
             indices,
-            fn_output_signature=tf.TensorSpec([chains, prior.event_shape[0]], tf.float32),
+            fn_output_signature=tf.TensorSpec([chains, prior.event_shape[0]], prior.dtype),
         )
-        return [tf.transpose(top, [1, 0, 2]), *noise_of(seed, indices, chains, 1, levels)[1:]]
+        return [tf.transpose(top, [1, 0, 2]), *noise_of(seed, indices, chains, 1, levels, prior.dtype)[1:]]
 
     def densities(u):
         log_start = prior.log_prob(u[0])
@@ -229,10 +229,11 @@ def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
 def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Momenta [M, B, D] for each layer and uniform numbers [2, M, B], those of an image from the seed of its index."""
     chains, dims = state.at[0].shape[0], [of_layer.shape[-1] for of_layer in state.at]
+    dtype = state.at[0].dtype
     draws = tf.map_fn(
-        lambda index: seeds.uniform([chains, sum(dims) + 2], seeds.fold_in(seed, index)),
+        lambda index: seeds.uniform([chains, sum(dims) + 2], seeds.fold_in(seed, index), dtype),
         indices,
-        fn_output_signature=tf.TensorSpec([chains, sum(dims) + 2], tf.float32),
+        fn_output_signature=tf.TensorSpec([chains, sum(dims) + 2], dtype),
     )
     draws = tf.transpose(draws, [1, 0, 2])
     *momenta, uniform = tf.split(draws, [*dims, 2], axis=-1)
@@ -281,9 +282,8 @@ def _moved(
     run: Programs, block: Block, state: State, beta: float, step: np.ndarray, seed: tf.Tensor, index: int
 ):
     """A move with numbers as tensors: other values do not trace it again."""
-    return run.move(
-        block, state, tf.constant(beta, tf.float32), tf.constant(step), seed, tf.constant(index, tf.int32)
-    )
+    beta, step = (tf.constant(value, state.at[0].dtype) for value in (beta, step))
+    return run.move(block, state, beta, step, seed, tf.constant(index, tf.int32))
 
 
 def annealed(

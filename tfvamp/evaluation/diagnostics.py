@@ -68,7 +68,7 @@ def surgery(
         np.random.default_rng(seed).choice(count, drawn, replace=False) if drawn < count else np.arange(count)
     )
     own = DiagonalGaussian(tf.gather(posterior.loc, chosen), tf.gather(posterior.log_variance, chosen))
-    together = DiagonalGaussianMixture(tfd.Categorical(logits=tf.zeros([count])), posterior)
+    together = DiagonalGaussianMixture(tfd.Categorical(logits=tf.zeros([count], posterior.dtype)), posterior)
     information, marginal = [], []
     for z in _drawn(own, draws, seed):  # [drawn, D]
         log_q, log_together = own.log_prob(z), _in_rows(together.log_prob, z, count)

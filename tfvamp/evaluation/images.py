@@ -38,16 +38,20 @@ class Part(NamedTuple):
         return self.first + int(len(self.x) * (self.begun + (1.0 - self.begun) * share))
 
 
-def as_images(x) -> tf.Tensor:
-    """Images [N, H, W, C], float32, from an array or from `tf.data` of images.
+def as_images(x, model: Evaluable) -> tf.Tensor:
+    """Images [N, H, W, C], float32 (float64 for a model of that), from an array or from `tf.data` of images.
 
     Raises:
-      UsageError: there are none.
+      UsageError: there are none, or the model, if it looks at its images, refuses them.
     """
+    look_at = getattr(model, "as_images", tf.convert_to_tensor)
     if isinstance(x, tf.data.Dataset):
-        batches = list(x.batch(1000))
+        batches = [look_at(batch) for batch in x.batch(1000)]
         x = tf.concat(batches, axis=0) if batches else tf.zeros([0])
-    x = tf.cast(tf.convert_to_tensor(x), tf.float32)
+    elif np.size(x):
+        x = look_at(x)
+    x = tf.convert_to_tensor(x)
+    x = x if x.dtype == tf.float64 and hasattr(model, "as_images") else tf.cast(x, tf.float32)
     if not x.shape.rank or not x.shape[0]:
         raise UsageError("there are no images to evaluate")
     return x
@@ -134,16 +138,21 @@ def padded(first: int, count: int, size: int) -> tf.Tensor:
 
 
 def noise_of(
-    base: tf.Tensor, indices: tf.Tensor, num_samples: int | tf.Tensor, latent_dims: int, levels
+    base: tf.Tensor,
+    indices: tf.Tensor,
+    num_samples: int | tf.Tensor,
+    latent_dims: int,
+    levels,
+    dtype: tf.DType = tf.float32,
 ) -> list[tf.Tensor]:
     """Standard normal draws [S, B, D] for each layer; those of an image from the seed of its index."""
 
     def draws(dims: int, seed: tf.Tensor) -> tf.Tensor:
         noise = tf.map_fn(
-            lambda index: seeds.normal([num_samples, dims], seeds.fold_in(seed, index)),
+            lambda index: seeds.normal([num_samples, dims], seeds.fold_in(seed, index), dtype),
             indices,
             fn_output_signature=tf.TensorSpec(
-                [num_samples if isinstance(num_samples, int) else None, dims], tf.float32
+                [num_samples if isinstance(num_samples, int) else None, dims], dtype
             ),
         )
         return tf.transpose(noise, [1, 0, 2])

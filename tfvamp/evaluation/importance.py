@@ -43,7 +43,9 @@ def importance_sampling(
       kept: blocks that are finished.
     """
     num_samples, levels, base = how.samples, levels_of(model), seeds.stateless(seed, "evaluate")
-    draw = compiled(lambda indices: noise_of(base, indices, num_samples, latent_dims, levels), jit, say)
+    draw = compiled(
+        lambda indices: noise_of(base, indices, num_samples, latent_dims, levels, prior.dtype), jit, say
+    )
     decoded = compiled(
         lambda proposal, x, noise: _stacked(  # with the prior as an argument, a call takes some ms more
             proposals.log_weight_parts(proposal, x, noise, prior, model.likelihood, levels)

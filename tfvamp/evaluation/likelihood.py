@@ -96,7 +96,7 @@ def estimated(
         raise UsageError("the estimator bdmc makes its own images: tfvamp.evaluation.bracket")
     how = how.resolve(is_convolutional(model))
     kept = {} if kept is None else kept
-    x = as_images(x)
+    x = as_images(x, model)
     event_shape, prior = tuple(x.shape[1:]), prior_of(model)
     check_memory(latent_dims(model, prior), how)
     start = proposals.of_encoder(encode(model, x)[0])

@@ -54,8 +54,12 @@ def of_encoder(posterior: DiagonalGaussian) -> Proposal:
 def unfitted(own: Proposal, levels: Sequence[Level]) -> Proposal:
     """The same proposal, with a fit of zeros."""
     count, dims = tf.shape(own.loc)[0], [own.loc.shape[1], *(level.dims for level in levels)]
-    shifts = tuple((tf.zeros([count, size]), tf.zeros([count, size])) for size in dims)
-    return own._replace(fit=Fit(shifts, tf.zeros([count, sum(dims), sum(dims)])))
+
+    def zeros(*shape: int) -> tf.Tensor:
+        return tf.zeros([count, *shape], own.loc.dtype)
+
+    shifts = tuple((zeros(size), zeros(size)) for size in dims)
+    return own._replace(fit=Fit(shifts, zeros(sum(dims), sum(dims))))
 
 
 def drawn(
@@ -127,7 +131,7 @@ def _noise_at(fit: Fit, owns, latents) -> list[tf.Tensor]:
         _shifted(own, shift).noise_at(z) for own, shift, z in zip(owns, fit.shifts, latents, strict=True)
     ]
     sizes = [of_layer.shape[-1] for of_layer in mixed]
-    lower = _below_diagonal(fit.mixing) + tf.eye(sum(sizes))
+    lower = _below_diagonal(fit.mixing) + tf.eye(sum(sizes), dtype=fit.mixing.dtype)
     columns = tf.transpose(tf.concat(mixed, axis=-1), [1, 2, 0])  # [B, D, S]
     noise = tf.transpose(tf.linalg.triangular_solve(lower, columns), [2, 0, 1])
     return tf.split(noise, sizes, axis=-1)
@@ -194,7 +198,7 @@ def refine(
         slopes = [tf.where(tf.math.is_finite(slope), slope, 0.0) for slope in slopes]
         means = [0.9 * mean + 0.1 * slope for mean, slope in zip(means, slopes, strict=True)]
         squares = [0.999 * square + 0.001 * slope**2 for square, slope in zip(squares, slopes, strict=True)]
-        count = tf.cast(step + 1, tf.float32)
+        count = tf.cast(step + 1, x.dtype)
         left = 3.0 * (1.0 - (count - 1.0) / steps)  # the step size falls to zero over the last third
         scale = step_size * tf.minimum(left, 1.0) / (1.0 - 0.9**count)
         parameters = [
@@ -204,7 +208,7 @@ def refine(
         return step + 1, parameters, means, squares, bounds.write(step, bound)
 
     zeros = [tf.zeros_like(parameter) for parameter in first]
-    bounds = tf.TensorArray(tf.float32, steps, element_shape=x.shape[:1])
+    bounds = tf.TensorArray(x.dtype, steps, element_shape=x.shape[:1])
     state = (tf.constant(0), first, zeros, [tf.zeros_like(zero) for zero in zeros], bounds)
     _, parameters, _, _, bounds = tf.while_loop(
         lambda step, *_: step < steps, body, state, maximum_iterations=steps, parallel_iterations=1
@@ -216,7 +220,7 @@ def refine(
     own = tf.map_fn(  # of the model's posteriors, with the noise of the last steps
         lambda step: bound_of(first, step),
         tf.range(steps - watched, steps),
-        fn_output_signature=tf.TensorSpec(x.shape[:1], tf.float32),
+        fn_output_signature=tf.TensorSpec(x.shape[:1], x.dtype),
         parallel_iterations=1,
     )
     better = (last > tf.reduce_mean(own, axis=0)) & tf.math.is_finite(last)

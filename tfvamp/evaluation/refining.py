@@ -39,7 +39,8 @@ def in_parts(
     size = images_refined_at_once(model, tuple(x.shape[1:]), latent_dims(model, prior), how)
 
     def step(indices, proposal, x, prior):
-        noise = noise_of(base, indices, how.refine_steps * how.refine_samples, start.loc.shape[1], levels)
+        count = how.refine_steps * how.refine_samples
+        noise = noise_of(base, indices, count, start.loc.shape[1], levels, prior.dtype)
         return proposals.refine(proposal, x, noise, prior, model.likelihood, levels, *settings)
 
     # Without XLA, whose loops on a CPU compute products on one thread: 300 steps take 13 s for 100 images, not minutes.

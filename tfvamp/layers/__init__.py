@@ -8,12 +8,14 @@ from tfvamp.layers.kl_divergence import KLDivergence
 from tfvamp.layers.likelihoods import BernoulliLikelihood, LikelihoodLayer
 from tfvamp.layers.masked_conv import MaskedConv2D
 from tfvamp.layers.mixture import DiagonalGaussianMixture
+from tfvamp.layers.normal_likelihood import GaussianLikelihood
 from tfvamp.layers.priors import (
     MixtureOfGaussiansPriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
     VampPriorLayer,
 )
+from tfvamp.layers.reconstruction_loss import ReconstructionLoss
 
 __all__ = [
     "BernoulliLikelihood",
@@ -24,6 +26,7 @@ __all__ = [
     "DistributionLayer",
     "GatedConv2D",
     "GatedDense",
+    "GaussianLikelihood",
     "GaussianPosterior",
     "GaussianSample",
     "KLDivergence",
@@ -31,6 +34,7 @@ __all__ = [
     "MaskedConv2D",
     "MixtureOfGaussiansPriorLayer",
     "PriorLayer",
+    "ReconstructionLoss",
     "StandardNormalPriorLayer",
     "VampPriorLayer",
     "as_diagonal_gaussian",

@@ -9,7 +9,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
 from tfvamp.layers.distribution_layer import TravellingDistribution, travels
-from tfvamp.layers.likelihoods import LikelihoodLayer, sum_over_images
+from tfvamp.layers.likelihoods import LikelihoodLayer, of_event, sum_over_images
 
 BINS = 256
 LOC_MARGIN = 1.0 / (2 * BINS)  # the mean of the density is kept in [1/512, 511/512]
@@ -116,7 +116,8 @@ class DiscretizedLogisticImages(TravellingDistribution, tfd.Independent):
         return cls(pixels, reinterpreted_batch_ndims=3)
 
     def _log_prob(self, x):
-        return sum_over_images(self.distribution.log_prob(tf.cast(x, self.dtype)))
+        x = tf.cast(of_event(x, self.event_shape), self.dtype)
+        return sum_over_images(self.distribution.log_prob(x))
 
     def at_uniform(self, uniform) -> tf.Tensor:
         """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
@@ -152,8 +153,7 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
 
     def parameters_of(self, logits, log_scale) -> tuple[tf.Tensor, tf.Tensor]:
         """loc and log_scale within their bounds; outside there is no gradient."""
-        loc = tf.clip_by_value(tf.sigmoid(logits), LOC_MARGIN, 1.0 - LOC_MARGIN)
-        return loc, tf.clip_by_value(log_scale, *LOG_SCALE_RANGE)
+        return loc_in_bounds(tf.sigmoid(logits)), tf.clip_by_value(log_scale, *LOG_SCALE_RANGE)
 
     def of_pixels(self, logits, log_scale):
         return DiscretizedLogistic(*self.parameters_of(logits, log_scale), self.open_ends)
@@ -164,3 +164,8 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
 
     def get_config(self):
         return {**super().get_config(), "open_ends": self.open_ends}
+
+
+def loc_in_bounds(loc: tf.Tensor) -> tf.Tensor:
+    """The mean of the logistic, kept half a bin away from 0 and 1; outside there is no gradient."""
+    return tf.clip_by_value(loc, LOC_MARGIN, 1.0 - LOC_MARGIN)

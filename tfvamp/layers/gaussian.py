@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -16,6 +17,16 @@ from tfvamp.layers import initializers
 from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
 
 LOG_VARIANCE_BOUNDS = (-6.0, 2.0)  # the hard tanh of the paper's code
+NAMES = {  # of an encoder's outputs in a dictionary
+    "loc": ("loc", "mean", "mu", "z_mean"),
+    "log_variance": ("log_variance", "log_var", "logvar", "z_log_var", "z_log_variance"),
+    "scale": ("scale", "stddev", "std", "sigma"),
+}
+
+
+def at_least_float32(dtype: str) -> str:
+    """The dtype of densities beside weights or inputs of a dtype: "float64" for that, otherwise "float32"."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 @travels
@@ -87,8 +98,10 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     Args:
       output: a `tfd.MultivariateNormalDiag`, a `tfd.Independent` of a `tfd.Normal` over one
         dimension, a pair (mean, log-variance), or a triple (mean, log-variance, sample) as in
-        the VAE of the Keras documentation, each [..., D]; or one tensor [..., 2 D], the means
-        in the first D columns and the log-variances in the others.
+        the VAE of the Keras documentation, each [..., D]; a dictionary of them, with the names "mean", "mu", "loc"
+        or "z_mean" for the mean, "log_variance", "log_var", "logvar" or "z_log_var" for the log-variance, or
+        "scale", "stddev", "std" or "sigma" for the standard deviation in its place; or one tensor [..., 2 D], the
+        means in the first D columns and the log-variances in the others.
 
     Returns:
       `DiagonalGaussian` with at least float32 (densities never in half precision).
@@ -102,6 +115,8 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     if isinstance(output, tfd.MultivariateNormalDiag) or (independent and output.event_shape.rank == 1):
         loc, scale = _at_least_float32(output.mean()), _at_least_float32(output.stddev())
         return DiagonalGaussian(loc, 2.0 * tf.math.log(scale))
+    if isinstance(output, Mapping):
+        output = _pair(output)
     if isinstance(output, (list, tuple)) and len(output) in (2, 3):
         loc, log_variance = (_at_least_float32(part) for part in output[:2])
         if loc.shape.rank and loc.shape[-1] != 0 and loc.shape.is_compatible_with(log_variance.shape):
@@ -116,9 +131,20 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     raise TypeError(
         "the encoder must return a diagonal normal over one latent dimension: a "
         "tfd.MultivariateNormalDiag, a tfd.Independent(tfd.Normal(...), 1), a pair (mean, log_variance) or a "
-        "triple (mean, log_variance, z) of tensors of the same shape [..., D], or one tensor [..., 2 D]; "
+        "triple (mean, log_variance, z) of tensors of the same shape [..., D], a dictionary of them "
+        '({"mean": ..., "log_variance": ...}), or one tensor [..., 2 D]; '
         f"got {_describe(output)}"
     )
+
+
+def _pair(output: Mapping) -> Mapping | tuple:
+    """(mean, log-variance) of a dictionary; the dictionary itself where its names do not tell."""
+    named = {key: [output[name] for name in names if name in output] for key, names in NAMES.items()}
+    if len(named["loc"]) != 1 or len(named["log_variance"]) + len(named["scale"]) != 1:
+        return output
+    if named["log_variance"]:
+        return named["loc"][0], named["log_variance"][0]
+    return named["loc"][0], 2.0 * tf.math.log(_at_least_float32(named["scale"][0]))
 
 
 def _at_least_float32(value) -> tf.Tensor:
@@ -127,6 +153,8 @@ def _at_least_float32(value) -> tf.Tensor:
 
 
 def _describe(output) -> str:
+    if isinstance(output, Mapping):
+        return f"a dictionary with the keys {', '.join(map(repr, output)) or 'nothing'}"
     if isinstance(output, (list, tuple)):
         return f"{type(output).__name__} of {', '.join(_describe(part) for part in output) or 'nothing'}"
     shape = getattr(output, "shape", "")
@@ -179,11 +207,11 @@ class GaussianSample(keras.layers.Layer):
       seed: of the noise; None draws one from Python's generator, which
         `keras.utils.set_random_seed` sets.
 
-    Call: what `as_diagonal_gaussian` reads, [..., D] -> z [..., D], float32.
+    Call: what `as_diagonal_gaussian` reads, [..., D] -> z [..., D], float32 (float64 where the inputs are).
     """
 
     def __init__(self, seed: int | None = None, **kwargs):
-        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        super().__init__(**{"dtype": at_least_float32(keras.config.floatx()), "autocast": False, **kwargs})
         self.seed = random.randrange(seeds.LARGEST) if seed is None else int(seed)
         seeds.stateless(self.seed)  # refuses what is no seed
         self.calls = self.add_weight(
@@ -194,9 +222,12 @@ class GaussianSample(keras.layers.Layer):
             trainable=False,
             aggregation="only_first_replica",
         )
+        self.told: list[Callable[[], None]] = []  # when a sample is drawn: divergences that wait for it
         self.built = True
 
     def call(self, inputs):
+        for tell in self.told:
+            tell()
         seed = seeds.fold_in(seeds.stateless(self.seed, "GaussianSample"), self.calls)
         self.calls.assign_add(1)
         return as_diagonal_gaussian(inputs).sample(seed=seeds.of_replica(seed))

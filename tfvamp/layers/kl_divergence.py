@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
+
 import keras
 import tensorflow as tf
 
-from tfvamp.layers.gaussian import as_diagonal_gaussian
+from tfvamp.layers.gaussian import GaussianSample, as_diagonal_gaussian, at_least_float32
+from tfvamp.layers.numbering import NumberedLayer
 from tfvamp.layers.priors import PriorLayer
 
 
+# Divergences whose z was drawn and has not come by, with the graph in which it was.
+_expected: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
 @keras.saving.register_keras_serializable(package="tfvamp")
-class KLDivergence(keras.layers.Layer):
+class KLDivergence(NumberedLayer):
     """Adds beta KL(q(z | x) || p(z)) to the model's loss, and passes z on to the decoder.
 
     KL is estimated by log q(z | x) - log p(z) at the z it is given (no closed form exists for a
@@ -21,14 +29,17 @@ class KLDivergence(keras.layers.Layer):
     Args:
       prior: p(z), a prior layer; its weights are trained with the model.
       beta: weight of the divergence, once warm-up (`tfvamp.callbacks.WarmUp`) is over.
+      name: of the layer and its metric; None for "kl", and "kl_1", "kl_2"... for further ones in a
+        functional model.
 
     Call: [mean, log_variance, z], or [encoder output, z], z [B, D] -> z.
 
     >>> z = KLDivergence(prior)([mean, log_variance, z])  # doctest: +SKIP
     """
 
-    def __init__(self, prior: PriorLayer, beta: float = 1.0, name: str = "kl", **kwargs):
-        super().__init__(name=name, **{"dtype": "float32", "autocast": False, **kwargs})
+    def __init__(self, prior: PriorLayer, beta: float = 1.0, name: str | None = None, **kwargs):
+        dtype = at_least_float32(keras.config.floatx())
+        super().__init__("kl", name, **{"dtype": dtype, "autocast": False, **kwargs})
         if not isinstance(prior, PriorLayer):
             raise TypeError(
                 f"prior must be a prior layer, such as VampPriorLayer(...); got {type(prior).__name__}"
@@ -40,11 +51,19 @@ class KLDivergence(keras.layers.Layer):
         self.beta = self.add_weight(
             name="beta", shape=(), initializer=keras.initializers.Constant(beta), trainable=False
         )
-        self.mean = keras.metrics.Mean(name=name)
+        self.built = True
 
     def warm_up(self, fraction: float) -> None:
         """Sets beta to this fraction of its final value."""
         self.beta.assign(fraction * self.final_beta)
+
+    def compute_output_spec(self, inputs):
+        """Asked for symbolic inputs: from here on, a z that is drawn is to come by."""
+        layer = _drawn_by(inputs[-1]) if isinstance(inputs, (list, tuple)) else None
+        if layer is not None:
+            reference = weakref.ref(self)
+            layer.told.append(lambda: _expect(reference()))
+        return super().compute_output_spec(inputs)
 
     def call(self, inputs):
         if not isinstance(inputs, (list, tuple)) or len(inputs) not in (2, 3):
@@ -63,6 +82,7 @@ class KLDivergence(keras.layers.Layer):
         kl = tf.cast(log_q, self.compute_dtype) - tf.cast(self.prior(z), self.compute_dtype)
         self.mean.update_state(kl)
         self.add_loss(self.beta * tf.reduce_mean(kl))
+        _expected.pop(self, None)
         return z
 
     def get_config(self):
@@ -72,3 +92,33 @@ class KLDivergence(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "prior": keras.saving.deserialize_keras_object(config["prior"])})
+
+
+def warn_of_those_left_out() -> None:
+    """Warns of divergences that the model being compiled leaves out, though it draws their z: they add nothing."""
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    for divergence, drawn_in in list(_expected.items()):
+        if graph is not None and drawn_in() is graph:
+            warnings.warn(
+                f"the KLDivergence layer {divergence.name!r} is not on the way from the input to the output, and adds "
+                "nothing to the loss: give the decoder the z that it returns, z = KLDivergence(prior)([..., z])",
+                stacklevel=2,
+            )
+            _expected.pop(divergence, None)
+
+
+def _expect(divergence: KLDivergence | None) -> None:
+    if divergence is not None and not tf.executing_eagerly():
+        _expected[divergence] = weakref.ref(tf.compat.v1.get_default_graph())
+
+
+def _drawn_by(z) -> GaussianSample | None:
+    """The layer that draws a symbolic z, in a model inside the model, too."""
+    while keras.utils.is_keras_tensor(z):
+        history = z._keras_history
+        if isinstance(history.operation, GaussianSample):
+            return history.operation
+        if not isinstance(history.operation, keras.Model):
+            return None
+        z = keras.tree.flatten(history.operation.outputs)[history.tensor_index]
+    return None

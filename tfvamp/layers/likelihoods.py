@@ -12,6 +12,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
 from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
+from tfvamp.layers.gaussian import at_least_float32
 
 FACTORS = 64  # between 1 and 2: their product is below 2^64
 PROBABILITY_CLIP = 1e-5  # the paper's code clamps probabilities to [1e-5, 1 - 1e-5]
@@ -22,7 +23,7 @@ class PhiloxBernoulli(tfd.Bernoulli):
 
     def _sample_n(self, n, seed):
         shape = tf.concat([[n], tf.shape(self.logits)], axis=0)
-        return self.at_uniform(seeds.uniform(shape, tfp.random.sanitize_seed(seed)))
+        return self.at_uniform(seeds.uniform(shape, tfp.random.sanitize_seed(seed), self.logits.dtype))
 
     def at_uniform(self, uniform) -> tf.Tensor:
         """The draw by inversion from numbers uniform in (0, 1): 1 where they are below the probability."""
@@ -43,15 +44,33 @@ class BernoulliImages(TravellingDistribution, tfd.Independent):
 
     @classmethod
     def from_tensors(cls, logits):
-        return cls(PhiloxBernoulli(logits, dtype=tf.float32), reinterpreted_batch_ndims=3)
+        return cls(PhiloxBernoulli(logits, dtype=logits.dtype), reinterpreted_batch_ndims=3)
 
     def _log_prob(self, x):
         logits = self.distribution.logits
-        return log_prob_of_pixels(tf.cast(x, logits.dtype), logits)
+        return log_prob_of_pixels(tf.cast(of_event(x, self.event_shape), logits.dtype), logits)
 
     def at_uniform(self, uniform) -> tf.Tensor:
         """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         return self.distribution.at_uniform(uniform)
+
+
+def of_event(x, event_shape: tf.TensorShape) -> tf.Tensor:
+    """The data x [..., *event] themselves: TFP would broadcast others, and sum over pixels that are not theirs.
+
+    Raises:
+      ValueError: the last axes of x are not the event.
+    """
+    x = tf.convert_to_tensor(x)
+    rank = event_shape.rank
+    if x.shape.rank is not None and (
+        x.shape.rank < rank or not event_shape.is_compatible_with(x.shape[x.shape.rank - rank :])
+    ):
+        raise ValueError(
+            f"the data must have the shape [..., {', '.join(map(str, event_shape))}] of the distribution's events; "
+            f"got {list(x.shape)}"
+        )
+    return x
 
 
 @tf.custom_gradient
@@ -96,7 +115,7 @@ class LikelihoodLayer(DistributionLayer):
     Subclasses name their `heads`, and say what raw pixels and raw images mean.
 
     Args:
-      event_shape: shape of an image, (H, W, C).
+      event_shape: shape of an image, (H, W, C); the likelihoods that say so take other events.
 
     Attributes:
       heads: the names of the output layers that a decoder has, one for each parameter of a pixel.
@@ -109,12 +128,15 @@ class LikelihoodLayer(DistributionLayer):
 
     heads: ClassVar[tuple[str, ...]]
     autoregressive_bias: ClassVar[bool] = True
+    event_ranks: ClassVar[dict[int, str]] = {3: "(H, W, C)"}
 
     def __init__(self, event_shape, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**{"dtype": at_least_float32(keras.config.floatx()), **kwargs})
         self.event_shape = tuple(int(size) for size in event_shape)
-        if len(self.event_shape) != 3:
-            raise ValueError(f"event_shape must be (H, W, C); got {self.event_shape}")
+        if len(self.event_shape) not in self.event_ranks:
+            raise ValueError(
+                f"event_shape must be {' or '.join(self.event_ranks.values())}; got {self.event_shape}"
+            )
 
     def of_pixels(self, *raw: tf.Tensor) -> tfd.Distribution:
         """The distribution of pixels of any shape from one tensor of that shape for each head."""
@@ -159,7 +181,7 @@ class BernoulliLikelihood(LikelihoodLayer):
         return tf.clip_by_value(logits, -bound, bound)
 
     def of_pixels(self, logits):
-        return PhiloxBernoulli(self.clipped(logits), dtype=tf.float32)
+        return PhiloxBernoulli(self.clipped(logits), dtype=logits.dtype)
 
     def of_images(self, logits):
         return BernoulliImages.from_tensors(self.clipped(logits))

@@ -1,31 +1,43 @@
 """Priors p(z) as Keras layers: standard normal, mixture of Gaussians, VampPrior.
 
 One contract for all: `layer()` and `layer.distribution()` give the `tfd`, built from the
-current weights each time; `layer(z)` is log p(z); `sample`, `components`.
+current weights each time; `layer(z)` and `layer.log_prob(z)` are log p(z); `sample`, `components`.
 """
 
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
-from tfvamp.layers.gaussian import LOG_VARIANCE_BOUNDS, DiagonalGaussian, as_diagonal_gaussian
+from tfvamp.layers import pseudo_inputs
+from tfvamp.layers.gaussian import (
+    LOG_VARIANCE_BOUNDS,
+    DiagonalGaussian,
+    as_diagonal_gaussian,
+    at_least_float32,
+)
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 
 
 class PriorLayer(keras.layers.Layer, abc.ABC):
     """A prior over latents of D dimensions; subclasses say what the distribution is.
 
-    Densities stay in float32 under mixed precision: z is not cast down.
+    Densities stay in float32 under mixed precision: z is not cast down. They are in float64 where the layer's
+    weights are (`keras.config.set_floatx("float64")`).
     """
 
     def __init__(self, **kwargs):
         super().__init__(**{"autocast": False, **kwargs})
+
+    @property
+    def density_dtype(self) -> str:
+        """In which log p(z) is computed: "float32" or "float64"."""
+        return at_least_float32(self.variable_dtype)
 
     @abc.abstractmethod
     def distribution(self) -> tfd.Distribution:
@@ -35,7 +47,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
     def components(self) -> DiagonalGaussian:
         """The K components, batch shape [K]; K = 1 for a prior that is no mixture."""
 
-    def clipped_pseudo_inputs(self) -> tf.Tensor | None:
+    def clipped_pseudo_inputs(self) -> Any:
         """The pseudo-inputs [K, *event] that the components are made from; None for a prior without any."""
         return None
 
@@ -52,10 +64,21 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 
     def compute_output_spec(self, z):
         """Keras asks this for symbolic inputs: log p(z) has the shape of z without D."""
-        return keras.KerasTensor(tuple(z.shape[:-1]), dtype="float32")
+        return keras.KerasTensor(tuple(z.shape[:-1]), dtype=self.density_dtype)
 
-    def sample(self, n: int, seed: int | tf.Tensor) -> tf.Tensor:
-        """n draws [n, D]; the same seed gives the same draws."""
+    def log_prob(self, z) -> tf.Tensor:
+        """log p(z) [...] for z [..., D], in nats: the same as `layer(z)`."""
+        return self(z)
+
+    def sample(self, n: int, seed: seeds.Seed = None) -> tf.Tensor:
+        """n draws [n, D].
+
+        Args:
+          n: how many.
+          seed: an integer, a pair of integers or a tensor [2]: the same seed gives the same draws; a
+            `keras.random.SeedGenerator`, which goes on with each call; or None for draws that follow
+            `keras.utils.set_random_seed`.
+        """
         return self.distribution().sample(n, seed=seeds.as_seed(seed))
 
 
@@ -72,10 +95,12 @@ class StandardNormalPriorLayer(PriorLayer):
         self.latent_dims = _at_least_one("latent_dims", latent_dims)
 
     def distribution(self) -> DiagonalGaussian:
-        return DiagonalGaussian(tf.zeros([self.latent_dims]), tf.zeros([self.latent_dims]))
+        zeros = tf.zeros([self.latent_dims], self.density_dtype)
+        return DiagonalGaussian(zeros, zeros)
 
     def components(self) -> DiagonalGaussian:
-        return DiagonalGaussian(tf.zeros([1, self.latent_dims]), tf.zeros([1, self.latent_dims]))
+        zeros = tf.zeros([1, self.latent_dims], self.density_dtype)
+        return DiagonalGaussian(zeros, zeros)
 
     def get_config(self):
         return {**super().get_config(), "latent_dims": self.latent_dims}
@@ -106,11 +131,11 @@ class MixtureOfGaussiansPriorLayer(PriorLayer):
         self.built = True
 
     def distribution(self) -> DiagonalGaussianMixture:
-        return _mixture(tf.zeros([self.num_components]), self.components())
+        return _mixture(tf.zeros([self.num_components], self.density_dtype), self.components())
 
     def components(self) -> DiagonalGaussian:
-        loc = tf.cast(self.loc, tf.float32)
-        log_variance = tf.cast(self.log_variance, tf.float32)
+        loc = tf.cast(self.loc, self.density_dtype)
+        log_variance = tf.cast(self.log_variance, self.density_dtype)
         return DiagonalGaussian(loc, tf.clip_by_value(log_variance, *LOG_VARIANCE_BOUNDS))
 
     def get_config(self):
@@ -128,61 +153,123 @@ class VampPriorLayer(PriorLayer):
     act on data alone.
 
     Args:
-      encoder: a Keras layer or model from inputs [B, *event] to a diagonal normal over [D]:
-        a `tfd.Distribution` or a pair (mean, log-variance).
+      encoder: a Keras layer or model from inputs [B, *event], a list or a dictionary of them, to a diagonal normal
+        over [D]: see `as_diagonal_gaussian` for what it may return.
       num_components: K.
-      event_shape: shape of one input; None takes it from a built encoder.
-      initial: initial pseudo-inputs: an array [K, *event], a Keras initializer, or None for
-        N(0.5, 0.02^2).
-      bounds: pseudo-inputs pass through a clip to these bounds, without gradient outside;
-        None where the data are not bounded.
+      event_shape: shape of one input; for several a list or a dictionary of shapes, as the encoder takes its inputs;
+        None takes it from a built encoder.
+      initial: initial pseudo-inputs: an array [K, *event], what a Keras initializer may be (an instance, a name, a
+        function), a number, or None for the middle of the bounds with a standard deviation of a 50th of their width,
+        N(0.5, 0.02^2) for pixels. To start at data, see `adapt`.
+      bounds: pseudo-inputs pass through a clip to these bounds, without gradient outside; None where the data are not
+        bounded; "softmax" for probabilities along the last axis, such as one-hot labels.
       weighted: learn the weights w_k, a softmax of K logits.
       trainable: False fixes pseudo-inputs and weights ("VampPrior data" with images as
         `initial`); the encoder keeps learning all the same.
 
-    Raises:
-      ValueError: `event_shape` is neither given nor known to the encoder, or `initial` has
-        another shape.
+    For an encoder of several inputs, `initial`, `bounds` and `trainable` are either one for all inputs or have their
+    structure: `bounds={"image": (0, 1), "label": "softmax"}` learns pseudo-labels, and
+    `trainable={"image": True, "label": False}` fixes them at their initial values.
 
-    >>> prior = VampPriorLayer(encoder, num_components=500)  # doctest: +SKIP
-    >>> log_prob = prior(z)  # doctest: +SKIP
+    Attributes:
+      event_shape: a tuple, or a list or a dictionary of tuples.
+      bounds: likewise.
+      pseudo_inputs: the weights [K, *event], likewise.
+
+    Raises:
+      ValueError: `event_shape` is neither given nor known to the encoder; or `initial` has another shape, lies outside
+        `bounds`, where it would get no gradient, or is not finite; or an input to be learned has no gradient (integers).
+
+    >>> encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])  # 2 means, 2 log-variances
+    >>> prior = VampPriorLayer(encoder, num_components=500)
+    >>> prior.log_prob(prior.sample(3, seed=0)).shape
+    TensorShape([3])
     """
 
     def __init__(
         self,
         encoder: keras.layers.Layer,
         num_components: int,
-        event_shape: tuple[int, ...] | None = None,
-        initial: np.ndarray | keras.initializers.Initializer | None = None,
-        bounds: tuple[float, float] | None = (0.0, 1.0),
+        event_shape=None,
+        initial=None,
+        bounds=(0.0, 1.0),
         weighted: bool = False,
-        trainable: bool = True,
+        trainable: bool | list | dict = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.num_components = _at_least_one("num_components", num_components)
-        self.event_shape = _event_shape(encoder, event_shape)
-        self.bounds = None if bounds is None else _bounds(bounds)
         self.weighted = bool(weighted)
-        self.learn_pseudo_inputs = bool(trainable)
-        shape = (self.num_components, *self.event_shape)
-        self.pseudo_inputs = self.add_weight(
-            name="pseudo_inputs",
-            shape=shape,
-            initializer=_pseudo_input_initializer(initial, shape),
-            trainable=self.learn_pseudo_inputs,
-        )
+        self._parts = pseudo_inputs.describe(encoder, event_shape, bounds, trainable)
+        pseudo_inputs.check_gradients(encoder, self._parts)
+        initials = pseudo_inputs.spread("initial", initial, self._parts, pseudo_inputs.is_initial)
+        weights = {}
+        for key, part in self._parts.items():
+            weights[key] = self.add_weight(
+                name="pseudo_inputs" if key is None else f"pseudo_inputs_{key}",
+                shape=(self.num_components, *part.shape),
+                dtype=part.dtype,
+                initializer=part.initializer(initials[key], self.num_components),
+                trainable=part.trainable,
+            )
+            if initials[key] is not None and tf.executing_eagerly():
+                part.check(weights[key].numpy())
+        self.pseudo_inputs = pseudo_inputs.structure_of(weights)
         if self.weighted:
             self.logits = self.add_weight(
-                name="logits", shape=shape[:1], initializer="zeros", trainable=self.learn_pseudo_inputs
+                name="logits",
+                shape=(self.num_components,),
+                initializer="zeros",
+                trainable=any(part.trainable for part in self._parts.values()),
             )
         self.built = True
 
-    def clipped_pseudo_inputs(self) -> tf.Tensor:
-        """The pseudo-inputs as the encoder sees them, [K, *event]."""
-        pseudo_inputs = tf.convert_to_tensor(self.pseudo_inputs)
-        return pseudo_inputs if self.bounds is None else tf.clip_by_value(pseudo_inputs, *self.bounds)
+    @property
+    def event_shape(self):
+        return self._of_parts("shape")
+
+    @property
+    def bounds(self):
+        return self._of_parts("bounds")
+
+    def _of_parts(self, attribute: str):
+        return pseudo_inputs.structure_of(
+            {key: getattr(part, attribute) for key, part in self._parts.items()}
+        )
+
+    def _weights(self) -> dict:
+        return dict(pseudo_inputs.leaves(self.pseudo_inputs, lambda leaf: not isinstance(leaf, (list, dict))))
+
+    def adapt(self, data, seed: int = 0) -> None:
+        """Starts the pseudo-inputs at K random data points, and takes bounds from the range of the data.
+
+        As for `keras.layers.Normalization`, call it before the model is compiled. Bounds that are None or "softmax"
+        stay so.
+
+        Args:
+          data: what `fit` takes: arrays [N, *event], with the structure of the encoder's inputs, or batches of them (a
+            `tf.data.Dataset`, with targets or without, that ends).
+          seed: of the choice.
+
+        Raises:
+          ValueError: there are fewer than K data points, their shape is not the encoder's, or they are not finite.
+        """
+        drawn, ranges = pseudo_inputs.draw(data, self.num_components, self._parts, seed)
+        for key, weight in self._weights().items():
+            part, (low, high) = self._parts[key], ranges[key]
+            if isinstance(part.bounds, tuple):
+                if low == high:
+                    raise ValueError(
+                        f"all values of the data are {low:.6g}: {part.name} would have no bounds"
+                    )
+                part.bounds = (low, high)
+            weight.assign(part.weights_of(drawn[key]))
+
+    def clipped_pseudo_inputs(self):
+        """The pseudo-inputs as the encoder sees them, [K, *event]; a list or a dictionary for several inputs."""
+        weights = self._weights()
+        return pseudo_inputs.structure_of({key: part.seen(weights[key]) for key, part in self._parts.items()})
 
     def components(self) -> DiagonalGaussian:
         posterior = as_diagonal_gaussian(self.encoder(self.clipped_pseudo_inputs(), training=False))
@@ -194,8 +281,9 @@ class VampPriorLayer(PriorLayer):
         return posterior
 
     def distribution(self) -> DiagonalGaussianMixture:
-        logits = tf.cast(self.logits, tf.float32) if self.weighted else tf.zeros([self.num_components])
-        return _mixture(logits, self.components())
+        components = self.components()
+        zeros = tf.zeros([self.num_components], components.dtype)
+        return _mixture(tf.cast(self.logits, components.dtype) if self.weighted else zeros, components)
 
     def get_config(self):
         return {
@@ -205,7 +293,7 @@ class VampPriorLayer(PriorLayer):
             "event_shape": self.event_shape,
             "bounds": self.bounds,
             "weighted": self.weighted,
-            "trainable": self.learn_pseudo_inputs,
+            "trainable": self._of_parts("trainable"),
         }
 
     @classmethod
@@ -247,42 +335,3 @@ def _at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1; got {value}")
     return int(value)
-
-
-def _bounds(bounds: tuple[float, float]) -> tuple[float, float]:
-    low, high = (float(bound) for bound in bounds)
-    if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, or None; got {bounds}")
-    return low, high
-
-
-def _event_shape(encoder: keras.layers.Layer, event_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The shape of one input, given or read off a built encoder."""
-    known = (encoder.get_build_config() or {}).get("input_shape") if encoder.built else None
-    known = getattr(encoder, "input_shape", known)
-    if event_shape is None:
-        if not isinstance(known, tuple) or None in known[1:]:
-            raise ValueError(
-                "the encoder does not tell the shape of its inputs yet: pass event_shape, such as "
-                "event_shape=(28, 28, 1), or call the encoder once on a batch before"
-            )
-        event_shape = known[1:]
-    event_shape = tuple(int(size) for size in event_shape)
-    if isinstance(known, tuple) and None not in known[1:] and tuple(known[1:]) != event_shape:
-        raise ValueError(
-            f"event_shape must be the encoder's input shape {list(known[1:])}; got {list(event_shape)}"
-        )
-    return event_shape
-
-
-def _pseudo_input_initializer(initial, shape: tuple[int, ...]) -> keras.initializers.Initializer:
-    if initial is None:
-        return keras.initializers.RandomNormal(mean=0.5, stddev=0.02)
-    if isinstance(initial, keras.initializers.Initializer):
-        return initial
-    initial = np.asarray(initial)
-    if initial.shape != shape:
-        raise ValueError(
-            f"initial pseudo-inputs must have shape [K, *event] = {list(shape)}; got {list(initial.shape)}"
-        )
-    return lambda shape, dtype=None: tf.constant(initial, dtype)

@@ -18,11 +18,16 @@ from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
 from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer
+from tfvamp.models.inputs import ImageInputs, images_of_step
 from tfvamp.models.objective import Objective
 
 
-class LatentVariableModel(keras.Model, abc.ABC):
+class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     """A variational auto-encoder with one stochastic layer or several.
+
+    Images [B, H, W, C] are looked at wherever they come in: [B, H, W] where C is 1 and [B, H * W * C] are reshaped,
+    integers and booleans cast, the "image" of a dictionary taken; another shape, pixels outside [0, 1] and NaN are
+    refused.
 
     Subclasses make `encoder` (images to q(z | x) of the top latents), `prior` (a prior layer on
     them), `decoder` (of all latents, the top ones first), and `levels` (the layers below the top).
@@ -41,6 +46,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         "logistic-paper" in the form of the paper's code.
       objective: "elbo" or "iwae"; `num_samples`, `importance_samples` and `dreg` as in `Objective`.
       seed: of the noise in training, with the optimiser's iteration.
+      check_inputs: look at the values of images, not only at their shape. In steps that XLA compiles, nothing is
+        looked at; `fit`, `evaluate` and `predict` do it before.
 
     Attributes:
       networks_version: which version of the networks the class has; stored in run folders and `.keras` files. A class
@@ -70,9 +77,11 @@ class LatentVariableModel(keras.Model, abc.ABC):
         importance_samples: int | None = TrainConfig.importance_samples,
         dreg: bool = TrainConfig.dreg,
         seed: int = TrainConfig.seed,
+        check_inputs: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.check_inputs = bool(check_inputs)
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
         self.objective = Objective(objective, num_samples, importance_samples, dreg)
@@ -90,6 +99,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             "dreg": dreg,
         }
         self.make_networks(likelihood_layer(likelihood, self.event_shape))
+        self.encoder.check_inputs = self.check_inputs
         if callable(prior):
             self.prior = prior(self.encoder)
         else:
@@ -123,6 +133,19 @@ class LatentVariableModel(keras.Model, abc.ABC):
     def build(self, input_shape):
         self.built = True
 
+    def compile(self, optimizer="rmsprop", loss=None, *, metrics=None, weighted_metrics=None, **kwargs):
+        """As `keras.Model.compile`, without a loss and metrics: the model has its own.
+
+        Raises:
+          UsageError: a loss or metrics are given, which would have no effect.
+        """
+        if loss is not None or metrics or weighted_metrics:
+            raise UsageError(
+                f"a {type(self).__name__} maximises a bound of its own, and shows {', '.join(t.name for t in self.trackers)}: "
+                "leave out loss and metrics"
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
     @property
     def metrics(self):
         """What `fit` resets and shows: ours alone, without the empty loss that `compile` adds."""
@@ -134,7 +157,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def posterior(self, images) -> DiagonalGaussian:
         """q(z | x) of the top latents."""
-        return as_diagonal_gaussian(self.encoder(images))
+        return as_diagonal_gaussian(self.encoder(self.as_images(images)))
 
     def likelihood(self, *latents):
         """p(x | z) for latents [..., B, D], the top ones first."""
@@ -147,6 +170,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def reconstruct(self, images, seed: int | tf.Tensor | None = None):
         """p(x | z) at latents drawn from the posteriors, or at their means without a seed."""
+        images = self.as_images(images)
         posterior = self.posterior(images)
         noise = self._noise(posterior, seed)
         latents, _ = objectives.infer(posterior, self.levels, images, noise)
@@ -163,7 +187,11 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def noise_below(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Standard normal draws [n, D] for each layer below the top one."""
-        return [seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name)) for level in self.levels]
+        dtype = self.prior.density_dtype
+        return [
+            seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name), dtype)
+            for level in self.levels
+        ]
 
     def generate_images(self, z, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
         """Pictures [n, H, W, C] of p(x | z) at top latents z [n, D], decoded in batches; `draw` as in `pictures`."""
@@ -187,10 +215,12 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means."""
         if self.has_mean and not draw:
             return None
-        return seeds.uniform([n, *self.event_shape], seeds.fold_in_name(seed, "pixels"))
+        seed = seeds.fold_in_name(seed, "pixels")
+        return seeds.uniform([n, *self.event_shape], seed, self.prior.density_dtype)
 
     def _picture(self, likelihood, uniform: tf.Tensor | None) -> tf.Tensor:
-        return likelihood.mean() if uniform is None else likelihood.at_uniform(uniform)
+        picture = likelihood.mean() if uniform is None else likelihood.at_uniform(uniform)
+        return tf.cast(picture, tf.float32)
 
     def _noise(self, posterior: DiagonalGaussian, seed) -> list[tf.Tensor]:
         """Draws [B, D] for each layer; zeros without a seed."""
@@ -202,6 +232,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def elbo(self, images, seed, beta: float | tf.Tensor = 1.0, num_samples: int = 1) -> objectives.Bound:
         """The evidence lower bound of each image and its parts, [B], in nats."""
+        images = self.as_images(images)
         posterior = self.posterior(images)
         noise = objectives.noise(posterior, self.levels, seed, num_samples)
         return objectives.elbo(posterior, self.generator(), images, noise, beta)
@@ -211,13 +242,14 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
         In training, batch normalisation in a decoder takes the batch's moments.
         """
+        images = self.as_images(images)
         posterior = self.posterior(images)
         noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws)
         return self.objective.bound(posterior, self.generator(training=training), images, noise, beta)
 
     def train_step(self, data):
         """One step of the optimiser on images [B, H, W, C]; the running means of the epoch."""
-        images = _images(data)
+        images = images_of_step(data)
         seed = seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
         with tf.GradientTape() as tape:
             bound = self.bound(images, seeds.of_replica(seed), self.beta, training=True)
@@ -232,7 +264,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """The one-sample ELBO at beta = 1; its noise depends on the iteration and the place in the pass."""
         seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
         seed = seeds.fold_in(seed, self.trackers[0].count)
-        return self._track(self.elbo(_images(data), seeds.of_replica(seed)))
+        images = images_of_step(data)
+        return self._track(self.elbo(images, seeds.of_replica(seed)))
 
     def warm_up(self, fraction: float) -> None:
         """Sets beta, whose final value is 1."""
@@ -247,13 +280,13 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def sample(
-        self, n: int, seed: int | tf.Tensor, component: int | None = None, draw: bool = False
+        self, n: int, seed: seeds.Seed = None, component: int | None = None, draw: bool = False
     ) -> tf.Tensor:
         """Images [n, H, W, C] generated from the prior.
 
         Args:
           n: how many.
-          seed: the same seed gives the same images.
+          seed: the same seed gives the same images; what it may be, see `PriorLayer.sample`.
           component: generate from this component of the prior alone (for a VampPrior, the
             posterior of one pseudo-input).
           draw: draw the pixels; otherwise the images are the means of p(x | z), where it has
@@ -286,6 +319,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             "networks_version": self.networks_version,
             "event_shape": self.event_shape,
             "seed": self.seed,
+            "check_inputs": self.check_inputs,
         }
         return {**super().get_config(), **config, **self.settings}
 
@@ -301,17 +335,3 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if PRIORS[config["prior"]].pseudo_inputs == "images":  # they come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
         return cls(**config)
-
-
-def _images(data) -> tf.Tensor:
-    """The images of what `fit` hands to a step; targets are not needed, and weights not known.
-
-    Raises:
-      ValueError: there are sample weights.
-    """
-    images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if sample_weight is not None:
-        raise ValueError(
-            "the models of tfvamp take no sample_weight and no class_weight: repeat images instead"
-        )
-    return images

@@ -13,6 +13,7 @@ from tfvamp.layers.distribution_layer import DistributionLayer
 from tfvamp.layers.gated import GatedDense
 from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior
 from tfvamp.layers.likelihoods import LikelihoodLayer
+from tfvamp.networks.images import as_images
 
 
 class Network(DistributionLayer):
@@ -32,8 +33,19 @@ class Network(DistributionLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.check_inputs = False  # whether pixels must lie in [0, 1]: whole models say so
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
+
+    def images_in(self, images) -> tf.Tensor:
+        """Images [..., H, W, C] as the network computes; values are looked at outside graphs.
+
+        Raises:
+          UsageError: see `tfvamp.networks.images.as_images`.
+        """
+        return as_images(
+            images, self.event_shape, self.check_inputs and tf.executing_eagerly(), self.compute_dtype
+        )
 
     def gated(self, name: str, units: int | None = None) -> GatedDense:
         return GatedDense(units or self.hidden_units, name=name, dtype=self.dtype_policy)

@@ -39,7 +39,7 @@ class _Convolutions(Network):
 
     def features(self, layers: list[GatedConv2D], images) -> tf.Tensor:
         """[..., H, W, C] through the layers, flat: [R, F]."""
-        maps = tf.reshape(tf.cast(images, self.compute_dtype), [-1, *self.event_shape])
+        maps = tf.reshape(images, [-1, *self.event_shape])
         for layer in layers:
             maps = layer(maps)
         return tf.reshape(maps, [-1, math.prod(maps.shape[1:])])
@@ -65,6 +65,7 @@ class ConvEncoder(_Convolutions):
         self.posterior.build((None, self.build_stack(self.stack)))
 
     def call(self, images) -> DiagonalGaussian:
+        images = self.images_in(images)
         return with_leading(self.posterior(self.features(self.stack, images)), tf.shape(images)[:-3])
 
 
@@ -98,6 +99,7 @@ class ConvJointEncoder(_Convolutions):
         self.posterior.build((None, self.hidden_units))
 
     def call(self, images, z2) -> DiagonalGaussian:
+        images = self.images_in(images)
         leading = tf.shape(z2)[:-1]
         of_x = self.features(self.stack, images)  # [B, F]
         of_x = tf.broadcast_to(of_x, tf.concat([leading, [self.num_features]], axis=0))

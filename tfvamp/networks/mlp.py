@@ -51,6 +51,8 @@ class MLPEncoder(Network):
         self.posterior.build((None, self.hidden_units))
 
     def call(self, inputs) -> DiagonalGaussian:
+        if len(self.event_shape) == 3:
+            inputs = self.images_in(inputs)
         features = self.gated_2(self.gated_1(rows(inputs, len(self.event_shape))))
         return with_leading(self.posterior(features), tf.shape(inputs)[: -len(self.event_shape)])
 
@@ -80,6 +82,7 @@ class MLPJointEncoder(Network):
         self.posterior.build((None, self.hidden_units))
 
     def call(self, images, z2) -> DiagonalGaussian:
+        images = self.images_in(images)
         leading = tf.shape(z2)[:-1]
         of_x = self.gated_x(rows(images, len(self.event_shape)))  # [B, hidden_units]
         of_x = tf.broadcast_to(of_x, tf.concat([leading, [self.hidden_units]], axis=0))

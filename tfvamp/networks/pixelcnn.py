@@ -12,6 +12,8 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
+from tfvamp.layers.gaussian import at_least_float32
+from tfvamp.layers.likelihoods import of_event
 from tfvamp.layers.masked_conv import MaskedConv2D
 from tfvamp.networks.base import DecoderNetwork, rows
 
@@ -39,7 +41,7 @@ class AutoregressiveImages(tfd.Distribution):
         parameters = dict(locals())
         self.decoder, self.conditions, self.training = decoder, conditions, training
         super().__init__(
-            dtype=tf.float32,
+            dtype=at_least_float32(decoder.variable_dtype),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
             validate_args=False,
             allow_nan_stats=True,
@@ -62,7 +64,8 @@ class AutoregressiveImages(tfd.Distribution):
     def pixels(self, x) -> tfd.Distribution:
         """The distribution of each pixel of x [..., H, W, C] given those before it: as if all were independent."""
         shape = tf.concat([self.batch_shape_tensor(), self.decoder.event_shape], axis=0)
-        x = tf.broadcast_to(tf.cast(x, self.dtype), tf.broadcast_dynamic_shape(shape, tf.shape(x)))
+        x = tf.cast(of_event(x, self.event_shape), self.dtype)
+        x = tf.broadcast_to(x, tf.broadcast_dynamic_shape(shape, tf.shape(x)))
         conditions = tf.broadcast_to(
             self.conditions, tf.concat([tf.shape(x)[:-1], tf.shape(self.conditions)[-1:]], axis=0)
         )
@@ -77,7 +80,9 @@ class AutoregressiveImages(tfd.Distribution):
         conditions = tf.broadcast_to(
             self.conditions, tf.concat([tf.shape(uniform)[:-1], tf.shape(self.conditions)[-1:]], axis=0)
         )
+        uniform = tf.cast(uniform, tf.float32)
         images = self.decoder.compiled_draw(_images(conditions), _images(uniform))
+        images = tf.cast(images, self.dtype)
         return tf.ensure_shape(tf.reshape(images, tf.shape(uniform)), uniform.shape)
 
     def _sample_n(self, n, seed):

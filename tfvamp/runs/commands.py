@@ -86,7 +86,7 @@ def evaluate(
     else:
         data = run.dataset(limit, dataset, data_dir, raw_dir, say)
         part = data.split(split)
-        x = evaluation.as_images(part.images)
+        x = evaluation.as_images(part.images, model)
         digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
         common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"images": digest})
         evaluation.say_time(model, x[:1], len(x), how, say)
@@ -156,7 +156,7 @@ def encode(
     run = as_run(run)
     model = run.model()
     part = run.dataset(limit, dataset, data_dir, raw_dir, say).split(split)
-    posteriors = evaluation.encode(model, evaluation.as_images(part.images))
+    posteriors = evaluation.encode(model, evaluation.as_images(part.images, model))
     arrays = {}
     names = ["", *(f"_{name}" for name in model.latent_names[1:])]
     for name, posterior in zip(names, posteriors, strict=True):

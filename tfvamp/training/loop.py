@@ -24,6 +24,7 @@ from tfvamp.errors import FileError, RunError, TrainingError
 from tfvamp.files import expanded, printable, shown
 from tfvamp.graph import compiled
 from tfvamp.models import LatentVariableModel
+from tfvamp.networks.images import unchecked
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.runs import Run, building, history, lock, weights
 from tfvamp.runs.creating import check_free, creating
@@ -287,7 +288,7 @@ def _run(
     validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
     number: int | None = None
     on_start(folder)
-    with progress, Interrupts() as interrupts:
+    with unchecked(), progress, Interrupts() as interrupts:  # the data were looked at when they were prepared
 
         def step_done(epoch: int) -> None:
             progress.step(epoch)

@@ -1,0 +1,151 @@
+"""Normal densities as p(x | z): for tables, colour images and standardised data."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
+
+from tfvamp import seeds
+from tfvamp.layers.distribution_layer import TravellingDistribution, travels
+from tfvamp.layers.likelihoods import LikelihoodLayer, of_event
+
+LOG_SCALE_BOUNDS = (-7.0, 7.0)  # a density has no upper bound: without a least scale training may run away
+LEARNED, PREDICTED = "learned", "predicted"
+
+
+class PhiloxNormal(tfd.Normal):
+    """`tfd.Normal` that draws from Philox bits: the same eagerly, in a graph and under XLA."""
+
+    def at_uniform(self, uniform) -> tf.Tensor:
+        """The draw by inversion from numbers uniform in (0, 1)."""
+        return self.loc + self.scale * seeds.normal_of(uniform)
+
+    def _sample_n(self, n, seed):
+        shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+        return self.at_uniform(seeds.uniform(shape, tfp.random.sanitize_seed(seed), self.dtype))
+
+
+class _Normals(TravellingDistribution, tfd.Independent):
+    """Independent normals over an event of `event_rank` axes."""
+
+    event_rank: ClassVar[int]
+
+    def tensors(self):
+        return self.distribution.loc, self.distribution.scale
+
+    @classmethod
+    def from_tensors(cls, loc, scale):
+        return cls(PhiloxNormal(loc, scale), reinterpreted_batch_ndims=cls.event_rank)
+
+    def _log_prob(self, x):
+        return super()._log_prob(tf.cast(of_event(x, self.event_shape), self.dtype))
+
+    def at_uniform(self, uniform) -> tf.Tensor:
+        """The events drawn by inversion from numbers uniform in (0, 1), [..., *event]."""
+        return self.distribution.at_uniform(uniform)
+
+
+@travels
+class NormalVectors(_Normals):
+    """Independent normals over rows [..., F].
+
+    Args:
+      distribution: `PhiloxNormal` with loc and scale [..., F].
+      reinterpreted_batch_ndims: 1, as `tfd.Independent` has it.
+    """
+
+    event_rank = 1
+
+
+@travels
+class NormalImages(_Normals):
+    """Independent normals over images [..., H, W, C].
+
+    Args:
+      distribution: `PhiloxNormal` with loc and scale [..., H, W, C].
+      reinterpreted_batch_ndims: 3, as `tfd.Independent` has it.
+    """
+
+    event_rank = 3
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class GaussianLikelihood(LikelihoodLayer):
+    """Independent normals N(x; loc, scale^2) for data without bounds: tables, standardised or colour images.
+
+    log p(x | z) is the logarithm of a density: it depends on the unit of the data, may be positive, and is comparable
+    with that of a normal likelihood alone. The logarithm of a learned or predicted scale is clipped to [-7, 7].
+
+    Args:
+      event_shape: shape of one example: (F,) for the rows of a table, (H, W, C) for images.
+      scale: the standard deviation, fixed; or "learned" for one number that is learned, starting at 1; or "predicted"
+        for one per entry from the decoder.
+
+    Call: raw [..., F] (F values for each entry of the event, or 2 F with a predicted scale: all means before all
+    logarithms of scales) -> a distribution with event shape `event_shape`.
+
+    Raises:
+      ValueError: the scale is not above 0, or neither a number nor one of the names.
+
+    >>> GaussianLikelihood((3,), scale="learned")(tf.zeros([5, 3])).batch_shape
+    TensorShape([5])
+    """
+
+    event_ranks: ClassVar[dict[int, str]] = {1: "(F,)", 3: "(H, W, C)"}
+
+    def __init__(self, event_shape, scale: float | str = LEARNED, **kwargs):
+        super().__init__(event_shape, **kwargs)
+        self.scale = checked_scale(scale)
+        self.heads = ("loc", "log_scale") if scale == PREDICTED else ("loc",)  # type: ignore[misc]
+        if scale == LEARNED:
+            self.log_scale = self.add_weight(name="log_scale", shape=(), initializer="zeros")
+        self.built = True
+
+    def _scale(self, loc: tf.Tensor, *log_scale: tf.Tensor) -> tf.Tensor:
+        if log_scale:
+            return scale_of(*log_scale)
+        if self.scale == LEARNED:
+            return tf.fill(tf.shape(loc), scale_of(tf.cast(self.log_scale, loc.dtype)))
+        return tf.fill(tf.shape(loc), tf.constant(self.scale, loc.dtype))
+
+    def of_pixels(self, loc, *log_scale):
+        return PhiloxNormal(loc, self._scale(loc, *log_scale))
+
+    def of_images(self, loc, *log_scale):
+        events = NormalImages if len(self.event_shape) == 3 else NormalVectors
+        return events.from_tensors(loc, self._scale(loc, *log_scale))
+
+    def call(self, raw):
+        size = len(self.heads) * math.prod(self.event_shape)
+        if raw.shape[-1] != size:
+            raise ValueError(
+                f"the raw outputs must have shape [..., {size}], {len(self.heads)} for each entry of the event "
+                f"{self.event_shape}; got {list(raw.shape)}"
+            )
+        return super().call(raw)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def checked_scale(scale: float | str) -> float | str:
+    """The scale of a normal likelihood, as it is given.
+
+    Raises:
+      ValueError: it is neither a number above 0 nor "learned" or "predicted".
+    """
+    if scale in (LEARNED, PREDICTED):
+        return scale
+    if isinstance(scale, str) or not 0.0 < float(scale) < math.inf:
+        raise ValueError(f'scale must be a number above 0, "{LEARNED}" or "{PREDICTED}"; got {scale!r}')
+    return float(scale)
+
+
+def scale_of(log_scale: tf.Tensor) -> tf.Tensor:
+    """The standard deviation from the logarithm that a network gives."""
+    return tf.exp(tf.clip_by_value(log_scale, *LOG_SCALE_BOUNDS))
