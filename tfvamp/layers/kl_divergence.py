@@ -12,7 +12,6 @@ from tfvamp.layers.gaussian import GaussianSample, as_diagonal_gaussian, at_leas
 from tfvamp.layers.numbering import NumberedLayer
 from tfvamp.layers.priors import PriorLayer
 
-
 # Divergences whose z was drawn and has not come by, with the graph in which it was.
 _expected: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
