@@ -125,6 +125,23 @@ def example(prior: str) -> str:
     return f"import runpy, sys\nsys.argv = {arguments!r}\nrunpy.run_path({path!r}, run_name='__main__')"
 
 
+def conditional_example() -> str:
+    path = str(ROOT / "examples" / "conditional_vae.py")
+    quick = [
+        "--limit",
+        "200",
+        "--epochs",
+        "1",
+        "--warmup",
+        "1",
+        "--num-components",
+        "60",
+        "--latent-dims",
+        "2",
+    ]
+    return f"import runpy, sys\nsys.argv = {[path, *quick]!r}\nrunpy.run_path({path!r}, run_name='__main__')"
+
+
 KERAS_PAGE, DATA_PAGE = ROOT / "docs" / "keras.md", ROOT / "docs" / "datasets.md"
 PROGRAMS = {
     **{
@@ -137,6 +154,7 @@ PROGRAMS = {
     "datasets": "\n".join(blocks(DATA_PAGE, "python")),
     "evaluation": "\n".join(blocks(ROOT / "docs" / "evaluation.md", "python")),
     **{f"example {prior}": example(prior) for prior in ("standard", "vamp")},
+    "conditional": conditional_example(),
 }
 
 
@@ -156,6 +174,8 @@ def test_the_python_of_the_pages_and_the_example_run(programs, name):
     assert error is None, error
     if name == "datasets":
         assert written.strip() == "(12, 10, 1) logistic"
+    if name == "conditional":
+        assert json.loads(written.splitlines()[-1]).keys() == {"test_elbo", "agreement", "on_real_digits"}
     if name.startswith("example"):
         prior, outcome = name.split()[1], json.loads(written.splitlines()[-1])
         # 784 pixels at log 2 each are -543: summed, not averaged, and better than a coin.
@@ -165,7 +185,7 @@ def test_the_python_of_the_pages_and_the_example_run(programs, name):
 
 def test_the_programs_of_the_pages_are_all_there():
     assert len(blocks(ROOT / "README.md", "python")) == 2 and len(blocks(DATA_PAGE, "python")) == 1
-    assert len(blocks(KERAS_PAGE, "python")) >= 4
+    assert len(blocks(KERAS_PAGE, "python")) >= 6
 
 
 def test_nothing_speaks_of_a_machine():

@@ -11,7 +11,11 @@ import hashlib
 import io
 import os
 import pathlib
+import re
+import typing
+import zipfile
 import zlib
+from typing import IO
 
 import numpy as np
 import PIL.Image
@@ -21,9 +25,11 @@ from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from tfvamp.errors import DataError
-from tfvamp.files import expanded, reason, shown
+from tfvamp.files import expanded, printable, reason, shown
 
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
+SHOWN = 20  # names of files in a message
+MOST_TRIED = 50  # files whose checksums are tried, where no name fits
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
 TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
@@ -42,7 +48,7 @@ class Source:
     """One published file.
 
     Attributes:
-      filename: its name, also in a `--raw-dir` folder; there it may be gzipped, with .gz after its name.
+      filename: its name, also in a `--raw-dir` folder; there it may lie in a .gz or .zip file (`found`).
       url: the address it is published at; None where no download exists.
       sha256, md5: a pinned checksum, of what is inside where the file is gzipped and its name does not say so.
     """
@@ -69,7 +75,7 @@ class Source:
 
 
 def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
-    """What is in a file, or inside it if it is gzipped.
+    """What is in a file, or inside it if it is gzipped or the one file in a .zip archive.
 
     Raises:
       DataError: it cannot be read, or is larger than `largest` bytes (256 MiB).
@@ -79,16 +85,38 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
     total = 0
     try:
         with path.open("rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if gzipped else path.open("rb") as file:
-            while total <= largest and (part := file.read(2**20)):
+            contents = _unpacked(file)
+            while total <= largest and (part := contents.read(2**20)):
                 parts.append(part)
                 total += len(part)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise DataError(f"{shown(path)} cannot be read ({reason(error)}): fetch it again") from error
     if total > largest:
         raise too_large(path, largest)
     return b"".join(parts)
+
+
+def _unpacked(file: IO[bytes]) -> IO[bytes]:
+    """What a file holds, without gzip or a .zip archive of one file around it, or both."""
+    for _ in range(2):
+        magic = file.read(4)
+        file.seek(0)
+        if magic.startswith(b"\x1f\x8b"):
+            file = typing.cast(IO[bytes], gzip.GzipFile(fileobj=file))
+        elif magic in (b"PK\x03\x04", b"PK\x05\x06"):
+            archive = zipfile.ZipFile(file)
+            members = [info for info in archive.infolist() if not info.is_dir() and is_data(info.filename)]
+            if len(members) != 1:
+                raise zipfile.BadZipFile(f"an archive of {len(members)} files, not of one")
+            file = archive.open(members[0])
+        else:
+            break
+    return file
+
+
+def is_data(name: str) -> bool:
+    """Whether a path is data: not hidden, and not what a Mac adds to archives."""
+    return not any(part.startswith(".") or part == "__MACOSX" for part in pathlib.PurePosixPath(name).parts)
 
 
 def too_large(path: pathlib.Path, largest: int) -> DataError:
@@ -130,6 +158,23 @@ def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -
     return found(manual, source) or found(raw_dir(None), source)
 
 
+def _folder_by_hand(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
+    """TFDS's manual folder, or TFVAMP_RAW_DIR; None without either."""
+    with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
+        return pathlib.Path(dl_manager.manual_dir)
+    return raw_dir(None)
+
+
+def _what_lies_there(dl_manager: tfds.download.DownloadManager) -> str:
+    """The files in the folder that was given, for a message; nothing without a folder."""
+    folder = _folder_by_hand(dl_manager)
+    if folder is None:
+        return ""
+    names = _names(folder)
+    listed = ", ".join(printable(name) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f". {shown(folder)} has: {listed or 'no files'}"
+
+
 def fetch_either(
     dl_manager: tfds.download.DownloadManager, preferred: Source, other: Source
 ) -> tuple[Source, pathlib.Path]:
@@ -141,11 +186,52 @@ def fetch_either(
 
 
 def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
-    """The source file in a folder, plain or gzipped; None if it is not there."""
+    """The source file in a folder; None if it is not there.
+
+    Under its name, or with .gz after it; or under a name that differs in capitals, in .gz or .zip at its end, or in dots,
+    dashes and underscores, as unpackers change them: of several, the one whose checksum is that of the published file.
+    """
     if folder is None:
         return None
     paths = (folder / source.filename, folder / f"{source.filename}.gz")
-    return next((path for path in paths if os.path.isfile(path)), None)
+    if path := next((path for path in paths if os.path.isfile(path)), None):
+        return path
+    near = [folder / name for name in _names(folder) if _plain(name) == _plain(source.filename)]
+    if len(near) > 1:
+        return next((path for path in near if _proves(path, source)), near[0])
+    return near[0] if near else None
+
+
+def _under_any_name(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
+    """The file in a folder whose checksum is that of the published file, whatever its name."""
+    if folder is None:
+        return None
+    paths = (folder / name for name in _names(folder)[:MOST_TRIED])
+    return next((path for path in paths if _proves(path, source)), None)
+
+
+def _names(folder: pathlib.Path) -> list[str]:
+    """The names of the files in a folder, in order."""
+    try:
+        return sorted(name for name in os.listdir(folder) if is_data(name) and os.path.isfile(folder / name))
+    except OSError:
+        return []
+
+
+def _plain(name: str) -> str:
+    """A name without what unpackers change."""
+    name = name.casefold()
+    while name.endswith((".gz", ".zip")):
+        name = name.rpartition(".")[0]
+    return re.sub(r"[ ._-]+", "-", name)
+
+
+def _proves(path: pathlib.Path, source: Source) -> bool:
+    """Whether a file is the published one by its checksum."""
+    try:
+        return path.stat().st_size <= LARGEST_CONTENTS and source.published(path)
+    except (DataError, OSError):
+        return False
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path:
@@ -154,12 +240,12 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
     Raises:
       DataError: it is not there and cannot be downloaded, or the download is not the published file.
     """
-    path = fetched_by_hand(dl_manager, source)
+    path = fetched_by_hand(dl_manager, source) or _under_any_name(_folder_by_hand(dl_manager), source)
     if path is not None:
         return path
     by_hand = (
         f"fetch {source.url} by hand, put it in a folder as {source.filename}, and pass that folder "
-        f"with --raw-dir (or set {RAW_DIR_VARIABLE})"
+        f"with --raw-dir (or set {RAW_DIR_VARIABLE}){_what_lies_there(dl_manager)}"
     )
     try:
         return pathlib.Path(dl_manager.download(source.url))
