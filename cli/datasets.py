@@ -67,7 +67,7 @@ def list_(data_dir):
 @click.option(
     "--picture", metavar="FILE.png", help="Write the mean training image and a grid of training images."
 )
-@of_images("image_size", "grayscale", "binarize")
+@of_images("image_size", "grayscale", "colour", "background", "binarize")
 @data_dir
 @raw_dir
 @click.pass_context
@@ -93,7 +93,7 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
 
 @command.command("prepare")
 @name
-@of_images("image_size", "grayscale")
+@of_images("image_size", "grayscale", "colour", "background")
 @data_dir
 @raw_dir
 @click.pass_context
@@ -126,7 +126,7 @@ def _train(name: str, options: dict) -> str:
     """The command that trains on these images."""
     words = ["tfvamp", "train", "--dataset", name]
     for option, value in options.items():
-        if value:
+        if value and (option, value) != ("background", "white"):
             words += [f"--{option.replace('_', '-')}", *([] if value is True else [value])]
     return shlex.join(words)
 

@@ -49,6 +49,7 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
 ESTIMATORS = ("importance", "ais", "bdmc")
 PROPOSALS = ("encoder", "refined", "prior")  # what samples and chains start from
+BACKGROUNDS = ("white", "black")  # of transparent images
 LARGEST_SEED = 2**31 - 1
 LARGEST_NUMBER = 2**53
 IMPORTANCE_SAMPLES = 5  # in training with "iwae", where none are given
@@ -121,6 +122,13 @@ class TrainConfig:
         None, "Size to which your own images are resized; needed for folder:.", of="data", metavar="HxW"
     )
     grayscale: bool = setting(False, "Convert your own images to grey.", of="data")
+    colour: bool = setting(False, "Read a folder's images in colour, even if all are grey.", of="data")
+    background: str = setting(
+        "white",
+        f"What a folder's transparent images are laid over: {listed(BACKGROUNDS)}.",
+        choices=BACKGROUNDS,
+        of="data",
+    )
     binarize: str | None = setting(
         None,
         f"How your own images are binarised: {listed(BINARIZATIONS)}.",

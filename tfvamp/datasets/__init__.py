@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp import memory, seeds
 from tfvamp.catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
+from tfvamp.config import BACKGROUNDS
 from tfvamp.datasets import builders, own, pipeline, preparation
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
@@ -137,6 +138,8 @@ def load(
     say: Callable[[str], None] = lambda text: None,
     image_size: str | None = None,
     grayscale: bool = False,
+    colour: bool = False,
+    background: str = "white",
     binarize: str | None = None,
     progress: bool = False,
     prepare: Prepare = "replace",
@@ -153,6 +156,8 @@ def load(
       say: told in one line when data are prepared.
       image_size: "HxW" to which your own images are resized; needed for "folder:".
       grayscale: make your own images grey.
+      colour: read a folder's images in colour; without either, they are grey if all files are.
+      background: what a folder's transparent images are laid over, "white" or "black".
       binarize: of your own images: "none", "threshold" (at 0.5) or "dynamic".
       progress: show bars on the standard error stream while data are downloaded and prepared.
       prepare: "replace" prepares data that are missing, and prepares them again when the files in `raw_dir` differ
@@ -172,13 +177,19 @@ def load(
     if raw_dir is not None and (name.startswith(OWN) or CATALOG[name].tfds_name not in BUILDERS):
         raise UsageError(f"--raw-dir does not go with {name}, which has no source files of its own")
     spec = CATALOG.get(name)
-    if spec is not None and (image_size or grayscale or binarize):
-        raise UsageError(f"--image-size, --grayscale and --binarize go with your own images, not with {name}")
+    if spec is not None and (image_size or grayscale or colour or binarize):
+        raise UsageError(
+            f"--image-size, --grayscale, --colour and --binarize go with your own images, not with {name}"
+        )
+    if grayscale and colour:
+        raise UsageError("--grayscale and --colour exclude each other")
+    check_choice("background", background, BACKGROUNDS)
     raw_dir = _expanded(raw_dir)
-    options = {"image_size": image_size, "grayscale": grayscale, "raw_dir": raw_dir}
+    options = {"image_size": image_size, "grayscale": grayscale, "colour": colour, "raw_dir": raw_dir}
+    options["background"] = None if background == "white" else background
     how = preparation.Preparation(name, _expanded(data_dir), prepare, say, progress, options)
     if spec is None:
-        return _own(own.read(name, how, image_size, grayscale, binarize), limit)
+        return _own(own.read(name, how, image_size, grayscale, colour, background, binarize), limit)
     if spec.tfds_name not in BUILDERS:
         return _own(own.read_tfds(spec, spec.tfds_name, how), limit)
     builder = preparation.prepare(BUILDERS[spec.tfds_name], raw_dir, how)

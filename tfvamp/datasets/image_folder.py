@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import stat
@@ -14,6 +16,7 @@ from PIL import Image, ImageOps
 
 from tfvamp.datasets import image_store
 from tfvamp.datasets.preparation import Preparation
+from tfvamp.datasets.sources import is_data
 from tfvamp.datasets.splits import SPLIT_SEED, SPLITS
 from tfvamp.errors import DataError
 from tfvamp.files import printable, reason, shown
@@ -21,14 +24,22 @@ from tfvamp.files import printable, reason, shown
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_IMAGE = 2**26  # pixels
 MOST_BROKEN = 0.1  # share of files that may be broken
+GREY_MODES = ("1", "L", "LA", "La", "F")
 SHOWN = 20  # broken files that are named; all are in index.json
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
 
 
 def of_folder(
-    folder: pathlib.Path, size: tuple[int, int], grayscale: bool, preparation: Preparation
+    folder: pathlib.Path,
+    size: tuple[int, int],
+    channels: int | None,
+    background: str,
+    preparation: Preparation,
 ) -> image_store.Store:
     """The PNG and JPEG images under a folder, brought to one size.
+
+    With `channels` None they are grey if all files are, and in colour otherwise. Transparent images are laid over the
+    background, "white" or "black". Hidden files and folders are no data; links to folders are followed, each folder once.
 
     Subfolders train, validation and test are the splits; without them all images are split by a fixed seed, one in
     ten for validation and one in ten for the test.
@@ -47,21 +58,39 @@ def of_folder(
             "make all three, or none to have the images split by a fixed seed"
         )
     places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
-    paths = {split: _pictures(place) for split, place in (places if by_split else {"all": folder}).items()}
+    left_out: collections.Counter[str] = collections.Counter()
+    paths = {
+        split: _pictures(place, left_out)
+        for split, place in (places if by_split else {"all": folder}).items()
+    }
     listing = image_store.listing([path for group in paths.values() for path in group], folder)
+    said = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
     if not listing:
-        raise DataError(f"{shown(folder)} has no PNG or JPEG image, nor has a folder in it")
+        raise DataError(
+            f"{shown(folder)} has no PNG or JPEG image, nor has a folder in it{said and f' (left out: {said})'}"
+        )
     if not by_split:
         order = np.random.default_rng(SPLIT_SEED).permutation(len(listing))
         paths = {"all": [paths["all"][index] for index in order]}
-    key = image_store.key_of("folder", os.fsencode(folder.resolve()).hex(), listing, size, grayscale)
+    key = image_store.key_of(
+        "folder", os.fsencode(folder.resolve()).hex(), listing, size, channels, background
+    )
     broken: list[str] = []
+    transparent = 0
+
+    @functools.cache
+    def shape() -> tuple[int, int, int]:
+        grey = all(_is_grey(path) for group in paths.values() for path in group)
+        return (*size, channels or (1 if grey else 3))
 
     def images() -> Iterator[tuple[str, np.ndarray]]:
+        nonlocal transparent
         for split, group in paths.items():
             for path in group:
                 try:
-                    yield split, decode(path, size, grayscale)
+                    image, seen_through = decode(path, size, shape()[-1], background)
+                    transparent += seen_through
+                    yield split, image
                 except DataError as error:
                     broken.append(f"{printable(str(path.relative_to(folder)))} ({error})")
                     if len(broken) > max(1, MOST_BROKEN * len(listing)):
@@ -70,16 +99,50 @@ def of_folder(
                             "remove or replace them"
                         ) from error
 
-    shape = (*size, 1 if grayscale else 3)
     store = image_store.kept(key, images(), len(listing), shape, preparation, str(folder), broken)
     if store.broken:
         named = ", ".join(store.broken[:SHOWN]) + (", ..." if len(store.broken) > SHOWN else "")
         preparation.say(f"{len(store.broken)} of {len(listing)} files are broken and left out: {named}")
+    if transparent:
+        other = "black" if background == "white" else "white"
+        preparation.say(
+            f"{transparent} transparent images are laid over {background} (--background {other} for the other)"
+        )
+    if said:
+        preparation.say(f"left out of {shown(folder)}: {said}")
     return store
 
 
-def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [path for path in files_under(folder) if path.suffix.lower() in SUFFIXES]
+def _pictures(folder: pathlib.Path, left_out: collections.Counter[str]) -> list[pathlib.Path]:
+    """The PNG and JPEG files under a folder, in order; what is left out is counted by its kind.
+
+    Raises:
+      DataError: a folder cannot be read.
+    """
+    found, places, been = [], [os.fspath(folder)], set()
+    try:
+        while places:
+            place = places.pop()
+            status = os.stat(place)
+            if (status.st_dev, status.st_ino) in been:
+                left_out["folders that links lead to again"] += 1
+                continue
+            been.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if not is_data(entry.name):
+                        left_out["hidden files and folders"] += 1
+                    elif _is_kind(entry, folder=True):
+                        places.append(entry.path)
+                    elif not _is_kind(entry):
+                        left_out["links that lead nowhere, pipes or devices"] += 1
+                    elif pathlib.PurePath(entry.name).suffix.lower() not in SUFFIXES:
+                        left_out["files of other kinds"] += 1
+                    else:
+                        found.append(entry.path)
+    except OSError as error:
+        raise DataError(f"cannot read all folders in {shown(folder)} ({reason(error)})") from error
+    return sorted(map(pathlib.Path, found))
 
 
 def files_under(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -97,24 +160,40 @@ def files_under(folder: pathlib.Path) -> list[pathlib.Path]:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         places.append(entry.path)
-                    elif _is_file(entry):
+                    elif _is_kind(entry):
                         found.append(entry.path)
     except OSError as error:
         raise DataError(f"cannot read all folders in {shown(folder)} ({reason(error)})") from error
     return sorted(map(pathlib.Path, found))
 
 
-def _is_file(entry: os.DirEntry) -> bool:
+def _is_kind(entry: os.DirEntry, folder: bool = False) -> bool:
+    """Whether an entry is, or leads to, a regular file, or a folder."""
     try:
-        return entry.is_file()
+        return entry.is_dir() if folder else entry.is_file()
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link to itself
             return False
         raise
 
 
-def decode(path: pathlib.Path, size: tuple[int, int], grayscale: bool) -> np.ndarray:
-    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size.
+def _is_grey(path: pathlib.Path) -> bool:
+    """Whether a file's pixels are grey, as its header says; a file that cannot be read does not decide."""
+    try:
+        with _opened(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
+            if image.mode == "P":
+                palette = image.getpalette("RGB") or []
+                red, green, blue = (palette[channel::3] for channel in range(3))
+                return red == green == blue
+            return image.mode in GREY_MODES or image.mode.startswith("I")
+    except Exception:  # Pillow raises whatever the damaged bytes lead to; `decode` says so
+        return True
+
+
+def decode(
+    path: pathlib.Path, size: tuple[int, int], channels: int, background: str
+) -> tuple[np.ndarray, bool]:
+    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size, and whether it is transparent somewhere.
 
     Raises:
       DataError: it is damaged or too large; says so in few words.
@@ -126,7 +205,12 @@ def decode(path: pathlib.Path, size: tuple[int, int], grayscale: bool) -> np.nda
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
                 upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-            return _resize(upright.convert("L" if grayscale else "RGB"), size)
+            transparent = upright.has_transparency_data
+            if transparent:
+                layers = upright.convert("RGBA")
+                transparent = int(np.asarray(layers.getchannel("A")).min()) < 255
+                upright = Image.alpha_composite(Image.new("RGBA", layers.size, background), layers)
+            return _resize(upright.convert(MODES[channels]), size), transparent
     except DataError:
         raise
     except Exception as error:  # Pillow raises whatever the damaged bytes lead to

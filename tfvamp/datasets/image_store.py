@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tqdm
@@ -73,7 +73,7 @@ def kept(
     key: str,
     images: Iterable[tuple[str, np.ndarray]],
     most: int,
-    shape: tuple[int, int, int],
+    shape: Callable[[], tuple[int, int, int]],
     preparation: Preparation,
     what: str,
     broken: list[str],
@@ -84,7 +84,7 @@ def kept(
       key: of the store.
       images: (split, image) of at most `most` images.
       most: the maximum number of images.
-      shape: (H, W, C) of each.
+      shape: gives (H, W, C) of each, when they are read.
       preparation: where, and whether it may be made.
       what: the images, for people.
       broken: what `images` has left out, once they are all taken.
@@ -98,14 +98,14 @@ def kept(
     try:
         if not os.path.isfile(folder / "index.json"):
             preparation.check(root)
-            needed = files.size(_checked_size(most, shape, root, what))
+            needed = files.size(_checked_size(most, shape(), root, what))
             preparation.say(f"reading {most} images of {shown(what)} into {shown(folder)} ({needed})")
             hidden = not preparation.progress
             bar = tqdm.tqdm(images, printable(what), most, leave=False, unit=" images", disable=hidden)
             with files.scratch_folder(root) as scratch:
                 made = scratch / "store"
                 made.mkdir()
-                write(made, bar, most, shape, what, broken)
+                write(made, bar, most, shape(), what, broken)
                 put(made, folder, again=os.path.isdir(folder) and not os.path.isfile(folder / "index.json"))
         return opened(folder)
     except OSError as error:
@@ -136,6 +136,7 @@ def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: lis
     """Writes a store into an empty folder; arguments as for `kept`."""
     counts: dict[str, int] = {}
     binary, checksum = True, hashlib.sha256()
+    low, high = 255, 0
     with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
         header = {"descr": "|u1", "fortran_order": False, "shape": (most, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -144,10 +145,13 @@ def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: lis
             contents = image.tobytes()
             file.write(contents)
             checksum.update(contents)
+            low, high = min(low, int(image.min())), max(high, int(image.max()))
             binary = binary and bool(np.isin(image, (0, 255)).all())
             counts[split] = counts.get(split, 0) + 1
         written = sum(counts.values())
         file.truncate(file.tell() + (most - written) * math.prod(shape))
+    if low >= high:
+        raise DataError(f"{shown(what)}: all pixels of all images are {low}: there is nothing to learn")
     counts = split_counts(written, shown(what)) if "all" in counts else counts
     for split in SPLITS:
         if counts.get(split, 0) < 1:

@@ -59,7 +59,7 @@ def of_tfds(
     count = sum(stop - start for _, start, stop in splits.values())
     listing = image_store.listing(files_under(prepared), prepared)
     key = image_store.key_of("tfds", str(prepared), listing, image_key, shape[:2], shape[2], splits)
-    return image_store.kept(key, images(), count, shape, preparation, name, [])
+    return image_store.kept(key, images(), count, lambda: shape, preparation, name, [])
 
 
 def _shape(

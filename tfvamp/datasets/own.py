@@ -40,7 +40,13 @@ class OwnData:
 
 
 def read(
-    name: str, preparation: Preparation, image_size: str | None, grayscale: bool, binarize: str | None
+    name: str,
+    preparation: Preparation,
+    image_size: str | None,
+    grayscale: bool,
+    colour: bool,
+    background: str,
+    binarize: str | None,
 ) -> OwnData:
     """The data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
     if binarize is not None:
@@ -50,6 +56,8 @@ def read(
     if kind == "npz":
         if size or grayscale:
             raise UsageError("--image-size and --grayscale go with folder: and tfds:, not with npz:")
+        if colour or background != "white":
+            raise UsageError("--colour and --background go with folder:, not with npz:")
         if not rest:
             raise UsageError("npz: must be followed by a file")
         path = expanded(rest)
@@ -61,8 +69,12 @@ def read(
         if not rest:
             raise UsageError("folder: must be followed by a folder")
         folder = expanded(rest)
-        store = image_folder.of_folder(folder, size, grayscale, preparation)
+        store = image_folder.of_folder(
+            folder, size, 1 if grayscale else 3 if colour else None, background, preparation
+        )
         return _of_store(f"folder:{printable(folder.name)}", store, binarize)
+    if colour or background != "white":
+        raise UsageError("--colour and --background go with folder:, not with tfds:")
     match = re.fullmatch(r"([\w./-]+?)(?::([A-Za-z_]\w*))?", rest)
     if match is None:
         raise UsageError(
@@ -112,6 +124,9 @@ def from_arrays(
             raise DataError(
                 f"{name}: some splits hold 0 and 1 and others grey bytes; largest values {largest}"
             )
+    low, high = min(a.min() for a in pixels.values()), max(a.max() for a in pixels.values())
+    if low == high:
+        raise DataError(f"{name}: all pixels of all images are {low:g}: there is nothing to learn")
     binary = all(_is_binary(array) for array in pixels.values())
     return OwnData(_spec(name, pixels, binary, binarize), pixels, checksums or {})
 
@@ -180,6 +195,15 @@ def _images(array: np.ndarray, what: str) -> np.ndarray:
     if array.ndim != 4 or not array.size:
         raise DataError(
             f"{what} must have shape [N, H, W] or [N, H, W, C], none of them 0; got {list(array.shape)}"
+        )
+    if array.shape[-1] not in (1, 3):
+        help = "grey images have 1 channel, colour images 3"
+        if array.shape[1] in (1, 3):
+            help = "the channels come last: numpy.transpose(images, (0, 2, 3, 1))"
+        elif array.shape[-1] == 4:
+            help = "lay transparent images over a ground first, or save them as PNG files, which folder: does that for"
+        raise DataError(
+            f"{what} must have shape [N, H, W, C] with C = 1 or 3; got {list(array.shape)}: {help}"
         )
     if array.dtype == np.bool_:
         return 255 * array.astype(np.uint8)

@@ -19,7 +19,7 @@ from tfvamp.layers.priors import (
     VampPriorLayer,
 )
 
-PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | None
+PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable | None
 
 
 def build_prior(

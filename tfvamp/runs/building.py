@@ -102,7 +102,7 @@ def num_values(shapes: dict[str, tuple[int, ...]]) -> int:
 def known_shape(config: TrainConfig) -> tuple[int, int, int] | None:
     """The shape of your own images, where the settings tell it before they are read."""
     size = height_and_width(config.image_size)
-    return None if size is None else (*size, 1 if config.grayscale else 3)
+    return None if size is None else (*size, 3 if config.colour else 1)  # at least
 
 
 def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: int) -> int:
@@ -165,14 +165,16 @@ def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInput
     if kind is None:
         return None
     if not _takes_images(config):
-        return keras.initializers.RandomNormal(spec.pseudo_input_mean, spec.pseudo_input_std)
+        normal = keras.initializers.RandomNormal(spec.pseudo_input_mean, spec.pseudo_input_std)
+        return lambda shape, dtype=None: tf.clip_by_value(normal(shape, dtype), 0.0, 1.0)  # else no gradient
     count = dataset.train.num_examples
     check_pseudo_inputs(config, count)
     rng = np.random.default_rng(seeds.stateless(config.seed, "pseudo-inputs").numpy())
     chosen = dataset.train.at(tf.constant(rng.choice(count, config.components, replace=False))).numpy()
     if kind == "images":
         return chosen
-    return chosen + rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
+    noise = rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
+    return np.clip(chosen + noise, 0.0, 1.0)  # else half the black pixels would get no gradient
 
 
 @contextlib.contextmanager

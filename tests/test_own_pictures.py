@@ -1,0 +1,188 @@
+"""What lies in people's folders: hidden files, links, grey and colour, transparency; arrays with other axes."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from tfvamp import datasets
+from tfvamp.errors import DataError, UsageError
+from tfvamp_cli.main import main
+
+GREYS = ("L", "LA", "1", "I;16", "P")
+
+
+def picture(number: int, mode: str = "L") -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 256, (8, 8)).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(pixels.astype(np.uint16) * 257)
+    if mode == "P":
+        return Image.fromarray(pixels).quantize(16)
+    if mode in ("RGB", "RGBA"):
+        layers = [pixels, pixels // 2, pixels // 3]
+        return Image.fromarray(np.stack([*layers, *[pixels] * (mode == "RGBA")], axis=-1))
+    return Image.fromarray(pixels).convert(mode)
+
+
+def fill(folder, count=10, mode="L", suffix=".png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        picture(number, mode).save(folder / f"{number}{suffix}")
+    return folder
+
+
+def load(folder, tmp_path, **options):
+    said = []
+    data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8", **options)
+    return data, " | ".join(said)
+
+
+@pytest.mark.parametrize(
+    "hidden", [".ipynb_checkpoints/a.png", ".a.png", "__MACOSX/a.png", "cats/.thumbnails/deep/a.png", ".Trash-1000/a.png"]
+)  # fmt: skip
+def test_what_is_hidden_is_no_data(hidden, tmp_path):
+    folder = fill(tmp_path / "pictures")
+    path = folder / hidden
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(99).save(path)
+    data, said = load(folder, tmp_path)
+    assert sum(data.spec.sizes) == 10 and "left out of" in said and "1 hidden files and folders" in said
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    disk = fill(tmp_path / "disk" / "cats")
+    folder = tmp_path / "pictures"
+    fill(folder / "dogs")
+    (folder / "cats").symlink_to(disk)
+    assert sum(load(folder, tmp_path)[0].spec.sizes) == 20
+    (folder / "felines").symlink_to(disk)  # again
+    (folder / "cats" / "up").symlink_to(tmp_path / "disk")  # in a circle
+    (folder / "dogs" / "self").symlink_to(folder / "dogs" / "self")
+    (folder / "dogs" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    data, said = load(folder, tmp_path)
+    assert sum(data.spec.sizes) == 20
+    assert "2 folders that links lead to again" in said
+    assert "2 links that lead nowhere, pipes or devices" in said
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "cats").symlink_to(disk)
+    assert sum(load(only, tmp_path)[0].spec.sizes) == 10
+
+
+def test_a_folder_of_hidden_files_says_what_it_left_out(tmp_path):
+    fill(tmp_path / "pictures" / ".hidden")
+    (tmp_path / "pictures" / "notes.txt").write_text("x")
+    with pytest.raises(
+        DataError, match=r"no PNG or JPEG.*left out: 1 files of other kinds, 1 hidden files and folders"
+    ):
+        load(tmp_path / "pictures", tmp_path)
+
+
+@pytest.mark.parametrize("mode", GREYS)
+def test_grey_files_stay_grey(mode, tmp_path):
+    folder = fill(tmp_path / "pictures", mode=mode)
+    data, _ = load(folder, tmp_path)
+    assert data.spec.shape == (8, 8, 1)
+    if mode in ("L", "I;16"):
+        expected = sorted(np.asarray(picture(number)).tobytes() for number in range(10))
+        pixels = [image.tobytes() for split in datasets.SPLITS for image in data.split(split).pixels]
+        assert sorted(pixels) == expected
+    assert load(folder, tmp_path, colour=True)[0].spec.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_one_file_in_colour_makes_all_of_them_colour(mode, tmp_path):
+    folder = fill(tmp_path / "pictures")
+    picture(50, mode).save(folder / "colour.png")
+    assert load(folder, tmp_path)[0].spec.shape == (8, 8, 3)
+    assert load(folder, tmp_path, grayscale=True)[0].spec.shape == (8, 8, 1)
+    assert load(fill(tmp_path / "jpeg", suffix=".jpg"), tmp_path)[0].spec.shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize("background, value", [("white", 255), ("black", 0)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_images_are_laid_over_a_background(mode, background, value, tmp_path):
+    """The colour that a transparent pixel hides is never seen."""
+    folder = tmp_path / "icons"
+    folder.mkdir()
+    for number in range(6):
+        layers = np.full((8, 8, 4), (10, 200, 40, 0), np.uint8)
+        layers[2:4, 2:4] = (90, 90, 90, 255)
+        layers[6, 6] = (number, 0, 0, 255)
+        image = Image.fromarray(layers)
+        if mode == "P":
+            image = image.quantize(8)
+        image.convert(mode).save(folder / f"{number}.png")
+    data, said = load(folder, tmp_path, background=background)
+    assert f"6 transparent images are laid over {background}" in said
+    image = data.train.pixels[0]
+    assert (image[0] == value).all() and (image[5] == value).all() and abs(int(image[2, 2, 0]) - 90) < 3
+    assert data.spec.shape[-1] == (1 if mode == "LA" else 3)
+
+
+def test_half_transparent_pixels_are_mixed(tmp_path):
+    folder = fill(tmp_path / "icons", mode="RGBA")
+    data, _ = load(folder, tmp_path, background="black", grayscale=False)
+    alpha = np.asarray(picture(3, "RGBA")).astype(float)
+    expected = alpha[..., :3] * alpha[..., 3:] / 255
+    images = [image.astype(float) for split in datasets.SPLITS for image in data.split(split).pixels]
+    assert min(np.abs(image - expected).max() for image in images) <= 1.0
+
+
+def test_options_that_do_not_go_together(tmp_path):
+    folder = fill(tmp_path / "pictures")
+    for options, part in (
+        ({"grayscale": True, "colour": True}, "exclude each other"),
+        ({"background": "red"}, "unknown background 'red'"),
+    ):
+        with pytest.raises(UsageError, match=part):
+            load(folder, tmp_path, **options)
+    np.savez(tmp_path / "x.npz", x=np.arange(160).reshape(10, 4, 4).astype(np.uint8))
+    with pytest.raises(UsageError, match="go with folder:, not with npz:"):
+        datasets.load(f"npz:{tmp_path / 'x.npz'}", colour=True)
+    with pytest.raises(UsageError, match="go with your own images, not with mnist5k"):
+        datasets.load("mnist5k", colour=True)
+
+
+def test_the_command_line_has_the_options(tmp_path):
+    folder = fill(tmp_path / "pictures", mode="RGBA")
+    words = ["datasets", "info", f"folder:{folder}", "--image-size", "8x8", "--background", "black"]
+    result = CliRunner().invoke(main, [*words, "--data-dir", str(tmp_path / "data")])
+    assert result.exit_code == 0 and "8 x 8 x 3" in result.stdout, result.stderr
+    assert "laid over black (--background white for the other)" in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    "shape, part",
+    [
+        (
+            (9, 3, 8, 7),
+            r"got \[7, 3, 8, 7\]: the channels come last: numpy.transpose\(images, \(0, 2, 3, 1\)\)",
+        ),
+        ((9, 1, 8, 7), "the channels come last"),
+        ((9, 8, 7, 4), "lay transparent images over a ground first"),
+        ((9, 8, 7, 2), "grey images have 1 channel, colour images 3"),
+        ((9, 8, 7, 5), "grey images have 1 channel, colour images 3"),
+    ],
+)
+def test_arrays_have_one_channel_or_three(shape, part, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", x=x)
+    with pytest.raises(DataError, match=part):
+        datasets.load(f"npz:{tmp_path / 'x.npz'}")
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_images_that_are_all_one_value_are_refused(value, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.full((20, 4, 4), value, np.uint8))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(10):
+        Image.new("L", (8, 8), value).save(folder / f"{number}.png")
+    for load_it in (
+        lambda: datasets.load(f"npz:{tmp_path / 'x.npz'}"),
+        lambda: load(folder, tmp_path),
+        lambda: datasets.from_arrays(*[np.full((5, 4, 4), value / 255.0)] * 3),
+    ):
+        with pytest.raises(DataError, match="all pixels of all images are .*nothing to learn"):
+            load_it()
