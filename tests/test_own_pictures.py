@@ -1,12 +1,16 @@
 """What lies in people's folders: hidden files, links, grey and colour, transparency; arrays with other axes."""
 
+import shutil
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tfvamp import datasets
+from tfvamp import datasets, training
+from tfvamp.config import TrainConfig
 from tfvamp.errors import DataError, UsageError
+from tfvamp.runs import Run
 from tfvamp_cli.main import main
 
 GREYS = ("L", "LA", "1", "I;16", "P")
@@ -150,6 +154,39 @@ def test_the_command_line_has_the_options(tmp_path):
     result = CliRunner().invoke(main, [*words, "--data-dir", str(tmp_path / "data")])
     assert result.exit_code == 0 and "8 x 8 x 3" in result.stdout, result.stderr
     assert "laid over black (--background white for the other)" in result.stderr + result.stdout
+
+
+def test_identity_is_the_content(tmp_path, eager):
+    """A folder that is copied, touched, renamed or deleted is the same data; one changed pixel is noticed."""
+    folder, run = fill(tmp_path / "pictures"), tmp_path / "run"
+    small = {"components": 3, "hidden_units": 4, "latent_dims": 2, "epochs": 1, "warmup": 1, "jit": False}
+    config = TrainConfig(
+        dataset=f"folder:{folder}", image_size="8x8", data_dir=str(tmp_path / "data"), **small
+    )
+    training.train(config, run)
+    pixels = Run(run).dataset().test.pixels.tobytes()
+
+    def seen(**where) -> str:
+        said = []
+        assert Run(run).dataset(say=said.append, **where).spec.shape == (8, 8, 1)
+        return " | ".join(said)
+
+    for path in folder.iterdir():
+        path.touch()
+    shutil.copytree(folder, tmp_path / "copy")
+    for where in ({}, {"dataset": f"folder:{tmp_path / 'copy'}"}):
+        assert "warning" not in seen(**where)
+    folder.rename(tmp_path / "renamed")
+    assert "is gone: its images are taken as they were prepared" in seen()
+    assert Run(run).dataset().test.pixels.tobytes() == pixels
+    assert "warning" not in seen(dataset=f"folder:{tmp_path / 'renamed'}")
+    changed = Image.open(tmp_path / "renamed" / "3.png")
+    changed.putpixel((2, 2), (changed.getpixel((2, 2)) + 1) % 256)
+    changed.save(tmp_path / "renamed" / "3.png")
+    assert "is made from other files" in seen(dataset=f"folder:{tmp_path / 'renamed'}")
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(DataError, match="there is no folder"):
+        seen()
 
 
 @pytest.mark.parametrize(

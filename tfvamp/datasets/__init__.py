@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from tfvamp.datasets.preparation import Prepare
 from tfvamp.datasets.splits import SPLITS, SplitName
 from tfvamp.datasets.static_mnist import static_mnist_dataset_builder
 from tfvamp.errors import DataError, TfvampError, UsageError, check_choice
-from tfvamp.files import expanded
+from tfvamp.files import expanded, printable
 
 PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # what stands before the width and the height
 CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes for each
@@ -143,6 +143,7 @@ def load(
     binarize: str | None = None,
     progress: bool = False,
     prepare: Prepare = "replace",
+    known: Iterable[str] = (),
 ) -> Dataset:
     """Prepares (once) and loads a data set.
 
@@ -163,6 +164,7 @@ def load(
       prepare: "replace" prepares data that are missing, and prepares them again when the files in `raw_dir` differ
         from those they were made from. "missing" prepares missing data, but never changes prepared ones. "never"
         downloads and writes nothing.
+      known: checksums of the pixels of a folder of images: if it is gone, and they are prepared, these are taken.
 
     Raises:
       UsageError: the name is unknown, an option does not go with it, the limit is below 1, or there is too little
@@ -189,6 +191,9 @@ def load(
     options["background"] = None if background == "white" else background
     how = preparation.Preparation(name, _expanded(data_dir), prepare, say, progress, options)
     if spec is None:
+        if known and (images := own.read_kept(name, how, known, binarize)) is not None:
+            say(f"{printable(name)} is gone: its images are taken as they were prepared")
+            return _own(images, limit)
         return _own(own.read(name, how, image_size, grayscale, colour, background, binarize), limit)
     if spec.tfds_name not in BUILDERS:
         return _own(own.read_tfds(spec, spec.tfds_name, how), limit)

@@ -6,6 +6,7 @@ whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -169,6 +170,19 @@ def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: lis
     if len(contents) > LARGEST_INDEX:
         raise DataError(f"{shown(what)} has {len(broken)} broken files: remove or replace them")
     (folder / "index.json").write_bytes(contents)
+
+
+def with_checksums(root: pathlib.Path, checksums: Iterable[str]) -> Store | None:
+    """The store of those pixels in the folder of all stores, wherever they were read from; None if there is none."""
+    wanted = sorted(checksums)
+    places = sorted(root.iterdir()) if os.path.isdir(root) else []
+    for folder in places:
+        if os.path.isfile(folder / "index.json"):
+            with contextlib.suppress(DataError):  # a damaged one is not it
+                store = opened(folder)
+                if sorted(store.checksums.values()) == wanted:
+                    return store
+    return None
 
 
 def opened(folder: pathlib.Path) -> Store:

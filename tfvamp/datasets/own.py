@@ -9,7 +9,7 @@ import pathlib
 import re
 import typing
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -82,6 +82,18 @@ def read(
         )
     store = image_tfds.of_tfds(match[1], match[2] or "image", size, grayscale, preparation)
     return _of_store(f"tfds:{match[1]}", store, binarize)
+
+
+def read_kept(
+    name: str, preparation: Preparation, checksums: Iterable[str], binarize: str | None
+) -> OwnData | None:
+    """The prepared images of a "folder:..." that is gone, found by the checksum of their pixels; None without any."""
+    kind, _, rest = name.partition(":")
+    folder = expanded(rest)
+    if kind != "folder" or os.path.isdir(folder):
+        return None
+    store = image_store.with_checksums(preparation.root / image_store.FOLDER, checksums)
+    return None if store is None else _of_store(f"folder:{printable(folder.name)}", store, binarize)
 
 
 def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> OwnData:

@@ -205,6 +205,7 @@ class Run:
                 config.limit if limit is None else limit,
                 say,
                 prepare="missing" if own or dataset else "never",
+                known=self.document.sources.values() if own and dataset is None else (),
                 **config.loading(),
             )
         except DataError as error:
