@@ -70,6 +70,7 @@ READERS: dict[str, tuple[str, Callable]] = {
     "npz": ("own.npz", lambda path: own.from_arrays("npz", own.read_npz(path), None)),
     "png": ("own.png", lambda path: image_folder.decode(path, (8, 8), 3, "white")[0]),
     "store_index": ("index.json", lambda path: image_store.opened(path.parent)),
+    "store_labels": ("labels.npy", lambda path: image_store.opened(path.parent)),
     "store_pixels": ("pixels.npy", lambda path: image_store.opened(path.parent)),
     "jpeg": ("own.jpg", lambda path: image_folder.decode(path, (8, 8), 3, "white")[0]),
     "run_config": ("run/config.json", lambda path: _read_run(path.parent)),
@@ -150,8 +151,11 @@ def source(name: str, folder: pathlib.Path, raw_dir: pathlib.Path | None) -> pat
     elif name.startswith("run_"):
         _make_run(folder)
     elif name.startswith("store_"):
-        images = [(split, rng.integers(0, 256, (6, 5, 1)).astype(np.uint8)) for split in SPLITS]
-        image_store.write(folder, images, 3, (6, 5, 1), "pictures", ["a.png (OSError)"])
+        images = [
+            (split, rng.integers(0, 256, (6, 5, 1)).astype(np.uint8), label)
+            for label, split in enumerate(SPLITS)
+        ]
+        image_store.write(folder, images, 3, (6, 5, 1), "pictures", ["a.png (OSError)"], ["a", "b", "c"])
     elif name == "frey_faces_matlab":
         faces = rng.integers(0, 256, (560, 410)).astype(np.uint8)
         scipy.io.savemat(folder / file, {"ff": faces}, do_compression=True)

@@ -223,3 +223,115 @@ def test_images_that_are_all_one_value_are_refused(value, tmp_path):
     ):
         with pytest.raises(DataError, match="all pixels of all images are .*nothing to learn"):
             load_it()
+
+
+def test_class_folders_are_labels(tmp_path):
+    folder = tmp_path / "animals"
+    for name, count in (("cats", 12), ("dogs", 8)):
+        fill(folder / name / "deeper", count)
+    picture(77).save(folder / "stray.png")
+    data, _ = load(folder, tmp_path)
+    assert data.class_names == ("cats", "dogs")
+    labels = np.concatenate([data.split(split).labels for split in datasets.SPLITS])
+    assert sorted(labels) == [-1] + [0] * 12 + [1] * 8
+    again, _ = load(folder, tmp_path, limit=2)  # from the store
+    np.testing.assert_array_equal(again.train.labels, data.train.labels[:2])
+    cats = {np.asarray(picture(number)).tobytes() for number in range(12)}
+    for image, label in zip(data.train.pixels, data.train.labels, strict=True):
+        assert label < 0 or image.tobytes() in cats  # the dogs have the same pictures as eight cats
+    words = [
+        "datasets",
+        "info",
+        f"folder:{folder}",
+        "--image-size",
+        "8x8",
+        "--data-dir",
+        str(tmp_path / "data"),
+    ]
+    result = CliRunner().invoke(main, words)
+    assert "without a label 1, cats 12, dogs 8" in result.stdout
+
+
+def test_a_broken_file_takes_no_label_with_it(tmp_path):
+    folder = tmp_path / "animals"
+    for number, name in enumerate("abc"):
+        for index in range(6):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            image = np.full((8, 8), 40 * number + index, np.uint8)
+            Image.fromarray(image).save(folder / name / f"{index}.png")
+    (folder / "a" / "3.png").write_bytes(b"broken")
+    data, _ = load(folder, tmp_path)
+    for split in datasets.SPLITS:
+        part = data.split(split)
+        np.testing.assert_array_equal(part.pixels[:, 0, 0, 0] // 40, part.labels)
+
+
+def test_classes_in_folders_of_splits(tmp_path):
+    for split in datasets.SPLITS:
+        for name in ("b", "a"):
+            fill(tmp_path / "pictures" / split / name, 2)
+    data, _ = load(tmp_path / "pictures", tmp_path)
+    assert data.class_names == ("a", "b") and all(
+        sorted(data.split(split).labels) == [0, 0, 1, 1] for split in datasets.SPLITS
+    )
+
+
+X = np.random.default_rng(0).integers(0, 256, (40, 4, 4)).astype(np.uint8)
+X[:, 0, 0] = np.arange(40)  # each image has its number
+
+
+@pytest.mark.parametrize(
+    "labels, names",
+    [
+        (np.arange(40), ()),
+        (np.arange(40, dtype=np.uint8), ()),
+        (np.arange(40.0), ()),
+        (np.array([f"class {i:02d}" for i in range(40)]), tuple(f"class {i:02d}" for i in range(40))),
+    ],
+)
+@pytest.mark.parametrize("key", ["y", "labels"])
+def test_labels_beside_an_array(labels, names, key, tmp_path):
+    np.savez(tmp_path / "x.npz", x=X, **{key: labels})
+    data = datasets.load(f"npz:{tmp_path / 'x.npz'}")
+    assert data.class_names == names
+    for split in datasets.SPLITS:
+        np.testing.assert_array_equal(data.split(split).pixels[:, 0, 0, 0], data.split(split).labels)
+
+
+@pytest.mark.parametrize("form", ["{}_labels", "y_{}"])
+def test_labels_of_splits(form, tmp_path):
+    parts = {split: X[10 * i : 10 * i + 10] for i, split in enumerate(datasets.SPLITS)}
+    labels = {form.format(split): part[:, 0, 0] for split, part in parts.items()}
+    del labels[form.format("test")]
+    np.savez(tmp_path / "x.npz", **parts, **labels)
+    data = datasets.load(f"npz:{tmp_path / 'x.npz'}")
+    np.testing.assert_array_equal(data.validation.labels, np.arange(10, 20))
+    assert (data.test.labels == -1).all()
+
+
+@pytest.mark.parametrize(
+    "labels, part",
+    [
+        (np.arange(39), r"y must have one label for each image, shape \[40\]; got \[39\]"),
+        (np.zeros((40, 10)), r"shape \[40\]; got \[40, 10\]"),
+        (np.arange(40) + 0.5, "whole numbers or text"),
+        (np.zeros(40, np.complex64), "must hold numbers or text; got dtype complex64"),
+        (np.array([None] * 40), "must hold numbers or text; got dtype object"),
+    ],
+)
+def test_labels_that_are_none(labels, part, tmp_path):
+    np.savez(tmp_path / "x.npz", x=X, y=labels)
+    with pytest.raises(DataError, match=part):
+        datasets.load(f"npz:{tmp_path / 'x.npz'}")
+
+
+def test_encode_gives_labels_and_their_names(tmp_path, eager):
+    np.savez(tmp_path / "x.npz", x=X, y=np.where(np.arange(40) % 2, "odd", "even"))
+    small = {"components": 3, "hidden_units": 4, "latent_dims": 2, "epochs": 1, "warmup": 1, "jit": False}
+    training.train(TrainConfig(dataset=f"npz:{tmp_path / 'x.npz'}", **small), tmp_path / "run")
+    words = ["encode", str(tmp_path / "run"), "--output", str(tmp_path / "z.npz")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.stderr
+    with np.load(tmp_path / "z.npz") as stored:
+        assert list(stored["class_names"]) == ["even", "odd"]
+        assert set(stored["label"]) <= {0, 1} and len(stored["label"]) == len(stored["mean"])

@@ -70,8 +70,12 @@ def unpacked(contents: bytes, what: str, largest: int) -> dict[str, np.ndarray]:
         raise FileError(f"{what} is damaged ({type(error).__name__})") from error
 
 
-def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int) -> np.ndarray:
+def read_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int, kinds: str = "buif"
+) -> np.ndarray:
     """One array of an archive of `size` bytes; its header must account for all before memory is taken for it.
+
+    `kinds` are the kinds of dtypes, as NumPy has them, that are read: numbers, or text, too ("U").
 
     Raises:
       FileError: it is no array of numbers, or its header and its size disagree.
@@ -88,8 +92,9 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size
         )
     with archive.open(info) as file:
         shape, fortran, dtype = _read_header(file, what)
-        if dtype.hasobject or dtype.kind not in "buif":
-            raise FileError(f"{what} must hold numbers; got dtype {dtype}")
+        if dtype.hasobject or dtype.kind not in kinds:
+            allowed = "numbers or text" if "U" in kinds else "numbers"
+            raise FileError(f"{what} must hold {allowed}; got dtype {dtype}")
         if any(type(size) is not int or size < 0 for size in shape):
             raise FileError(f"{what} must hold an array; got shape {str(shape)[:60]}")
         count = math.prod(shape)

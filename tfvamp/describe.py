@@ -11,6 +11,7 @@ from tfvamp.catalog import VERIFIED, DatasetSpec
 from tfvamp.datasets import BUILDERS, SPLITS, Dataset, builders
 from tfvamp.files import expanded, replace_file
 
+CLASSES = 20  # that are named in a table
 SHOWN = 63  # images beside the mean image
 BINARIZED = {
     "none": "",
@@ -40,11 +41,25 @@ def rows(dataset: Dataset) -> dict[str, str]:
     for split in SPLITS:
         part = getattr(dataset, split)
         found[split] = f"{part.num_examples} images, {_values(part.pixels)}"
+    labels, counts = np.unique(
+        np.concatenate([getattr(dataset, split).labels for split in SPLITS]), return_counts=True
+    )
+    if labels.max() >= 0:
+        named = [f"{_class(dataset, label)} {count}" for label, count in zip(labels, counts, strict=True)]
+        more = f", ... ({len(named)} in all)" if len(named) > CLASSES else ""
+        found["classes"] = ", ".join(named[:CLASSES]) + more
     found["likelihood"] = spec.likelihood + BINARIZED[spec.binarization]
     for name, checksum in dataset.checksums.items():
         found[f"sha256 of {name}"] = checksum
     found["verified"] = VERIFIED[dataset.verified]
     return found
+
+
+def _class(dataset: Dataset, label: int) -> str:
+    """The name of a label, for a table of counts."""
+    if label < 0:
+        return "without a label"
+    return dataset.class_names[label] if label < len(dataset.class_names) else f"{label}:"
 
 
 def _values(pixels: np.ndarray) -> str:

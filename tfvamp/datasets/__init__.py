@@ -109,6 +109,7 @@ class Dataset:
       train, validation, test: its splits.
       checksums: sha256 of each source file that the data were made from.
       verified: whether they are all the published ones; None where no checksum is published.
+      class_names: of the labels 0, 1...; empty where they have no names.
     """
 
     spec: DatasetSpec
@@ -117,6 +118,7 @@ class Dataset:
     test: Split
     checksums: dict[str, str]
     verified: bool | None
+    class_names: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
         """The split of that name as it is evaluated: grey training images binarised once."""
@@ -198,7 +200,7 @@ def load(
     if spec.tfds_name not in BUILDERS:
         return _own(own.read_tfds(spec, spec.tfds_name, how), limit)
     builder = preparation.prepare(BUILDERS[spec.tfds_name], raw_dir, how)
-    splits = {split: _read(builder, spec, split, limit) for split in SPLITS}
+    splits: dict[str, Any] = {split: _read(builder, spec, split, limit) for split in SPLITS}
     checksums, verified = builders.recorded(builder.info), builders.verified(builder.info)
     return Dataset(spec=spec, checksums=checksums, verified=verified, **splits)
 
@@ -232,7 +234,13 @@ def _own(data: own.OwnData, limit: int | None) -> Dataset:
         binary = data.spec.binarization == "dynamic" and split != "train"
         labels = np.full(len(pixels), -1) if data.labels is None else data.labels[split][:limit]
         splits[split] = Split(split, data.spec, pixels, labels, binary)
-    return Dataset(spec=data.spec, checksums=data.checksums, verified=data.verified, **splits)
+    return Dataset(
+        spec=data.spec,
+        checksums=data.checksums,
+        verified=data.verified,
+        class_names=data.class_names,
+        **splits,
+    )
 
 
 def _expanded(path: str | os.PathLike | None) -> str | None:

@@ -41,7 +41,7 @@ def of_folder(
     With `channels` None they are grey if all files are, and in colour otherwise. Transparent images are laid over the
     background, "white" or "black". Hidden files and folders are no data; links to folders are followed, each folder once.
 
-    Subfolders train, validation and test are the splits; without them all images are split by a fixed seed, one in
+    The folders beside each other that images lie in are their classes. Subfolders train, validation and test are the splits; without them all images are split by a fixed seed, one in
     ten for validation and one in ten for the test.
 
     Raises:
@@ -58,6 +58,12 @@ def of_folder(
             "make all three, or none to have the images split by a fixed seed"
         )
     places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
+
+    def class_of(path: pathlib.Path, split: str) -> str | None:
+        """The folder that an image lies in, of those beside each other; None for an image beside them."""
+        parts = path.relative_to(places[split] if by_split else folder).parts
+        return parts[0] if len(parts) > 1 else None
+
     left_out: collections.Counter[str] = collections.Counter()
     paths = {
         split: _pictures(place, left_out)
@@ -72,8 +78,9 @@ def of_folder(
     if not by_split:
         order = np.random.default_rng(SPLIT_SEED).permutation(len(listing))
         paths = {"all": [paths["all"][index] for index in order]}
+    classes = sorted({name for split in paths for path in paths[split] if (name := class_of(path, split))})
     key = image_store.key_of(
-        "folder", os.fsencode(folder.resolve()).hex(), listing, size, channels, background
+        "folder with labels", os.fsencode(folder.resolve()).hex(), listing, size, channels, background
     )
     broken: list[str] = []
     transparent = 0
@@ -83,14 +90,15 @@ def of_folder(
         grey = all(_is_grey(path) for group in paths.values() for path in group)
         return (*size, channels or (1 if grey else 3))
 
-    def images() -> Iterator[tuple[str, np.ndarray]]:
+    def images() -> Iterator[tuple[str, np.ndarray, int]]:
         nonlocal transparent
         for split, group in paths.items():
             for path in group:
                 try:
                     image, seen_through = decode(path, size, shape()[-1], background)
                     transparent += seen_through
-                    yield split, image
+                    name = class_of(path, split)
+                    yield split, image, classes.index(name) if name else -1
                 except DataError as error:
                     broken.append(f"{printable(str(path.relative_to(folder)))} ({error})")
                     if len(broken) > max(1, MOST_BROKEN * len(listing)):
@@ -99,7 +107,7 @@ def of_folder(
                             "remove or replace them"
                         ) from error
 
-    store = image_store.kept(key, images(), len(listing), shape, preparation, str(folder), broken)
+    store = image_store.kept(key, images(), len(listing), shape, preparation, str(folder), broken, classes)
     if store.broken:
         named = ", ".join(store.broken[:SHOWN]) + (", ..." if len(store.broken) > SHOWN else "")
         preparation.say(f"{len(store.broken)} of {len(listing)} files are broken and left out: {named}")

@@ -1,7 +1,7 @@
 """Many images as one file of bytes, made once, from which training reads what a batch needs.
 
-A store is a folder with `pixels.npy`, [N, H, W, C] uint8 in the order of the splits, and `index.json`. It appears
-whole or not at all.
+A store is a folder with `pixels.npy`, [N, H, W, C] uint8 in the order of the splits, `labels.npy`, [N] int64, and
+`index.json`. It appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tqdm
@@ -40,12 +41,16 @@ class Store:
       binary: whether they are all 0 or 255.
       checksums: sha256 of all pixels.
       broken: files that were left out, and why.
+      labels: [N] of each split; -1 where there is none.
+      class_names: of the labels 0, 1...; empty where they have no names.
     """
 
     pixels: dict[str, np.ndarray]
     binary: bool
     checksums: dict[str, str]
     broken: list[str]
+    labels: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
 
 
 def key_of(*parts) -> str:
@@ -72,23 +77,25 @@ def listing(paths: list[pathlib.Path], folder: pathlib.Path) -> list[tuple[str, 
 
 def kept(
     key: str,
-    images: Iterable[tuple[str, np.ndarray]],
+    images: Iterable[tuple[str, np.ndarray, int]],
     most: int,
     shape: Callable[[], tuple[int, int, int]],
     preparation: Preparation,
     what: str,
     broken: list[str],
+    class_names: Sequence[str] = (),
 ) -> Store:
     """The store of that key, as it is on disk, or made now.
 
     Args:
       key: of the store.
-      images: (split, image) of at most `most` images.
+      images: (split, image, label) of at most `most` images.
       most: the maximum number of images.
       shape: gives (H, W, C) of each, when they are read.
       preparation: where, and whether it may be made.
       what: the images, for people.
       broken: what `images` has left out, once they are all taken.
+      class_names: names of the labels.
 
     Raises:
       DataError: the store is damaged, cannot be made, or must not be.
@@ -106,7 +113,7 @@ def kept(
             with files.scratch_folder(root) as scratch:
                 made = scratch / "store"
                 made.mkdir()
-                write(made, bar, most, shape(), what, broken)
+                write(made, bar, most, shape(), what, broken, class_names)
                 put(made, folder, again=os.path.isdir(folder) and not os.path.isfile(folder / "index.json"))
         return opened(folder)
     except OSError as error:
@@ -133,15 +140,24 @@ def _checked_size(most: int, shape: tuple[int, int, int], root: pathlib.Path, wh
     return needed
 
 
-def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: list[str]) -> None:
+def write(
+    folder: pathlib.Path,
+    images,
+    most: int,
+    shape,
+    what: str,
+    broken: list[str],
+    class_names: Sequence[str] = (),
+) -> None:
     """Writes a store into an empty folder; arguments as for `kept`."""
     counts: dict[str, int] = {}
     binary, checksum = True, hashlib.sha256()
     low, high = 255, 0
+    labels: list[int] = []
     with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
         header = {"descr": "|u1", "fortran_order": False, "shape": (most, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        for split, image in images:
+        for split, image, label in images:
             assert image.shape == shape and image.dtype == np.uint8
             contents = image.tobytes()
             file.write(contents)
@@ -149,6 +165,7 @@ def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: lis
             low, high = min(low, int(image.min())), max(high, int(image.max()))
             binary = binary and bool(np.isin(image, (0, 255)).all())
             counts[split] = counts.get(split, 0) + 1
+            labels.append(label)
         written = sum(counts.values())
         file.truncate(file.tell() + (most - written) * math.prod(shape))
     if low >= high:
@@ -165,10 +182,12 @@ def write(folder: pathlib.Path, images, most: int, shape, what: str, broken: lis
         "binary": binary,
         "checksums": checksums,
         "broken": broken,
+        "class_names": [printable(name) for name in class_names],
     }
     contents = files.json_bytes(index)
     if len(contents) > LARGEST_INDEX:
         raise DataError(f"{shown(what)} has {len(broken)} broken files: remove or replace them")
+    np.save(folder / "labels.npy", np.array(labels, np.int64))
     (folder / "index.json").write_bytes(contents)
 
 
@@ -195,22 +214,40 @@ def opened(folder: pathlib.Path) -> Store:
         index = files.read_json(folder / "index.json", LARGEST_INDEX)
         pixels = _mapped(folder / "pixels.npy")
         counts, checksums, broken = index["counts"], index["checksums"], index.get("broken", [])
-        texts = [*checksums, *checksums.values(), *broken]
+        class_names = index.get("class_names", [])
+        texts = [*checksums, *checksums.values(), *broken, *class_names]
         if not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise ValueError("texts that are none")
         if len(counts) != len(SPLITS) or not all(type(count) is int and count > 0 for count in counts):
             raise ValueError("no number of images for each split")
         ends = np.cumsum([0, *counts])
+        labels = _labels(folder / "labels.npy", int(ends[-1]))
         if ends[-1] > len(pixels):
             raise ValueError("too few images")
         parts: dict[str, np.ndarray] = {
             split: pixels[ends[i] : ends[i + 1]] for i, split in enumerate(SPLITS)
         }
-        return Store(parts, bool(index["binary"]), dict(checksums), list(broken))
+        of_split: dict[str, np.ndarray] = {
+            split: labels[ends[i] : ends[i + 1]] for i, split in enumerate(SPLITS)
+        }
+        binary = bool(index["binary"])
+        return Store(parts, binary, dict(checksums), list(broken), of_split, tuple(class_names))
     except Exception as error:  # whatever damaged bytes lead to
         raise DataError(
             f"the images kept in {shown(folder)} are damaged: delete that folder and run again ({reason(error)})"
         ) from error
+
+
+def _labels(path: pathlib.Path, count: int) -> np.ndarray:
+    """The labels of a store; -1 in a store that has none."""
+    if not os.path.isfile(path):
+        return np.full(count, -1, np.int64)
+    labels = np.lib.format.read_array(
+        io.BytesIO(files.read_bytes(path, 8 * count + NPY_HEADER)), allow_pickle=False
+    )
+    if labels.shape != (count,) or labels.dtype != np.int64:
+        raise ValueError("no label for each image")
+    return labels
 
 
 def _mapped(path: pathlib.Path) -> np.ndarray:

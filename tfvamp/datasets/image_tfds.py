@@ -45,12 +45,17 @@ def of_tfds(
     prepared = folder_of(builder)
     splits = _splits(builder, num_validation)
 
-    def images() -> Iterator[tuple[str, np.ndarray]]:
+    label = dict((builder.info.features or {}).items()).get("label")
+    class_names = (label.names or []) if isinstance(label, tfds.features.ClassLabel) else []
+    labelled = label is not None and label.shape == () and tf.as_dtype(label.dtype).is_integer
+
+    def images() -> Iterator[tuple[str, np.ndarray, int]]:
         for split, (source, start, stop) in splits.items():
             try:
                 examples = builder.as_dataset(split=f"{source}[{start}:{stop}]", shuffle_files=False)
                 for example in tfds.as_numpy(examples):
-                    yield split, resized(_to_bytes(example[image_key], name), shape[:2], shape[2])
+                    image = resized(_to_bytes(example[image_key], name), shape[:2], shape[2])
+                    yield split, image, int(example["label"]) if labelled else -1
             except TfvampError:
                 raise
             except Exception as error:  # whatever damaged files lead to
@@ -58,8 +63,10 @@ def of_tfds(
 
     count = sum(stop - start for _, start, stop in splits.values())
     listing = image_store.listing(files_under(prepared), prepared)
-    key = image_store.key_of("tfds", str(prepared), listing, image_key, shape[:2], shape[2], splits)
-    return image_store.kept(key, images(), count, lambda: shape, preparation, name, [])
+    key = image_store.key_of(
+        "tfds with labels", str(prepared), listing, image_key, shape[:2], shape[2], splits
+    )
+    return image_store.kept(key, images(), count, lambda: shape, preparation, name, [], class_names)
 
 
 def _shape(

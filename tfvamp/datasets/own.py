@@ -25,6 +25,10 @@ from tfvamp.errors import DataError, FileError, UsageError, check_choice
 from tfvamp.files import expanded, printable, reason, shown
 
 SAMPLE = 2000  # images whose mean the initial pseudo-inputs take
+LABELS: dict[str, tuple[str, ...]] = {  # names of the labels beside an array of images
+    "x": ("y", "labels", "x_labels"),
+    **{split: (f"{split}_labels", f"y_{split}", f"{split}_y") for split in SPLITS},
+}
 PSEUDO_INPUT_STD = 0.02
 
 
@@ -37,6 +41,7 @@ class OwnData:
     checksums: dict[str, str]
     labels: Mapping[str, np.ndarray] | None = None
     verified: bool | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def read(
@@ -62,7 +67,9 @@ def read(
             raise UsageError("npz: must be followed by a file")
         path = expanded(rest)
         arrays, label = read_npz(path), printable(path.name)
-        return from_arrays(f"npz:{label}", arrays, binarize, {label: _sha256(path)})
+        labels, names = _labels(arrays, label)
+        data = from_arrays(f"npz:{label}", arrays, binarize, {label: _sha256(path)})
+        return dataclasses.replace(data, labels=labels, class_names=names)
     if kind == "folder":
         if size is None:
             raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
@@ -146,6 +153,8 @@ def from_arrays(
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays `train`, `validation` and `test` of a .npz file, or `x` split by a fixed seed.
 
+    With their labels as `train_labels`..., from arrays of these names or `y_train`..., or `y` beside `x`.
+
     Raises:
       DataError: there is no such file, or it is damaged, or holds objects, or has other keys.
     """
@@ -163,11 +172,18 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
                     f"it has: {printable(', '.join(sorted(members))[:200]) or 'none'}"
                 )
             size = path.stat().st_size
-            unpacked = sum(members[key].file_size for key in keys) * (2 if "x" in keys else 1)  # x is split
+            labels = {key: [name for name in LABELS[key] if name in members][:1] for key in keys}
+            named = {key: names[0] for key, names in labels.items() if names}
+            read = [members[name].file_size for name in (*keys, *named.values())]
+            unpacked = sum(read) * (2 if "x" in keys else 1)  # x is split
             memory.check(
                 unpacked, shown(path), "put the images in a folder, which is read in batches (folder:)"
             )
             arrays = {key: read_member(archive, members[key], f"{shown(path)}: {key}", size) for key in keys}
+            given = {
+                f"{key}_labels": read_member(archive, members[name], f"{shown(path)}: {name}", size, "buifU")
+                for key, name in named.items()
+            }
     except UsageError:  # a ValueError, as some of the damage
         raise
     except FileError as error:
@@ -179,12 +195,52 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     for key, array in arrays.items():
         if not array.ndim:
             raise DataError(f"{shown(path)}: {key} must have shape [N, H, W] or [N, H, W, C]; got ()")
+    for key in named:
+        if given[f"{key}_labels"].shape != arrays[key].shape[:1]:
+            raise DataError(
+                f"{shown(path)}: {named[key]} must have one label for each image, shape [{len(arrays[key])}]; "
+                f"got {list(given[f'{key}_labels'].shape)}"
+            )
     if "x" not in arrays:
-        return arrays
+        return arrays | given
     counts = split_counts(len(arrays["x"]), shown(path))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(arrays["x"]))
     parts = np.split(order, np.cumsum(list(counts.values()))[:-1])
-    return {split: arrays["x"][part] for split, part in zip(counts, parts, strict=True)}
+    split_up = {split: arrays["x"][part] for split, part in zip(counts, parts, strict=True)}
+    if given:
+        of_x = given["x_labels"]
+        split_up |= {f"{split}_labels": of_x[part] for split, part in zip(counts, parts, strict=True)}
+    return split_up
+
+
+def _labels(arrays: dict[str, np.ndarray], what: str) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
+    """The labels among arrays, which are taken out, as integers [N] of each split, and the names of text labels.
+
+    Raises:
+      DataError: they are neither whole numbers nor text.
+    """
+    given: dict[str, np.ndarray] = {
+        split: arrays.pop(f"{split}_labels") for split in SPLITS if f"{split}_labels" in arrays
+    }
+    if not given:
+        return None, ()
+    if any(labels.dtype.kind not in "iufbU" for labels in given.values()):
+        raise DataError(f"{what}: labels must be whole numbers or text")
+    if any(labels.dtype.kind == "U" for labels in given.values()):
+        names = sorted({str(label) for labels in given.values() for label in labels})
+        place = {name: index for index, name in enumerate(names)}
+        found: dict[str, np.ndarray] = {
+            split: np.array([place[str(label)] for label in labels], np.int64)
+            for split, labels in given.items()
+        }
+    else:
+        names = []
+        found = {split: labels.astype(np.int64) for split, labels in given.items()}
+        if any((found[split] != labels).any() for split, labels in given.items()):
+            raise DataError(f"{what}: labels must be whole numbers or text")
+    for split in SPLITS:
+        found.setdefault(split, np.full(len(arrays[split]), -1, np.int64))
+    return found, tuple(printable(name) for name in names)
 
 
 def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
@@ -235,7 +291,8 @@ def _is_binary(pixels: np.ndarray) -> bool:
 
 
 def _of_store(name: str, store: image_store.Store, binarize: str | None) -> OwnData:
-    return OwnData(_spec(name, store.pixels, store.binary, binarize), store.pixels, store.checksums)
+    spec = _spec(name, store.pixels, store.binary, binarize)
+    return OwnData(spec, store.pixels, store.checksums, store.labels, class_names=store.class_names)
 
 
 def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: str | None) -> DatasetSpec:

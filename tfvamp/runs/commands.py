@@ -148,21 +148,25 @@ def encode(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, np.ndarray]:
-    """Posterior `mean` and `log_variance` [N, D] and `label` [N] of a split.
+    """Posterior `mean` and `log_variance` [N, D] and `label` [N] of a split; `class_names` where labels have names.
 
     Of the top stochastic layer; those below add `mean_z1` and `log_variance_z1`, at the means above. The arguments are
     those of `evaluate`.
     """
     run = as_run(run)
     model = run.model()
-    part = run.dataset(limit, dataset, data_dir, raw_dir, say).split(split)
+    data = run.dataset(limit, dataset, data_dir, raw_dir, say)
+    part = data.split(split)
     posteriors = evaluation.encode(model, evaluation.as_images(part.images, model))
     arrays = {}
     names = ["", *(f"_{name}" for name in model.latent_names[1:])]
     for name, posterior in zip(names, posteriors, strict=True):
         arrays[f"mean{name}"] = posterior.loc.numpy()
         arrays[f"log_variance{name}"] = posterior.log_variance.numpy()
-    return {**arrays, "label": part.labels}
+    arrays["label"] = part.labels
+    if data.class_names:
+        arrays["class_names"] = np.array(data.class_names)
+    return arrays
 
 
 def plot(
