@@ -17,14 +17,15 @@ CONTENTS = b"the published file" * 99
 SOURCE = sources.Source("train-images-idx3-ubyte", None, md5=hashlib.md5(CONTENTS).hexdigest())
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, contents in members.items():
             archive.writestr(name, contents)
     return buffer.getvalue()
 
 
+LZMA = zipped({"x": CONTENTS}, zipfile.ZIP_LZMA)
 MAC = {"__MACOSX/._x": b"finder", ".DS_Store": b"finder", "folder/": b"", "folder/x": CONTENTS}
 FORMS = {
     "train-images-idx3-ubyte": CONTENTS,
@@ -64,20 +65,22 @@ def test_other_names_are_other_files(name, tmp_path):
     assert sources.found(tmp_path / "missing", SOURCE) is None and sources.found(None, SOURCE) is None
 
 
-@pytest.mark.parametrize(
-    "contents",
-    [
-        zipped({"x": CONTENTS, "y": CONTENTS}),
-        zipped({}),
-        zipped({"x": CONTENTS})[:-40],
-        b"PK\x03\x04" + b"\0" * 99,
-        gzip.compress(CONTENTS)[:-9],
-        zipped({"x": bytes(10_000_000)}),  # unpacks to more than is allowed
-    ],
-)
-def test_archives_that_hold_something_else(contents, tmp_path):
+WRONG = {
+    "two files": zipped({"x": CONTENTS, "y": CONTENTS}),
+    "no file": zipped({}),
+    "cut": zipped({"x": CONTENTS})[:-40],
+    "a header alone": b"PK\x03\x04" + b"\0" * 99,
+    "gzip cut": gzip.compress(CONTENTS)[:-9],
+    "damaged": zipped({"x": CONTENTS})[:40] + b"\xff" * 9 + zipped({"x": CONTENTS})[49:],
+    "damaged, another compression": LZMA[:60] + b"\xff" * 9 + LZMA[69:],
+    "more than is allowed": zipped({"x": bytes(10_000_000)}),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_archives_that_hold_something_else(kind, tmp_path):
     path = tmp_path / "x.zip"
-    path.write_bytes(contents)
+    path.write_bytes(WRONG[kind])
     with pytest.raises(DataError, match="cannot be read|holds more than"):
         sources.read_bytes(path, 100_000)
 

@@ -9,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import pathlib
 import re
@@ -28,6 +29,7 @@ from tfvamp.errors import DataError
 from tfvamp.files import expanded, printable, reason, shown
 
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what damaged archives lead to
 SHOWN = 20  # names of files in a message
 MOST_TRIED = 50  # files whose checksums are tried, where no name fits
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
@@ -89,7 +91,7 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
             while total <= largest and (part := contents.read(2**20)):
                 parts.append(part)
                 total += len(part)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+    except (*UNREADABLE, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         raise DataError(f"{shown(path)} cannot be read ({reason(error)}): fetch it again") from error
     if total > largest:
         raise too_large(path, largest)

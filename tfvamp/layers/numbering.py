@@ -48,7 +48,17 @@ class NumberedLayer(keras.layers.Layer):
 
 
 def _roots(values) -> set:
-    """The input layers that symbolic tensors depend on; none where there are no such tensors."""
+    """The input layers that symbolic tensors depend on; none where there are no such tensors.
+
+    Keras 3.15 has no public way to ask; should its inside change, layers are counted through the process.
+    """
+    try:
+        return _found_roots(values)
+    except AttributeError:
+        return set()
+
+
+def _found_roots(values) -> set:
     histories = [value._keras_history for value in values if keras.utils.is_keras_tensor(value)]
     open_nodes = [history.operation._inbound_nodes[history.node_index] for history in histories]
     seen, roots = set(), set()

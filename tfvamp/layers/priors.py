@@ -213,8 +213,6 @@ class VampPriorLayer(PriorLayer):
                 initializer=part.initializer(initials[key], self.num_components),
                 trainable=part.trainable,
             )
-            if initials[key] is not None and tf.executing_eagerly():
-                part.check(weights[key].numpy())
         self.pseudo_inputs = pseudo_inputs.structure_of(weights)
         if self.weighted:
             self.logits = self.add_weight(

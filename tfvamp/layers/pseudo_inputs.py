@@ -61,16 +61,27 @@ class PseudoInput:
         return data
 
     def initializer(self, initial, num_components: int) -> Callable:
-        """A Keras initializer from what a caller has.
+        """A Keras initializer from what a caller has; what it gives is looked at, unless it is the default's.
 
         Raises:
-          ValueError: it is neither a Keras initializer nor an array [K, *event].
+          ValueError: it is neither a Keras initializer nor an array [K, *event]; when it is called, see `check`.
         """
         if initial is None:
             if self.bounds == SOFTMAX:
                 return keras.initializers.RandomNormal(mean=0.0, stddev=1.0)
             low, high = self.bounds if isinstance(self.bounds, tuple) else (0.0, 1.0)
             return keras.initializers.RandomNormal(mean=(low + high) / 2, stddev=SPREAD * (high - low))
+        initialize = self._initializer(initial, num_components)
+
+        def looked_at(shape, dtype=None):
+            values = initialize(shape, dtype=dtype)
+            if not tf.is_symbolic_tensor(values):
+                self.check(np.asarray(values))
+            return values
+
+        return looked_at
+
+    def _initializer(self, initial, num_components: int) -> Callable:
         if isinstance(initial, numbers.Number):
             return keras.initializers.Constant(initial)
         if isinstance(initial, (str, dict)) or callable(initial):
