@@ -73,6 +73,14 @@ raw_dir = click.option(
 device = of_settings(["device"])
 
 
+dpi = click.option(
+    "--dpi", type=int, metavar="N", default=120, show_default=True, help="Dots per inch of images."
+)
+columns = click.option(
+    "--columns", type=int, metavar="N", help="Columns in grids of images.  [default: about as many as rows]"
+)
+
+
 def of_data(command: Callable) -> Callable:
     """The options that say where the data of a run are now."""
     for option in (raw_dir, data_dir, dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import options, output
+from tfvamp_cli import light, options, output
 
 
 @click.command("sample")
@@ -16,8 +16,9 @@ from tfvamp_cli import options, output
     "path",
     required=True,
     metavar="FILE",
-    help="FILE.png, a grid; or FILE.npz, the array `images` [n, H, W, C].",
+    help="FILE.png, .pdf or .svg, a grid; or FILE.npz, the array `images` [n, H, W, C].",
 )
+@options.columns
 @click.option(
     "--component",
     type=int,
@@ -27,7 +28,7 @@ from tfvamp_cli import options, output
 @click.option("--draw", is_flag=True, help="Draw the pixels instead of showing the means of p(x | z).")
 @options.device
 @click.pass_context
-def command(ctx, run, number, seed, path, component, draw, device):
+def command(ctx, run, number, seed, path, columns, component, draw, device):
     """Generate images from a run.
 
     A component is drawn from the prior for each image, then a latent, then the image.
@@ -38,18 +39,21 @@ def command(ctx, run, number, seed, path, component, draw, device):
       tfvamp sample runs/first -n 16 --component 3 --output component3.png
       tfvamp sample runs/first -n 1000 --draw --output samples.npz
     """
-    if not path.endswith((".png", ".npz")):
-        raise click.UsageError(f"--output must end with .png or .npz; got {path}")
+    ending = path.rpartition(".")[2]
+    if ending not in (*light.config.FORMATS, "npz") or not path.endswith(f".{ending}"):
+        allowed = light.config.listed(f".{name}" for name in (*light.config.FORMATS, "npz"))
+        raise click.UsageError(f"--output must end with one of {allowed}; got {path}")
     from tfvamp import arrays, devices, plots, runs
     from tfvamp.files import expanded, replace_file, shown
 
+    look = plots.Look(light.config.FORMATS[0] if ending == "npz" else ending, columns=columns)
     with devices.on(device):
         model = runs.load(run)
         if draw and not model.has_mean:
             output.say(ctx)(f"--draw has no effect: {model.name} always draws the pixels")
         images = model.sample(number, seed, component, draw).numpy()
-    if path.endswith(".png"):
-        replace_file(expanded(path), plots.bare_grid(images))
+    if ending != "npz":
+        replace_file(expanded(path), plots.bare_grid(images, look=look))
     else:
         arrays.write_npz(path, images=images)
     click.echo(f"wrote {number} images to {shown(path)}")

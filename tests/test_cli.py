@@ -165,7 +165,8 @@ def test_plot(run):
     tfvamp_command("evaluate", run, "--proposal", "encoder", "--samples", 10, "--limit", 5)
     result = tfvamp_command("plot", run)
     assert result.exit_code == 0, result.output
-    names = ["curves", "samples", "reconstructions", "pseudo_inputs", "components", "log_likelihood"]
+    names = ["curves", "samples", "reconstructions", "map", "pseudo_inputs", "components"]
+    names += ["traversal", "interpolation", "log_likelihood"]
     assert result.stdout.split() == [f"{run}/figures/{name}.png" for name in names]
     for path in result.stdout.split():
         picture = matplotlib.image.imread(path)
@@ -258,7 +259,11 @@ def test_quiet_shows_only_the_result(data_dir, tmp_path):
         (["train", "--raw-dir", "nowhere"], 1, "there is no raw-data folder nowhere"),
         (["evaluate", "nowhere"], 1, "there is no run folder nowhere"),
         (["evaluate"], 2, "Missing argument 'RUN'"),
-        (["sample", "nowhere", "--output", "a.jpg"], 2, "--output must end with .png or .npz; got a.jpg"),
+        (
+            ["sample", "nowhere", "--output", "a.jpg"],
+            2,
+            "--output must end with one of .png, .pdf, .svg, .npz; got a.jpg",
+        ),
         (["encode", "nowhere", "--output", "a.csv"], 2, "--output must end with .npz; got a.csv"),
         (["nonsense"], 2, "No such command 'nonsense'"),
     ],

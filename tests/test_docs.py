@@ -103,7 +103,7 @@ def test_the_commands_of_the_readme_run(storm, tmp_path, data_dir):
     for arguments, (error, _) in zip(lines, in_turn(storm, programs, tmp_path, data_dir), strict=True):
         assert error is None, (arguments, error)
     assert (tmp_path / "samples.png").is_file() and (tmp_path / "z.npz").is_file()
-    assert len(list((tmp_path / "runs" / "first" / "figures").glob("[!d]*.png"))) == 6
+    assert len(list((tmp_path / "runs" / "first" / "figures").glob("[!d]*.png"))) == 9
     assert (tmp_path / "runs" / "first" / "diagnosis.json").is_file()
 
 

@@ -549,7 +549,9 @@ def test_every_model_with_every_prior(model, prior, tiny, tmp_path):
     if prior == "vamp":
         arrays = runs.encode(opened, limit=3)
         assert {array.shape for name, array in arrays.items() if name != "label"} == {(3, 40)}
-        assert len(arrays) == 1 + 2 * len(names) and len(runs.plot(opened)) == 6
+        assert len(arrays) == 1 + 2 * len(names) and len(runs.plot(opened)) == (
+            9 if opened.model().has_mean else 7
+        )
         assert tuple(runs.diagnose(opened, 3, limit=2, refine_steps=1)["layers"]) == names
         tfvamp.resume(run, epochs=2)
         assert len(Run(run).rows()) == 2

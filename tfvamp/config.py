@@ -49,6 +49,7 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
 ESTIMATORS = ("importance", "ais", "bdmc")
 PROPOSALS = ("encoder", "refined", "prior")  # what samples and chains start from
+FORMATS = ("png", "pdf", "svg")  # of pictures
 BACKGROUNDS = ("white", "black")  # of transparent images
 LARGEST_SEED = 2**31 - 1
 LARGEST_NUMBER = 2**53

@@ -1,16 +1,56 @@
-"""Pictures as PNG bytes: grids of images, curves, histograms."""
+"""Pictures as the bytes of PNG, PDF or SVG files: grids of images, curves, histograms, maps of the latents."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import matplotlib
 import matplotlib.figure
 import matplotlib.image
 import numpy as np
 
+from tfvamp.config import FORMATS
+from tfvamp.errors import UsageError, check_choice
+
 GROUND = 0.35  # the grey between images
+FEW_EPOCHS = 30  # whose curves are shown whole
+FINEST = 100  # bins of a histogram, the paper's number
+MAP_POINTS = 80  # along each axis of a map's density
+DATES: dict[str, Any] = {
+    "png": {},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}  # none: the same picture is the same file
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How pictures are drawn.
+
+    Attributes:
+      format: "png", "pdf" or "svg".
+      dpi: dots per inch of a PNG file, and of the images in a PDF or SVG file.
+      columns: of a grid of images; None for about as many as rows.
+      title: whether pictures have titles.
+    """
+
+    format: str = FORMATS[0]
+    dpi: int = 120
+    columns: int | None = None
+    title: bool = True
+
+    def __post_init__(self):
+        check_choice("format", self.format, FORMATS)
+        for name, value, most in (("dpi", self.dpi, 2400), ("columns", 1 if self.columns is None else self.columns, 1000)):
+            if not 1 <= value <= most:
+                raise UsageError(f"{name} must lie between 1 and {most}; got {value}")
+
+
+PLAIN = Look()
 
 
 def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -25,17 +65,24 @@ def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return canvas
 
 
-def bare_grid(images: np.ndarray, scale: int = 3) -> bytes:
+def bare_grid(images: np.ndarray, scale: int = 3, look: Look = PLAIN) -> bytes:
     """A grid of images [n, H, W, C] without words, each pixel `scale` pixels wide."""
-    canvas = tile(images).repeat(scale, axis=0).repeat(scale, axis=1)
+    canvas = tile(images, look.columns).repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, canvas, format="png")
+    metadata = DATES[look.format] or None
+    matplotlib.image.imsave(buffer, canvas, format=look.format, dpi=look.dpi, metadata=metadata)
     return buffer.getvalue()
 
 
-def grid(images: np.ndarray, title: str) -> bytes:
+def grid(images: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
     """A titled grid of images [n, H, W, C]."""
-    return _figure_of(tile(images), title)
+    return _figure_of(tile(images, look.columns), title, look)
+
+
+def stretched(images: np.ndarray) -> np.ndarray:
+    """Images [n, H, W, C], each with its contrast stretched to [0, 1]; one that is all one value stays so."""
+    low, high = images.min(axis=(1, 2, 3), keepdims=True), images.max(axis=(1, 2, 3), keepdims=True)
+    return np.where(high > low, (images - low) / np.maximum(high - low, 1e-12), images)
 
 
 def pairs(
@@ -43,13 +90,14 @@ def pairs(
     others: np.ndarray,
     columns: int = 8,
     title: str = "Test images, each with its reconstruction to the right",
+    look: Look = PLAIN,
 ) -> bytes:
     """Images and what belongs to them side by side, [n, H, W, C] both, in columns of pairs."""
     both = np.stack([originals, others], axis=1).reshape(-1, *originals.shape[1:])
-    return _figure_of(tile(both, columns), title)
+    return _figure_of(tile(both, look.columns or columns), title, look)
 
 
-def curves(history: list[dict[str, float]], best: dict[str, float] | None) -> bytes:
+def curves(history: list[dict[str, float]], best: dict[str, float] | None, look: Look = PLAIN) -> bytes:
     """The ELBO in training and validation and its two parts, by epoch, and the row of the best epoch."""
     epochs = [row["epoch"] for row in history]
     figure = matplotlib.figure.Figure(figsize=(10, 3.6), layout="constrained")
@@ -60,20 +108,21 @@ def curves(history: list[dict[str, float]], best: dict[str, float] | None) -> by
         validation = [row[f"val_{name}"] for row in history]
         axes.plot(epochs, validation, label="validation", linewidth=1)
         axes.set(title=title, xlabel="epoch")
-        if history and name != "kl":  # the first epochs are far below everything that follows
+        if len(history) > FEW_EPOCHS and name != "kl":  # the first ones are far below everything that follows
             axes.set_ylim(bottom=np.percentile(validation, 10), top=None)
         axes.grid(alpha=0.3)
     if best is not None:
         panels[0].axvline(best["epoch"], color="grey", linestyle=":", label=f"best ({best['val_elbo']:.1f})")
     panels[0].legend(fontsize=8)
-    return _png(figure)
+    return _rendered(figure, look)
 
 
-def histogram(log_likelihood: np.ndarray) -> bytes:
-    """The log-likelihoods [N] of test images in 100 bins, and their mean (the paper's Figure 7)."""
+def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
+    """The log-likelihoods [N] of test images, and their mean (the paper's Figure 7, which has 100 bins)."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    axes.hist(log_likelihood, bins=100)
+    fitting = len(np.histogram_bin_edges(log_likelihood, "auto")) - 1
+    axes.hist(log_likelihood, bins=max(1, min(FINEST, 2 * fitting)))
     mean = float(log_likelihood.mean())
     axes.axvline(mean, color="black", linestyle=":", label=f"mean {mean:.2f}")
     axes.set(
@@ -82,7 +131,7 @@ def histogram(log_likelihood: np.ndarray) -> bytes:
         ylabel="images",
     )
     axes.legend()
-    return _png(figure)
+    return _rendered(figure, look)
 
 
 def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
@@ -95,7 +144,7 @@ def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
     axes.set(title="Variance of the posterior means over test images", xlabel="latent", ylabel="variance")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return _rendered(figure)
 
 
 def estimates(curves: dict[str, Sequence]) -> bytes:
@@ -114,7 +163,7 @@ def estimates(curves: dict[str, Sequence]) -> bytes:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return _rendered(figure)
 
 
 def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
@@ -134,7 +183,7 @@ def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
         )
     axes.set(title="Latents on the first two principal axes", xlabel="first", ylabel="second")
     axes.legend(fontsize=8)
-    return _png(figure)
+    return _rendered(figure)
 
 
 def shares(values: np.ndarray) -> bytes:
@@ -148,20 +197,79 @@ def shares(values: np.ndarray) -> bytes:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return _rendered(figure)
 
 
-def _figure_of(canvas: np.ndarray, title: str) -> bytes:
+def latent_map(
+    means: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    components: tuple[np.ndarray, np.ndarray, np.ndarray],
+    look: Look = PLAIN,
+) -> bytes:
+    """Posterior means [N, 2] on two principal axes, by label, over the prior's density there.
+
+    Args:
+      means: of test images.
+      labels: [N]; below 0 where there is none.
+      class_names: of the labels; empty where they have no names.
+      components: the prior as a mixture of normals in the plane: log-weights [K], means [K, 2], covariances [K, 2, 2].
+    """
+    figure = matplotlib.figure.Figure(figsize=(6.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    log_weights, centres, covariances = components
+    low, high = means.min(axis=0), means.max(axis=0)
+    margin = 0.1 * (high - low) + 1e-6
+    lines = [
+        np.linspace(start, stop, MAP_POINTS) for start, stop in zip(low - margin, high + margin, strict=True)
+    ]
+    points = np.stack(np.meshgrid(*lines), axis=-1)
+    density = np.zeros(points.shape[:2])
+    for log_weight, centre, covariance in zip(log_weights, centres, covariances, strict=True):
+        square = np.einsum("...i,ij,...j", points - centre, np.linalg.inv(covariance), points - centre)
+        density += np.exp(log_weight - 0.5 * square) / (2 * np.pi * np.sqrt(np.linalg.det(covariance)))
+    axes.contourf(*lines, density, levels=12, cmap="Greys", alpha=0.6)
+    known = [label for label in np.unique(labels) if label >= 0]
+    colours = matplotlib.colormaps["tab10" if len(known) <= 10 else "turbo"]
+    for index, label in enumerate(known if known else [-1]):
+        chosen = labels == label if known else np.full(len(means), True)
+        name = class_names[label] if 0 <= label < len(class_names) else str(label) if known else "test images"
+        colour = colours(index if len(known) <= 10 else index / (len(known) - 1))
+        x, y = means[chosen, 0], means[chosen, 1]
+        axes.scatter(x, y, s=6, alpha=0.7, color=colour, label=name, linewidths=0)
+    if len(centres) > 1:
+        x, y = centres[:, 0], centres[:, 1]
+        axes.scatter(x, y, s=12, marker="x", color="black", linewidths=0.7, label="components")
+    axes.set(
+        title="Posterior means of test images on two principal axes, over the prior's density",
+        xlabel="first axis",
+        ylabel="second axis",
+    )
+    axes.title.set_fontsize(10)
+    if len(known) <= FEW_EPOCHS:
+        axes.legend(fontsize=7, markerscale=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _rendered(figure, look)
+
+
+def _figure_of(canvas: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
     height, width = canvas.shape[:2]
-    figure = matplotlib.figure.Figure(figsize=(6, 6 * height / width + 0.4), layout="constrained")
+    figure = matplotlib.figure.Figure(
+        figsize=(6, 6 * height / width + (0.4 if look.title else 0.0)), layout="constrained"
+    )
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="nearest")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, wrap=True)
     axes.set_axis_off()
-    return _png(figure)
+    return _rendered(figure, look)
 
 
-def _png(figure: matplotlib.figure.Figure) -> bytes:
+def _rendered(figure: matplotlib.figure.Figure, look: Look = PLAIN) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    if not look.title:
+        for axes in figure.axes:
+            axes.set_title("")
+    with matplotlib.rc_context({"svg.hashsalt": "tfvamp", "pdf.fonttype": 42}):
+        figure.savefig(
+            buffer, format=look.format, dpi=look.dpi, bbox_inches="tight", metadata=DATES[look.format]
+        )
     return buffer.getvalue()

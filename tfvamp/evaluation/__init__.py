@@ -1,6 +1,6 @@
 """Evaluation of trained models."""
 
-from tfvamp.evaluation.diagnostics import active_units
+from tfvamp.evaluation.diagnostics import active_units, plane
 from tfvamp.evaluation.estimate import LogLikelihood
 from tfvamp.evaluation.images import as_images, encode
 from tfvamp.evaluation.likelihood import Bracket, bracket, bracketed, estimated, log_likelihood
@@ -21,5 +21,6 @@ __all__ = [
     "is_convolutional",
     "latent_dims",
     "log_likelihood",
+    "plane",
     "say_time",
 ]

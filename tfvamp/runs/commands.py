@@ -22,6 +22,7 @@ from tfvamp.runs.unfinished import Unfinished
 
 SIMULATED = 100  # images that a model makes for bounds from both sides, unless told otherwise
 NUM_SHOWN = 64  # images in a picture
+NUM_MAPPED = 1000  # test images whose posterior means are drawn
 
 
 def evaluate(
@@ -176,32 +177,54 @@ def plot(
     data_dir: str | os.PathLike | None = None,
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
+    look: plots.Look = plots.PLAIN,
 ) -> list[str]:
     """Draws what a run learned into its folder `figures`; the paths of the pictures.
 
-    Training curves, samples, test images beside their reconstructions, pseudo-inputs (of a prior that has them), and
-    the histogram of the test log-likelihood (of the weights that the run has now).
+    Training curves; samples; test images beside their reconstructions; pseudo-inputs (of a prior that has them), with
+    their contrast stretched, beside what they generate, and what all components generate; a map of the posterior means
+    of test images; images along single latents and between test images (of models whose p(x | z) has a mean); and the
+    histogram of the test log-likelihood (of the weights that the run has now). `look` says how they are drawn.
     """
     run = as_run(run)
     model = run.model()
     rows = run.rows(say)
-    pictures = {"curves.png": plots.curves(rows, history.best_of(rows, run.config.beta))}
-    pictures["samples.png"] = plots.grid(
-        model.sample(NUM_SHOWN, seed).numpy(),
-        f"Samples ({'means of' if model.has_mean else 'drawn from'} p(x | z), z ~ p(z))",
-    )
-    originals = run.dataset(NUM_SHOWN // 2, dataset, data_dir, raw_dir, say).test.array()[0]
-    pictures["reconstructions.png"] = plots.pairs(originals, model(originals).numpy())
+    data = run.dataset(NUM_MAPPED, dataset, data_dir, raw_dir, say)
+    images, labels = data.test.array()
+    originals = images[: NUM_SHOWN // 2]
+    means = evaluation.encode(model, evaluation.as_images(images, model))[0].loc.numpy()
+    pictures = {
+        "curves": plots.curves(rows, history.best_of(rows, run.config.beta), look),
+        "samples": plots.grid(
+            model.sample(NUM_SHOWN, seed).numpy(),
+            f"Samples ({'means of' if model.has_mean else 'drawn from'} p(x | z), z ~ p(z))",
+            look,
+        ),
+        "reconstructions": plots.pairs(originals, model(originals).numpy(), look=look),
+        "map": _map(model, means, labels, data.class_names, look),
+    }
+
+    def generated(z) -> np.ndarray:
+        likelihood = model.generate(tf.convert_to_tensor(z))
+        return model.pictures(likelihood, seeds.stateless(seed)).numpy()
+
     pseudo_inputs = model.prior.clipped_pseudo_inputs()
     if pseudo_inputs is not None:
-        pictures["pseudo_inputs.png"] = plots.grid(
-            pseudo_inputs[:NUM_SHOWN].numpy(), "Pseudo-inputs, the first of them"
-        )
-        likelihood = model.generate(model.prior.components().mean()[:NUM_SHOWN])
-        pictures["components.png"] = plots.grid(
-            model.pictures(likelihood, seeds.stateless(seed)).numpy(),
-            "Images generated from the components (at their means)",
-        )
+        components = generated(model.prior.components().mean()[:NUM_SHOWN])
+        title = "Pseudo-inputs (contrast stretched), each with what it generates to the right"
+        inputs = plots.stretched(pseudo_inputs[: NUM_SHOWN // 2].numpy())
+        pictures["pseudo_inputs"] = plots.pairs(inputs, components[: NUM_SHOWN // 2], title=title, look=look)
+        title = "Images generated from the components (at their means)"
+        pictures["components"] = plots.grid(components, title, look)
+    if model.has_mean:
+        steps, along = _along_latents(means)
+        title = "One test image, with one latent changed along each row (-2.5 to 2.5 standard deviations)"
+        wide = dataclasses.replace(look, columns=steps)
+        pictures["traversal"] = plots.grid(generated(along), title, wide)
+        steps, between = _between(means)
+        title = "Between the posterior means of two test images, at the ends of each row"
+        wide = dataclasses.replace(look, columns=steps)
+        pictures["interpolation"] = plots.grid(generated(between), title, wide)
     result = run.evaluation()
     if result is not None and result["current"]:
         arrays = run.evaluated_arrays() or {}
@@ -211,7 +234,41 @@ def plot(
             raise RunError(
                 f"the evaluation of {run} is damaged: evaluate it again with tfvamp evaluate {run}"
             )
-        pictures["log_likelihood.png"] = plots.histogram(values)
-    for name, contents in pictures.items():
+        pictures["log_likelihood"] = plots.histogram(values, look)
+    names = {f"{name}.{look.format}": contents for name, contents in pictures.items()}
+    for name, contents in names.items():
         replace_file(run.folder.file("figures", name), contents)
-    return [str(run.folder.figures / name) for name in pictures]
+    return [str(run.folder.figures / name) for name in names]
+
+
+def _map(model, means: np.ndarray, labels: np.ndarray, class_names, look: plots.Look) -> bytes:
+    """Posterior means [N, D] on their principal axes, over the prior's density in that plane."""
+    axes, centre = evaluation.plane(means)
+    prior, components = model.prior(), model.prior.components()
+    count = components.batch_shape[0]
+    mixture = getattr(prior, "mixture_distribution", None)
+    log_weights = (
+        np.zeros(count) if mixture is None else tf.nn.log_softmax(mixture.logits_parameter()).numpy()
+    )
+    variances = components.variance().numpy()
+    covariances = np.einsum("di,kd,dj->kij", axes, variances, axes) + 1e-6 * np.eye(2)
+    in_plane = log_weights, (components.mean().numpy() - centre) @ axes, covariances
+    return plots.latent_map((means - centre) @ axes, labels, class_names, in_plane, look)
+
+
+def _along_latents(means: np.ndarray, rows: int = 8, steps: int = 9) -> tuple[int, np.ndarray]:
+    """Latents [rows * steps, D]: the first of the means [N, D] with one latent changed along each row."""
+    spread = means.std(axis=0)
+    latents = []
+    for latent in np.argsort(spread)[::-1][:rows]:
+        row = np.repeat(means[:1], steps, axis=0)
+        row[:, latent] = means[:, latent].mean() + np.linspace(-2.5, 2.5, steps) * spread[latent]
+        latents.append(row)
+    return steps, np.concatenate(latents)
+
+
+def _between(means: np.ndarray, rows: int = 6, steps: int = 10) -> tuple[int, np.ndarray]:
+    """Latents [rows * steps, D] from one of the means [N, D] to the next along each row."""
+    weights = np.linspace(0.0, 1.0, steps, dtype=means.dtype)[:, np.newaxis]
+    pairs = [(2 * row % len(means), (2 * row + 1) % len(means)) for row in range(rows)]
+    return steps, np.concatenate([(1 - weights) * means[i] + weights * means[j] for i, j in pairs])
