@@ -152,7 +152,7 @@ def test_a_variable_that_names_a_missing_folder_matters_where_files_are_needed(r
 def test_a_tilde_is_the_home_folder(raw, pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(raw)
-    np.savez(tmp_path / "own.npz", x=np.zeros((10, 4, 4), np.uint8))
+    np.savez(tmp_path / "own.npz", x=np.arange(160, dtype=np.uint8).reshape(10, 4, 4))
     assert datasets.load("npz:~/own.npz").spec.sizes == (8, 1, 1)
     assert datasets.load("folder:~/pictures", "~/data", image_size="8x8").spec.sizes == (24, 3, 3)
     assert datasets.load("caltech101", "~/data", "~/raw").train.num_examples == 12

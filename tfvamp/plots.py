@@ -45,7 +45,10 @@ class Look:
 
     def __post_init__(self):
         check_choice("format", self.format, FORMATS)
-        for name, value, most in (("dpi", self.dpi, 2400), ("columns", 1 if self.columns is None else self.columns, 1000)):
+        for name, value, most in (
+            ("dpi", self.dpi, 2400),
+            ("columns", 1 if self.columns is None else self.columns, 1000),
+        ):
             if not 1 <= value <= most:
                 raise UsageError(f"{name} must lie between 1 and {most}; got {value}")
 
