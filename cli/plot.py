@@ -25,7 +25,7 @@ from tfvamp_cli import light, options, output
 @options.device
 @click.pass_context
 def command(ctx, run, seed, file_format, dpi, columns, no_title, dataset, data_dir, raw_dir, device):
-    """Draw curves, samples, reconstructions, pseudo-inputs, the latents, the likelihood's histogram.
+    """Draw curves, samples, reconstructions, pseudo-inputs, latents, and a histogram.
 
     The pictures go into the run's folder figures/. The histogram needs tfvamp evaluate first.
 
