@@ -169,6 +169,8 @@ def serve() -> None:
             else:
                 answer = child.answer()
         print(json.dumps(answer), flush=True)
+    for child in detached.values():  # whoever asked is gone
+        os.kill(child.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

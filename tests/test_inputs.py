@@ -239,7 +239,7 @@ import keras, numpy as np, tensorflow as tf
 keras.config.set_floatx("float64")
 import tfvamp
 from tests.conftest import shallow_networks, small_model
-from tfvamp import layers, models
+from tfvamp import export, layers, models
 from tfvamp.evaluation import annealing, images, importance, needs
 from tfvamp.losses import NegativeLogLikelihood
 shallow_networks(setattr)
@@ -263,6 +263,12 @@ for kind, prior, likelihood in (
         for how in ({}, {"proposal": "refined", "refine_steps": 2}, {"estimator": "ais", "chains": 2, "steps": 2, "leapfrogs": 1}):
             samples = {} if "estimator" in how else {"num_samples": 3}
             assert np.isfinite(tfvamp.log_likelihood(model, x[:1], **samples, **how).mean)
+        exported = export.saved_model(model)
+        seed = tf.constant([1, 0])
+        expected = tfvamp.log_likelihood(model, x, num_samples=3, seed=1).per_example
+        np.testing.assert_allclose(exported.log_likelihood(x.astype("float32"), 3, seed)["log_likelihood"], expected, rtol=1e-5)
+        loc = exported.encode(x.astype("float32"))["loc"]
+        assert exported.decode(loc)["images"].dtype == loc.dtype == tf.float32
 event = keras.Input((6,))
 encoder = keras.Model(event, layers.GaussianPosterior(2)(keras.layers.Dense(4)(event)))
 for likelihood in (None, layers.GaussianLikelihood((6,), "predicted"), layers.GaussianLikelihood((6,), "learned")):

@@ -1,4 +1,4 @@
-"""Likelihoods for models of one's own: what predictions mean, normal densities, probabilities taken for logits."""
+"""Likelihoods for your own models: what predictions mean, normal densities, probabilities taken for logits."""
 
 import warnings
 

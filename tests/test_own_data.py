@@ -174,7 +174,7 @@ def test_folder(folder, tmp_path, grayscale, channels):
     assert data.spec.shape == (8, 9, channels) and data.spec.likelihood == "logistic"
     assert [data.split(split).num_examples for split in datasets.SPLITS] == [24, 3, 3]
     assert len(said) == 2 and said[0].startswith("reading 30 images of ")
-    assert said[1].endswith(": 1 files of other kinds")
+    assert said[1].endswith("(of other kinds: 1)")
     again = load()
     assert said[2:] == said[1:2]  # once made, kept
     np.testing.assert_array_equal(again.train.pixels, data.train.pixels)

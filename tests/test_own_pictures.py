@@ -50,7 +50,7 @@ def test_what_is_hidden_is_no_data(hidden, tmp_path):
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(99).save(path)
     data, said = load(folder, tmp_path)
-    assert sum(data.spec.sizes) == 10 and "left out of" in said and "1 hidden files and folders" in said
+    assert sum(data.spec.sizes) == 10 and "left out of" in said and "hidden: 1" in said
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
@@ -65,8 +65,12 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (folder / "dogs" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     data, said = load(folder, tmp_path)
     assert sum(data.spec.sizes) == 20
-    assert "2 folders that links lead to again" in said
-    assert "2 links that lead nowhere, pipes or devices" in said
+    assert "folders that a link leads to again: 2" in said
+    assert "links to nothing, pipes or devices: 2" in said
+    labels = np.concatenate([data.split(split).labels for split in datasets.SPLITS])
+    assert (
+        data.class_names == ("cats", "dogs") and sorted(labels) == [0] * 10 + [1] * 10
+    )  # the first name, always
     only = tmp_path / "only"
     only.mkdir()
     (only / "cats").symlink_to(disk)
@@ -76,9 +80,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 def test_a_folder_of_hidden_files_says_what_it_left_out(tmp_path):
     fill(tmp_path / "pictures" / ".hidden")
     (tmp_path / "pictures" / "notes.txt").write_text("x")
-    with pytest.raises(
-        DataError, match=r"no PNG or JPEG.*left out: 1 files of other kinds, 1 hidden files and folders"
-    ):
+    with pytest.raises(DataError, match=r"no PNG or JPEG.*left out, hidden: 1, of other kinds: 1"):
         load(tmp_path / "pictures", tmp_path)
 
 

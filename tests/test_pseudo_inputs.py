@@ -299,7 +299,10 @@ def test_dictionaries_that_do_not_tell_are_named(names):
 
 def test_seeds_of_every_kind():
     prior = VampPriorLayer(encoder(), 5)
-    draw = lambda seed: prior.sample(4, seed).numpy()  # noqa: E731
+
+    def draw(seed):
+        return prior.sample(4, seed).numpy()
+
     np.testing.assert_array_equal(draw(3), draw(3))
     np.testing.assert_array_equal(draw((3, 4)), draw(tf.constant([3, 4])))
     assert not np.array_equal(draw(3), draw((3, 4)))

@@ -226,7 +226,8 @@ class Functions:
 
         def of_block(start, stop):
             indices = tf.range(start, stop)
-            noise = noise_of(base, indices, num_samples, self.prior.event_shape[0], self.model.levels)
+            dims, dtype = self.prior.event_shape[0], self.prior.dtype
+            noise = noise_of(base, indices, num_samples, dims, self.model.levels, dtype)
             return self._log_likelihood(images[start:stop], noise)
 
         block = tf.maximum(1, self.rows // num_samples)
@@ -295,7 +296,7 @@ def _with_shapes(functions: Functions, name: str) -> Callable:
             for value, spec in zip(args, arguments, strict=True)
         ]
         with unchecked():  # the functions look at their arguments themselves
-            outputs = function(*shaped)
+            outputs = {key: tf.cast(tensor, tf.float32) for key, tensor in function(*shaped).items()}
         functions.outputs[name] = {key: _shape(tensor) for key, tensor in outputs.items()}
         return outputs
 

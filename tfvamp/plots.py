@@ -18,6 +18,7 @@ from tfvamp.errors import UsageError, check_choice
 
 GROUND = 0.35  # the grey between images
 FEW_EPOCHS = 30  # whose curves are shown whole
+MOST_NAMED = 30  # labels in a legend
 FINEST = 100  # bins of a histogram, the paper's number
 MAP_POINTS = 80  # along each axis of a map's density
 DATES: dict[str, Any] = {
@@ -249,7 +250,7 @@ def latent_map(
         ylabel="second axis",
     )
     axes.title.set_fontsize(10)
-    if len(known) <= FEW_EPOCHS:
+    if len(known) <= MOST_NAMED:
         axes.legend(fontsize=7, markerscale=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _rendered(figure, look)
 

@@ -9,7 +9,7 @@ import functools
 import os
 import pathlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -41,8 +41,8 @@ def of_folder(
     With `channels` None they are grey if all files are, and in colour otherwise. Transparent images are laid over the
     background, "white" or "black". Hidden files and folders are no data; links to folders are followed, each folder once.
 
-    The folders beside each other that images lie in are their classes. Subfolders train, validation and test are the splits; without them all images are split by a fixed seed, one in
-    ten for validation and one in ten for the test.
+    The folders beside each other that images lie in are their classes. Subfolders train, validation and test are the
+    splits; without them all images are split by a fixed seed, one in ten for validation and one in ten for the test.
 
     Raises:
       DataError: there is no such folder, or no image in it, or more than one file in ten is broken; or the images
@@ -66,14 +66,14 @@ def of_folder(
 
     left_out: collections.Counter[str] = collections.Counter()
     paths = {
-        split: _pictures(place, left_out)
+        split: files_under(place, SUFFIXES, left_out)
         for split, place in (places if by_split else {"all": folder}).items()
     }
     listing = image_store.listing([path for group in paths.values() for path in group], folder)
-    said = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
+    said = ", ".join(f"{what}: {count}" for what, count in sorted(left_out.items()))
     if not listing:
         raise DataError(
-            f"{shown(folder)} has no PNG or JPEG image, nor has a folder in it{said and f' (left out: {said})'}"
+            f"{shown(folder)} has no PNG or JPEG image, nor has a folder in it{said and f' (left out, {said})'}"
         )
     if not by_split:
         order = np.random.default_rng(SPLIT_SEED).permutation(len(listing))
@@ -117,58 +117,43 @@ def of_folder(
             f"{transparent} transparent images are laid over {background} (--background {other} for the other)"
         )
     if said:
-        preparation.say(f"left out of {shown(folder)}: {said}")
+        preparation.say(f"left out of {shown(folder)} ({said})")
     return store
 
 
-def _pictures(folder: pathlib.Path, left_out: collections.Counter[str]) -> list[pathlib.Path]:
-    """The PNG and JPEG files under a folder, in order; what is left out is counted by its kind.
+def files_under(
+    folder: pathlib.Path, suffixes: Sequence[str] = (), left_out: collections.Counter[str] | None = None
+) -> list[pathlib.Path]:
+    """The regular files under a folder, in order, with these endings if any are given.
+
+    Hidden files and folders are left out; links to folders are followed, each folder once, and the same one each time.
+    What is left out is counted by its kind. (`rglob` and, before Python 3.12, `os.walk` call themselves for each folder
+    in a folder, a thousand times at most.)
 
     Raises:
       DataError: a folder cannot be read.
     """
-    found, places, been = [], [os.fspath(folder)], set()
+    left_out = collections.Counter() if left_out is None else left_out
+    found, places, been = [], collections.deque([os.fspath(folder)]), set()
     try:
         while places:
-            place = places.pop()
+            place = places.popleft()
             status = os.stat(place)
             if (status.st_dev, status.st_ino) in been:
-                left_out["folders that links lead to again"] += 1
+                left_out["folders that a link leads to again"] += 1
                 continue
             been.add((status.st_dev, status.st_ino))
             with os.scandir(place) as entries:
-                for entry in entries:
+                for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
                     if not is_data(entry.name):
-                        left_out["hidden files and folders"] += 1
+                        left_out["hidden"] += 1
                     elif _is_kind(entry, folder=True):
                         places.append(entry.path)
                     elif not _is_kind(entry):
-                        left_out["links that lead nowhere, pipes or devices"] += 1
-                    elif pathlib.PurePath(entry.name).suffix.lower() not in SUFFIXES:
-                        left_out["files of other kinds"] += 1
+                        left_out["links to nothing, pipes or devices"] += 1
+                    elif suffixes and pathlib.PurePath(entry.name).suffix.lower() not in suffixes:
+                        left_out["of other kinds"] += 1
                     else:
-                        found.append(entry.path)
-    except OSError as error:
-        raise DataError(f"cannot read all folders in {shown(folder)} ({reason(error)})") from error
-    return sorted(map(pathlib.Path, found))
-
-
-def files_under(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The regular files under a folder, in order; links to other folders are not followed.
-
-    (`rglob` and, before Python 3.12, `os.walk` call themselves for each folder in a folder, a thousand times at most.)
-
-    Raises:
-      DataError: a folder cannot be read.
-    """
-    found, places = [], [os.fspath(folder)]
-    try:
-        while places:
-            with os.scandir(places.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        places.append(entry.path)
-                    elif _is_kind(entry):
                         found.append(entry.path)
     except OSError as error:
         raise DataError(f"cannot read all folders in {shown(folder)} ({reason(error)})") from error

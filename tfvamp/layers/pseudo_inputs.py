@@ -182,7 +182,7 @@ def is_bounds(value) -> bool:
 
 
 def is_initial(value) -> bool:
-    """Whether a value stands for the initial values of every input."""
+    """Whether a value is no array, and can be the initial value of every input."""
     config = isinstance(value, Mapping) and "class_name" in value
     return value is None or config or isinstance(value, (str, numbers.Number)) or callable(value)
 

@@ -45,14 +45,14 @@ class ImageInputs:
     """Makes `fit`, `evaluate`, `predict` and the methods for one batch look at what they are given.
 
     The compiled steps cannot: XLA leaves assertions out. For a model with `event_shape`, `check_inputs` and
-    `compute_dtype`.
+    `variable_dtype`.
     """
 
     event_shape: tuple[int, ...]
     check_inputs: bool
 
     def as_images(self, data) -> tf.Tensor:
-        """Images [..., H, W, C] of floats; see `tfvamp.models.inputs.as_images`."""
+        """Images [..., H, W, C] of floats; see `tfvamp.networks.images.as_images`."""
         return as_images(data, self.event_shape, self.check_inputs, self.variable_dtype)  # type: ignore[attr-defined]
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
