@@ -13,9 +13,12 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11
     # The folder cli/ is installed as tfvamp_cli, so that site-packages gets no module "cli".
-    packages=[*find_packages(include=["tfvamp", "tfvamp.*"]), "tfvamp_cli"],
+    packages=[*find_packages(include=["tfvamp", "tfvamp.*"]), "tfvamp_cli", "tfvamp_cli.serving"],
     package_dir={"tfvamp_cli": "cli"},
-    package_data={"tfvamp": ["py.typed", "datasets/*/*.md", "datasets/*/*.bib", "datasets/*/*.tsv"]},
+    package_data={
+        "tfvamp": ["py.typed", "datasets/*/*.md", "datasets/*/*.bib", "datasets/*/*.tsv"],
+        "tfvamp_cli": ["serving/page.html"],
+    },
     entry_points={"console_scripts": ["tfvamp = tfvamp_cli.main:main"]},
     install_requires=[
         "tensorflow>=2.20",  # the maths, tf.data, XLA
@@ -43,17 +46,19 @@ setup(
         "probes": ["scikit-learn>=1.4"],  # tfvamp diagnose measures the representation where it is installed
         "onnx": ["tf2onnx>=1.17"],  # writes the networks as ONNX files
         "serve": [
-            "fastapi>=0.115",
-            "uvicorn>=0.30",
-        ],  # examples/serve.py: requests, and the server under them
+            "starlette>=0.46",  # the addresses of tfvamp serve
+            "uvicorn>=0.30",  # the server under them
+            "orjson>=3.10",  # JSON of arrays, ten times as fast as the standard library's
+        ],
         "dev": [
             "mlxtend>=0.23",  # as in demo
             "pandas>=2.2",  # as in pandas
             "scikit-learn>=1.4",  # as in probes
             "tf2onnx>=1.17",  # as in onnx
             "onnxruntime>=1.20",  # runs the ONNX files in the tests
-            "fastapi>=0.115",  # as in serve
+            "starlette>=0.46",  # as in serve
             "uvicorn>=0.30",  # as in serve
+            "orjson>=3.10",  # as in serve
             "httpx>=0.27",  # sends requests to the application in the tests
             "playwright>=1.45",  # drives a browser that is there, in the test of the page
             "pytest>=8,<9.2",  # tests; with 9.2, pytest-xdist 3.8 silently ignores groups

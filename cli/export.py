@@ -36,5 +36,5 @@ def command(run, output, overwrite, onnx):
     more = "".join(f", {name}" for name in written)
     click.echo(
         f"wrote {shown(output)} ({', '.join(document['signatures'])}{more}). "
-        f"Next: saved_model_cli show --dir {shown(expanded(output))} --all"
+        f"Next: tfvamp serve {shown(expanded(output))}"
     )

@@ -21,6 +21,7 @@ COMMANDS = {
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",
     "export": "Write a run as a SavedModel, which needs TensorFlow alone.",
+    "serve": "Serve an export over HTTP, with a page to explore the model.",
     "plot": "Draw curves, samples, reconstructions, pseudo-inputs, latents, and a histogram.",
     "datasets": "List, show and prepare data sets.",
     "info": "Show what a run is and how far it got.",

@@ -527,7 +527,7 @@ def test_the_page_works_in_a_process_of_its_own(run):
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout == (
         "wrote export/tfvamp/1 (sample, sample_component, encode, decode, reconstruct, log_likelihood, "
-        "pseudo_inputs, encode.onnx, decode.onnx). Next: saved_model_cli show --dir export/tfvamp/1 --all\n"
+        "pseudo_inputs, encode.onnx, decode.onnx). Next: tfvamp serve export/tfvamp/1\n"
     )
     use, lite = blocks(PAGE, "python")
     lite += """

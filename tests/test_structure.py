@@ -71,6 +71,13 @@ def test_commands_import_tfvamp_only_when_they_run():
                 assert (node.module or "").split(".")[0] != "tfvamp", path
 
 
+def test_what_serves_needs_no_tfvamp():
+    """The process that serves an export loads TensorFlow alone."""
+    for path in (ROOT / "cli" / "serving").glob("*.py"):
+        for name in imports(path):
+            assert name.split(".")[0] not in ("tfvamp", "keras", "tensorflow_probability"), (path, name)
+
+
 def test_nothing_decides_by_the_name_or_the_type_of_a_prior():
     """It asks the prior, or `config.PRIORS`, which says what each one is."""
     for path in [*(ROOT / "tfvamp").rglob("*.py"), *(ROOT / "cli").glob("*.py")]:

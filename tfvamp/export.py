@@ -72,10 +72,17 @@ def export_run(
         "settings": {**settings, "dataset": run.spec.name},
         "data": run.document.raw["data"],
         "weights": {"epoch": run.weights_epoch, "sha256": run.weights_sha256},
+        "validation": _validation(run),
         "evaluation": result if result is not None and result.pop("current") else None,
         "trained_with": run.document.versions,
     }
     return export(model, output_dir, metadata, overwrite, onnx)
+
+
+def _validation(run: Run) -> dict[str, Any] | None:
+    """The ELBO in nats on the validation images at the epoch of the weights; None where no row tells."""
+    elbos = [row["val_elbo"] for row in run.rows() if row["epoch"] == run.weights_epoch]
+    return {"epoch": run.weights_epoch, "elbo": elbos[0]} if elbos and math.isfinite(elbos[0]) else None
 
 
 def export(

@@ -1,0 +1,139 @@
+"""tfvamp serve."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from tfvamp_cli import light
+
+
+@click.command("serve")
+@click.argument("export", metavar="EXPORT")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Listen here; 0.0.0.0: everywhere.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8501,
+    show_default=True,
+    metavar="N",
+    help="0: one that is free.",
+)
+@click.option("--name", default="tfvamp", show_default=True, help="Name of the model in the addresses.")
+@click.option(
+    "--max-images",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="Images per request.",
+)
+@click.option(
+    "--max-draws",
+    type=click.IntRange(1),
+    default=200_000,
+    show_default=True,
+    metavar="N",
+    help="Images times samples per request for log-likelihoods.",
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0.1, 86_400),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop a request that takes longer, waiting included.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Requests computed at the same time.",
+)
+@click.option(
+    "--waiting",
+    type=click.IntRange(0, 10_000),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Requests that may wait; others are answered with 503.",
+)
+@click.pass_context
+def command(ctx, export, host, port, name, max_images, max_draws, deadline, workers, waiting):
+    """Serve an export over HTTP, with a page to explore the model.
+
+    EXPORT is a folder that tfvamp export wrote, or one that holds numbered exports, of which the
+    highest is served. Requests are those of TensorFlow Serving's REST interface. There are no
+    passwords: put a proxy in front before you listen on other addresses.
+
+    \b
+    Examples:
+      tfvamp export runs/first --output export/digits/1
+      tfvamp serve export/digits
+      curl -d '{"inputs": {"n": 4, "seed": [7, 0]}}' localhost:8501/v1/models/tfvamp:predict
+    """
+    if not name or len(name) > 100 or not all(c.isalnum() or c in "-_." for c in name):
+        raise light.errors.UsageError("--name must be letters, digits, '-', '_' and '.', at most 100")
+    folder = light.files.expanded(export)
+    listening = _listen(host, port)
+    try:
+        import uvicorn
+
+        from tfvamp_cli.serving import app, limits, protocol, served
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("uvicorn", "starlette", "orjson", "h11"):
+            raise
+        raise light.errors.UsageError(
+            "tfvamp serve needs more packages: pip install 'tfvamp[serve]'"
+        ) from error
+    chosen = limits.Limits(
+        max_images=max_images, max_draws=max_draws, deadline=deadline, workers=workers, waiting=waiting
+    )
+    model = served.ServedModel(folder, chosen)
+    application = app.build_app(model, name)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="error",
+            http=protocol.patient(chosen),
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    address, bound = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    if not ctx.obj["quiet"]:
+        click.echo(
+            f"serving {light.files.shown(model.folder)} as {name}, version {model.version}: open http://{shown}:{bound}/ "
+            "(Ctrl+C stops)"
+        )
+    try:
+        server.run(sockets=[listening])
+    finally:
+        application.state.desk.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; before the model is loaded, so that a port that is taken is said at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except (OSError, UnicodeError) as error:
+        raise light.errors.UsageError(
+            f"cannot listen on {light.files.printable(host)[:100]}, port {port} ({light.files.reason(error)}): choose "
+            "another --host or --port"
+        ) from error
+    return listening
