@@ -154,6 +154,33 @@ def test_omniglot_is_in_column_order(tmp_path):
     np.testing.assert_array_equal(images[0, :, :, 0], 255 * drawing)
 
 
+def drawings(count: int, height: float, width: float) -> np.ndarray:
+    """Round spots [N, 28, 28] whose centres spread as a normal does, down and across."""
+    rng, at = np.random.default_rng(0), np.arange(28)
+    rows, columns = rng.normal(13.5, height, (count, 1, 1)), rng.normal(13.5, width, (count, 1, 1))
+    return (np.hypot(at[:, None] - rows, at - columns) < 2.0).astype(np.float64)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("order", "FC")
+def test_omniglot_files_that_numpy_wrote(order, transposed, tmp_path):
+    """Pixels row by row, or images as rows, are found out by the ink, which spreads more from top to bottom."""
+    upright = drawings(1400, 4.8, 4.2)
+    stored = upright.reshape(1400, -1) if order == "C" else upright.swapaxes(1, 2).reshape(1400, -1)
+    stored = stored if transposed else stored.T
+    scipy.io.savemat(tmp_path / "chardata.mat", {"data": stored, "testdata": stored}, do_compression=True)
+    data = datasets.load("omniglot", tmp_path, tmp_path)
+    pixels = np.concatenate([data.train.pixels, data.validation.pixels])[..., 0]
+    expected = (255 * upright).astype(np.uint8)
+    assert {one.tobytes() for one in pixels} == {one.tobytes() for one in expected}
+    np.testing.assert_array_equal(np.sort(data.test.pixels.sum((1, 2, 3))), np.sort(expected.sum((1, 2))))
+
+
+def test_drawings_that_show_no_side_count_as_upright():
+    grey = np.random.default_rng(0).integers(0, 256, (1400, 28, 28, 1)).astype(np.uint8)
+    assert not omniglot.lie_on_their_side(grey) and not omniglot.lie_on_their_side(0 * grey)
+
+
 def test_frey_faces_from_the_matlab_file_are_the_same(raw, tmp_path):
     pixels = frey_faces.read_pickle(raw / "frey_faces" / "freyfaces.pkl").reshape(-1, 560)
     scipy.io.savemat(tmp_path / "frey_rawface.mat", {"ff": pixels.T})
@@ -297,7 +324,10 @@ def test_real_files(name, real_raw_dir, tmp_path):
     images = data.train.array()[0]
     if name == "frey_faces":
         assert set(np.unique(256 * images - 0.5)) <= set(range(8, 239))  # (v + 0.5) / 256
-    else:
+    if name == "omniglot":
+        pixels = data.train.pixels
+        assert not omniglot.lie_on_their_side(pixels) and omniglot.lie_on_their_side(pixels.swapaxes(1, 2))
+    if name != "frey_faces":
         assert images[:, 9:19, 9:19].mean() > 2 * images[:, [0, -1]].mean()  # white on black
 
 

@@ -43,11 +43,35 @@ def test_npz_with_three_splits(tmp_path):
     parts = {split: bytes_of(5 + i, seed=i) for i, split in enumerate(datasets.SPLITS)}
     data = datasets.load(save(tmp_path / "a.npz", **parts))
     assert data.spec.name == "npz:a.npz" and data.spec.shape == (6, 5, 1) and data.verified is None
-    assert data.spec.likelihood == "logistic" and set(data.checksums) == {"a.npz"}
+    assert data.spec.likelihood == "logistic" and set(data.checksums) == {"the pixels of a.npz"}
     for split, stored in parts.items():
         images, labels = data.split(split).array()
         np.testing.assert_array_equal(images, ((stored + np.float32(0.5)) / 256))  # each in its bin of 256
         assert (labels == -1).all()
+
+
+def test_npz_files_are_known_by_their_pixels(tmp_path):
+    """Written again, compressed, as other types of 0 and 1, or with labels: the same data; with one pixel changed, others."""
+    bits = np.random.default_rng(0).integers(0, 2, (20, 6, 5))
+
+    def checksums(x, save=np.savez, **more):
+        save(tmp_path / "a.npz", x=x, **more)
+        return datasets.load(f"npz:{tmp_path / 'a.npz'}").checksums
+
+    (known,) = checksums(np.uint8(bits)).values()
+    same = [
+        checksums(np.uint8(bits), np.savez_compressed),
+        checksums(np.uint8(255 * bits)),
+        checksums(bits.astype(bool)),
+        checksums(np.uint8(bits)[..., np.newaxis]),
+        checksums(np.asfortranarray(np.uint8(bits))),
+        checksums(np.uint8(bits), y=np.arange(20)),
+    ]
+    assert all(list(one.values()) == [known] for one in same)
+    changed = np.uint8(bits)
+    changed[7, 3, 2] ^= 1
+    assert list(checksums(changed).values()) != [known]
+    assert list(checksums(np.uint8(bits).reshape(20, 5, 6)).values()) != [known]
 
 
 def test_npz_in_one_piece_is_split_by_a_fixed_seed(tmp_path):
@@ -602,7 +626,7 @@ def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
     training.train(config, tmp_path / "run")
     said = []
     first = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append, proposal="encoder")
-    assert said == [] and list(first["sources"]) == ["a.npz"]
+    assert said == [] and list(first["sources"]) == ["the pixels of a.npz"]
     save(tmp_path / "a.npz", x=255 - bits)
     second = tfvamp.evaluate(tmp_path / "run", num_samples=2, say=said.append, proposal="encoder")
     assert "is made from other files than those" in said[0] and second["sources"] != first["sources"]

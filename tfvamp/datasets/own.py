@@ -68,8 +68,9 @@ def read(
         path = expanded(rest)
         arrays, label = read_npz(path), printable(path.name)
         labels, names = _labels(arrays, label)
-        data = from_arrays(f"npz:{label}", arrays, binarize, {label: _sha256(path)})
-        return dataclasses.replace(data, labels=labels, class_names=names)
+        data = from_arrays(f"npz:{label}", arrays, binarize)
+        checksums = {f"the pixels of {label}": _checksum(data.pixels)}
+        return dataclasses.replace(data, labels=labels, class_names=names, checksums=checksums)
     if kind == "folder":
         if size is None:
             raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
@@ -121,9 +122,7 @@ def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> Ow
     return OwnData(spec, store.pixels, store.checksums)
 
 
-def from_arrays(
-    name: str, arrays: Mapping[str, np.ndarray], binarize: str | None, checksums: dict[str, str] | None = None
-) -> OwnData:
+def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | None) -> OwnData:
     """Checked arrays with the likelihood that fits them."""
     if binarize is not None:
         check_choice("binarisation", binarize, BINARIZATIONS)
@@ -147,7 +146,7 @@ def from_arrays(
     if low == high:
         raise DataError(f"{name}: all pixels of all images are {low:g}: there is nothing to learn")
     binary = all(_is_binary(array) for array in pixels.values())
-    return OwnData(_spec(name, pixels, binary, binarize), pixels, checksums or {})
+    return OwnData(_spec(name, pixels, binary, binarize), pixels, {})
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -317,12 +316,14 @@ def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: s
     return dataclasses.replace(spec, pseudo_input_mean=round(mean, 4))
 
 
-def _sha256(path: pathlib.Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)} ({reason(error)})") from error
+def _checksum(pixels: Mapping[str, np.ndarray]) -> str:
+    """The sha256 of the pixels of all splits, with their shapes, however the file was written."""
+    checksum = hashlib.sha256()
+    for split in SPLITS:
+        checksum.update(f"{split} {pixels[split].dtype} {pixels[split].shape}".encode())
+        for start in range(0, len(pixels[split]), 1000):  # a view of all may be no block of memory
+            checksum.update(np.ascontiguousarray(pixels[split][start : start + 1000]))
+    return checksum.hexdigest()
 
 
 def absolute(name: str) -> str:

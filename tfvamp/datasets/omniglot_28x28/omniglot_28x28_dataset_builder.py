@@ -38,6 +38,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         path = sources.fetch(dl_manager, SOURCE)
         images, test = read_mat(path)
+        if not SOURCE.published(path) and lie_on_their_side(images):
+            images, test = images.swapaxes(1, 2), test.swapaxes(1, 2)
         sources.record(self.info, {SOURCE: path})
         images = images[np.random.RandomState(SPLIT_SEED).permutation(len(images))]
         return {
@@ -53,7 +55,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Training and test images [N, 28, 28, 1] (uint8, drawings white on black), in the file's order.
 
-    The file has `data` and `testdata`, [784, N] in [0, 1], pixels in Matlab's column order.
+    The file has `data` and `testdata`, [784, N] in [0, 1] (or [N, 784], as NumPy would have them), pixels in Matlab's
+    column order.
 
     Raises:
       DataError: the file is no such `.mat`.
@@ -67,7 +70,30 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     return images, test
 
 
+def lie_on_their_side(images: np.ndarray) -> bool:
+    """Whether drawings [N, 28, 28, 1] have height and width exchanged, as in a file with pixels row by row.
+
+    OMNIGLOT's ink spreads less across than from top to bottom: its variances are 23.1 and 26.4 squared pixels, and of 1,000
+    drawings their ratio is 0.87 +- 0.02. Data that show neither count as upright.
+    """
+    ink = images[..., 0].mean(axis=0, dtype=np.float64)
+    down, across = (_variance(ink.sum(axis=axis)) for axis in (1, 0))
+    return across > 1.06 * down
+
+
+def _variance(weights: np.ndarray) -> float:
+    """The variance of a position with these weights; 0 without any."""
+    total = weights.sum()
+    if not total:
+        return 0.0
+    position = np.arange(len(weights))
+    mean = (weights * position).sum() / total
+    return float((weights * (position - mean) ** 2).sum() / total)
+
+
 def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
+    if pixels.ndim == 2 and pixels.shape[0] != 784 and pixels.shape[1] == 784:
+        pixels = pixels.T
     if pixels.ndim != 2 or pixels.shape[0] != 784 or not 0 < pixels.shape[1] <= LARGEST_COUNT:
         raise DataError(
             f"{shown(path)}: {key} must have shape [784, N]; got {list(pixels.shape)} (N from 1 to {LARGEST_COUNT})"
