@@ -30,9 +30,8 @@ from PIL import Image
 import tfvamp
 from tests import made
 from tfvamp.config import TrainConfig
-from tfvamp.datasets import image_folder, image_store, matlab, own, sources
+from tfvamp.datasets import idx, image_folder, image_store, matlab, own, sources
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder as caltech
-from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
 from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder as histopathology
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
@@ -55,8 +54,8 @@ READERS: dict[str, tuple[str, Callable]] = {
     "frey_faces": ("freyfaces.pkl", frey_faces.read_pickle),
     "frey_faces_matlab": ("frey_rawface.mat", frey_faces.read_mat),
     "static_mnist": ("binarized_mnist_test.amat", static_mnist.read_amat),
-    "dynamic_mnist": ("t10k-images-idx3-ubyte", dynamic_mnist.read_idx),
-    "dynamic_mnist_labels": ("t10k-labels-idx1-ubyte", dynamic_mnist.read_idx),
+    "dynamic_mnist": ("t10k-images-idx3-ubyte", idx.read),
+    "dynamic_mnist_labels": ("t10k-labels-idx1-ubyte", idx.read),
     "histopathology": (
         "histopathology.pkl.tar.gz",
         lambda path: histopathology.read_pickle(path, histopathology.read_archive(path)),

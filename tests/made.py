@@ -19,12 +19,14 @@ from tfvamp.datasets.mnist5k import mnist5k_dataset_builder
 COUNTS = {
     "mnist5k": (4000, 500, 500),
     "static_mnist": (7, 4, 5),
-    "dynamic_mnist": (20, 10_000, 6),
+    "dynamic_mnist": (20, 10, 6),  # with VALIDATION
+    "fashion_mnist": (20, 10, 6),
     "omniglot": (15, 1345, 6),
     "caltech101": (12, 5, 6),
     "frey_faces": (9, 200, 200),
     "histopathology": (8, 4, 5),
 }
+VALIDATION = 10  # of MNIST and Fashion-MNIST, in place of idx.NUM_VALIDATION
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -71,7 +73,7 @@ def make(name: str, folder: pathlib.Path) -> pathlib.Path:
             (folder / f"binarized_mnist_{part}.amat.gz").write_bytes(
                 gzip.compress(("\n".join(lines) + "\n").encode(), 1, mtime=0)
             )
-    if name == "dynamic_mnist":
+    if name in ("dynamic_mnist", "fashion_mnist"):
         for part, count in (("train", train + validation), ("t10k", test)):
             images = rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
             labels = rng.integers(0, 10, count).astype(np.uint8)

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from tests import made
 from tests.tiny_pictures import TinyPictures
 from tfvamp import datasets, describe, files
-from tfvamp.datasets import sources
+from tfvamp.datasets import idx, sources
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder as frey_faces
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
@@ -43,6 +43,13 @@ def raw(tmp_path_factory) -> pathlib.Path:
     for name in made.COUNTS:
         made.make(name, root / name)
     return root
+
+
+@pytest.fixture(autouse=True)
+def few_of_mnist(request, monkeypatch):
+    """In made files, the validation images of MNIST and Fashion-MNIST are few."""
+    if "real_raw_dir" not in request.fixturenames:
+        monkeypatch.setattr(idx, "NUM_VALIDATION", made.VALIDATION)
 
 
 def test_every_builder_has_made_files():
@@ -215,7 +222,7 @@ WRONG = {
         (
             "train-images-idx3-ubyte",
             made.idx(np.zeros((20, 28, 28), np.uint8)),
-            r"got \[20, 28, 28\] and \[10020\]",
+            r"got \[20, 28, 28\] and \[30\]",
         ),
     ],
     "frey_faces": [
@@ -257,6 +264,39 @@ def test_wrong_source_files(name, file, contents, text, raw, tmp_path):
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]  # nothing half-made
 
 
+def test_fashion_mnist_is_as_it_was_published(raw, tmp_path):
+    """The last training images validate, in the order of the files; labels stay with their images."""
+    data = datasets.load("fashion_mnist", tmp_path, raw / "fashion_mnist")
+    (images, labels), (test, test_labels) = (
+        (idx.read(raw / "fashion_mnist" / f"{part}-images-idx3-ubyte"), idx.read(raw / "fashion_mnist" / f"{part}-labels-idx1-ubyte.gz"))
+        for part in ("train", "t10k")
+    )  # fmt: skip
+    for split, pixels, classes in (
+        (data.train, images[:20], labels[:20]),
+        (data.validation, images[20:], labels[20:]),
+        (data.test, test, test_labels),
+    ):
+        expected = {image.tobytes(): label for image, label in zip(pixels, classes, strict=True)}
+        found = {image.tobytes(): label for image, label in zip(split.pixels, split.labels, strict=True)}
+        assert found == expected
+
+
+def test_fashion_mnist_is_not_taken_for_mnist(tmp_path):
+    """Their files have the same names; Fashion-MNIST has as many images of each class."""
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    images = np.zeros((60_000, 28, 28), np.uint8)
+    for name, array in (("train", images), ("t10k", images[:10_000])):
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(made.idx(array))
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(made.idx(labels[: len(array)]))
+    with pytest.raises(DataError, match="6000 images of each class.* choose --dataset fashion_mnist"):
+        datasets.load("dynamic_mnist", tmp_path / "data", tmp_path)
+
+
+def test_mnist_is_not_taken_for_fashion_mnist(real_raw_dir, tmp_path):
+    with pytest.raises(DataError, match="train-images.* is the file of MNIST, not of Fashion-MNIST"):
+        datasets.load("fashion_mnist", tmp_path, real_raw_dir)
+
+
 def test_histopathology_values(raw, tmp_path):
     folder = made.make("histopathology", tmp_path / "raw")
     (folder / "histopathology.pkl.tar.gz").unlink()
@@ -273,7 +313,7 @@ def test_histopathology_values(raw, tmp_path):
 
 
 def test_sets_of_tfds_are_split_as_the_catalogue_says(tmp_path, monkeypatch):
-    """As fashion_mnist and cifar10 are, which need the network: here a tiny one."""
+    """As cifar10 is, which needs the network: here a tiny one."""
     spec = datasets.CATALOG["fashion_mnist"]
     dummy = dataclasses.replace(spec, tfds_name=TinyPictures.name, sizes=(15, 5, 20))
     monkeypatch.setitem(datasets.CATALOG, "fashion_mnist", dummy)
@@ -290,7 +330,7 @@ def test_sets_of_tfds_are_split_as_the_catalogue_says(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=text):
             datasets.load("cifar10", tmp_path)
     with pytest.raises(UsageError, match="--raw-dir does not go with fashion_mnist"):
-        datasets.load("fashion_mnist", tmp_path, raw_dir=tmp_path)
+        datasets.load("fashion_mnist", tmp_path, raw_dir=tmp_path)  # TFDS's, here
 
 
 REAL = {

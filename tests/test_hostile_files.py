@@ -24,8 +24,7 @@ import tensorflow_datasets as tfds
 from tests import made
 from tests.tiny_pictures import TinyPictures
 from tfvamp import arrays, datasets, describe
-from tfvamp.datasets import builders, matlab
-from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder as dynamic_mnist
+from tfvamp.datasets import builders, idx, matlab
 from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder as histopathology
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder as mnist5k
 from tfvamp.datasets.omniglot_28x28 import omniglot_28x28_dataset_builder as omniglot
@@ -35,7 +34,7 @@ from tfvamp.errors import DataError, UsageError
 
 def gzip_bomb(path):
     path.write_bytes(gzip.compress(b"0" * 2**26, 1))
-    return dynamic_mnist.read_idx
+    return idx.read
 
 
 def csv_bomb(path):
@@ -105,7 +104,7 @@ def amat_lines(path):
 
 def idx_count(path):
     path.write_bytes(gzip.compress(made.idx(np.zeros((70_001,), np.uint8)), 1))
-    return dynamic_mnist.read_idx
+    return idx.read
 
 
 def pax_tar(path):

@@ -128,11 +128,11 @@ _SPECS = (
     ),
     DatasetSpec(
         name="fashion_mnist",
-        tfds_name="fashion_mnist",
+        tfds_name="fashion_mnist_28x28",
         title="Fashion-MNIST, grey (the last 10,000 training images validate)",
         shape=(28, 28, 1),
         sizes=(50000, 10000, 10000),
-        source="TFDS; MIT",
+        source="github.com/zalandoresearch/fashion-mnist, MIT",
         likelihood="logistic",
         scaling="centre",
         pseudo_input_mean=0.3,

@@ -20,6 +20,7 @@ from tfvamp.config import BACKGROUNDS
 from tfvamp.datasets import builders, own, pipeline, preparation
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
+from tfvamp.datasets.fashion_mnist_28x28 import fashion_mnist_28x28_dataset_builder
 from tfvamp.datasets.frey_faces import frey_faces_dataset_builder
 from tfvamp.datasets.histopathology_gray import histopathology_gray_dataset_builder
 from tfvamp.datasets.mnist5k import mnist5k_dataset_builder
@@ -35,6 +36,7 @@ CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes 
 BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
     "dynamic_mnist": dynamic_mnist_dataset_builder.Builder,
+    "fashion_mnist_28x28": fashion_mnist_28x28_dataset_builder.Builder,
     "frey_faces": frey_faces_dataset_builder.Builder,
     "histopathology_gray": histopathology_gray_dataset_builder.Builder,
     "mnist5k": mnist5k_dataset_builder.Builder,

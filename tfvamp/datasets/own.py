@@ -322,7 +322,7 @@ def _checksum(pixels: Mapping[str, np.ndarray]) -> str:
     for split in SPLITS:
         checksum.update(f"{split} {pixels[split].dtype} {pixels[split].shape}".encode())
         for start in range(0, len(pixels[split]), 1000):  # a view of all may be no block of memory
-            checksum.update(np.ascontiguousarray(pixels[split][start : start + 1000]))
+            checksum.update(np.ascontiguousarray(pixels[split][start : start + 1000]).tobytes())
     return checksum.hexdigest()
 
 
