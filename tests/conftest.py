@@ -25,10 +25,8 @@ import pytest
 import tensorflow as tf
 
 import tfvamp
-from tests.storm import Storm
+from tests.storm import Storm, small_blocks
 from tfvamp.config import TrainConfig
-from tfvamp.evaluation import images as evaluated
-from tfvamp.evaluation import importance, needs
 from tfvamp.networks import conv, pixelcnn
 from tfvamp.runs import building
 
@@ -53,13 +51,8 @@ def real_raw_dir() -> pathlib.Path:
 
 @pytest.fixture
 def eager(monkeypatch):
-    """TensorFlow functions run op by op: on small models faster than being compiled for a few steps.
-
-    Blocks of images are padded to a size that fits tests: each image's noise is drawn by itself.
-    """
-    for module in (evaluated, needs):
-        monkeypatch.setattr(module, "AT_ONCE", 8)
-    monkeypatch.setattr(importance, "WEIGHED", 4)
+    """TensorFlow functions run op by op: on small models faster than being compiled for a few steps."""
+    small_blocks(monkeypatch.setattr)
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

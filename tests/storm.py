@@ -88,6 +88,15 @@ def _before_each(request: dict) -> Callable[[int], None]:
     return copy if "watched" in request else kill
 
 
+def small_blocks(setattr) -> None:
+    """Evaluations of a few images, op by op: blocks are padded to a size that fits, as each image's noise is drawn by itself."""
+    from tfvamp.evaluation import images, importance, needs
+
+    for module in (images, needs):
+        setattr(module, "AT_ONCE", 8)
+    setattr(importance, "WEIGHED", 4)
+
+
 def _child(request: dict, counter, output: int, errors: int) -> None:
     import tensorflow as tf
 
@@ -96,7 +105,9 @@ def _child(request: dict, counter, output: int, errors: int) -> None:
     os.dup2(errors, 2)
     os.dup2(output, 1)
     os.chdir(request.get("folder", "."))
-    tf.config.run_functions_eagerly(bool(request.get("eager", True)))
+    if request.get("eager", True):
+        tf.config.run_functions_eagerly(True)
+        small_blocks(setattr)
     sys.argv = ["tfvamp", *request["words"]]
     exec(request.get("python", ""), {"__name__": "__main__"})
     if request["words"]:

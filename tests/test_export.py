@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tests import twins
 from tests.conftest import shallow_networks, small_model, small_vae
+from tests.storm import small_blocks
 from tests.test_docs import ROOT, blocks
 from tfvamp import evaluation, export, files, runs, seeds, training
 from tfvamp.config import TrainConfig
@@ -98,12 +99,14 @@ def run(tmp_path_factory, data_dir):
         dataset="mnist5k", components=7, hidden_units=12, latent_dims=4, epochs=1, warmup=1, limit=60,
         batch_size=30, jit=False, data_dir=data_dir,
     )  # fmt: skip
-    tf.config.run_functions_eagerly(True)  # as `eager`
-    try:
-        training.train(config, path)
-        runs.evaluate(path, num_samples=3, limit=4, proposal="encoder")
-    finally:
-        tf.config.run_functions_eagerly(False)
+    with pytest.MonkeyPatch.context() as patch:  # as `eager`
+        small_blocks(patch.setattr)
+        tf.config.run_functions_eagerly(True)
+        try:
+            training.train(config, path)
+            runs.evaluate(path, num_samples=3, limit=4, proposal="encoder")
+        finally:
+            tf.config.run_functions_eagerly(False)
     return path
 
 

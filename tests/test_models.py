@@ -106,7 +106,8 @@ def test_the_likelihood_of_a_name(name, layer, settings):
 
 @each_model
 @pytest.mark.parametrize("shape", [(7, 5, 3), (4, 9, 1), (1, 1, 1), (12, 16, 3)], ids=str)
-def test_grey_and_colour_images_of_odd_sizes(kind, shape, shallow):
+@pytest.mark.usefixtures("eager", "shallow")
+def test_grey_and_colour_images_of_odd_sizes(kind, shape):
     """Every weight learns, an evaluation in pieces is the whole one, and what is drawn are pixels."""
     model = small_model(kind, event_shape=shape, likelihood="logistic")
     x = (np.random.default_rng(0).integers(0, 256, (6, *shape)).astype(np.float32) + 0.5) / 256
@@ -119,11 +120,7 @@ def test_grey_and_colour_images_of_odd_sizes(kind, shape, shallow):
             variable.path
         )
     data = tf.data.Dataset.from_tensor_slices(x)
-    tf.config.run_functions_eagerly(True)
-    try:
-        whole, pieces = (evaluation.log_likelihood(model, data, 5, rows=rows, jit=False) for rows in (100, 3))
-    finally:
-        tf.config.run_functions_eagerly(False)
+    whole, pieces = (evaluation.log_likelihood(model, data, 5, rows=rows, jit=False) for rows in (100, 3))
     np.testing.assert_allclose(pieces.per_example, whole.per_example, rtol=1e-5)
     np.testing.assert_allclose(whole.kl, sum(whole.kls.values()), rtol=1e-5)
     drawn = model.sample(3, 1, draw=True).numpy()
