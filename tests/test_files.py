@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +88,37 @@ def test_without_exchange_a_failure_puts_the_old_folder_back(tmp_path, monkeypat
     with pytest.raises(OSError, match="broken"):
         files.replace_folder(tmp_path / "a", lambda new: (new / "f").write_text("new"))
     assert (tmp_path / "a" / "f").read_text() == "old" and names(tmp_path) == {"a"}
+
+
+KILLED = """
+import os, pathlib, signal
+from tfvamp_cli.light import files
+files._exchange = lambda *_: False
+rename, calls = os.rename, []
+
+def killed(*paths):
+    if len(calls) == {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(paths)
+    rename(*paths)
+
+os.rename = killed
+files.replace_folder(pathlib.Path({path!r}), lambda new: (new / "f").write_text("new"))
+"""
+
+
+@pytest.mark.parametrize("number, left", [(0, "old"), (1, "old"), (2, "new"), (3, "new")])
+def test_a_kill_before_each_step_without_exchange(number, left, tmp_path, monkeypatch):
+    """Before the old folder is aside, before the new one is there, before the old one goes, and never."""
+    path = tmp_path / "a"
+    files.replace_folder(path, lambda new: (new / "f").write_text("old"))
+    code = KILLED.format(number=number, path=str(path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == (0 if number == 3 else -signal.SIGKILL), done.stderr
+    assert path.exists() == (number != 1)
+    monkeypatch.setattr(files, "JUST_MADE", -1)  # whatever is not locked was left behind
+    files.sweep(tmp_path)
+    assert (path / "f").read_text() == left and names(tmp_path) == {"a"}
 
 
 def test_a_folder_that_a_killed_process_moved_aside_is_put_back(tmp_path):
