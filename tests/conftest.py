@@ -36,6 +36,11 @@ REAL_RAW_DIR = pathlib.Path(
 )
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that stay together on one core come first, so that none of these groups is left for the end."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
     """Prepared data, made once a session."""
