@@ -423,7 +423,7 @@ def test_what_is_typed_is_followed(tmp_path, monkeypatch):
     (tmp_path / "new").mkdir()
     (tmp_path / "x.npz").rename(tmp_path / "new" / "y.npz")
     result = command("evaluate", run, "--proposal", "encoder", "--samples", 2)
-    assert result.exit_code == 1 and "x.npz" in result.stderr
+    assert result.exit_code == 1 and "say where they are with --dataset npz:..." in result.stderr
     moved = ["--dataset", f"npz:{tmp_path}/new/y.npz"]
     result = command("evaluate", run, "--proposal", "encoder", "--samples", 2, *moved)
     assert result.exit_code == 0 and "warning" not in result.stderr, result.stderr

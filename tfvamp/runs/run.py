@@ -209,6 +209,11 @@ class Run:
                 **config.loading(),
             )
         except DataError as error:
+            kind, _, place = config.dataset.partition(":")
+            if own and dataset is None and kind in ("npz", "folder") and not os.path.exists(place):
+                raise DataError(
+                    f"{error}: if the images have moved, say where they are with --dataset {kind}:..."
+                ) from error
             if own or data_dir is not None or config.data_dir is None:
                 raise
             raise DataError(
