@@ -136,11 +136,17 @@ def draw_naively(decoder, z, uniform) -> tuple[np.ndarray, list[np.ndarray]]:
     likelihood = decoder(*z)
     x = np.zeros(uniform.shape, np.float32)
     raw = [np.zeros(uniform.shape, np.float32) for _ in decoder.heads]
+    of_pixels = decoder.likelihood.of_pixels
+
+    @tf.function(autograph=False)
+    def full_pass(x):
+        heads = decoder.raw(x, likelihood.conditions)
+        return heads, of_pixels(*heads).at_uniform(uniform)
+
     for i in range(x.shape[1]):
         for j in range(x.shape[2]):
             for c in range(x.shape[3]):
-                heads = [head.numpy() for head in decoder.raw(x, likelihood.conditions)]
-                drawn = decoder.likelihood.of_pixels(*map(tf.constant, heads)).at_uniform(uniform).numpy()
+                heads, drawn = full_pass(tf.constant(x))
                 x[:, i, j, c] = drawn[:, i, j, c]
                 for kept, head in zip(raw, heads, strict=True):
                     kept[:, i, j, c] = head[:, i, j, c]
