@@ -93,7 +93,8 @@ def test_the_commands_of_the_readme_run(storm, tmp_path, data_dir):
         "limit": 120, "epochs": 2, "warmup": 1, "components": 20, "hidden-units": 16, "latent-dims": 4, "data-dir": data_dir
     }  # fmt: skip
     words = [word for name, value in quick.items() for word in (f"--{name}", str(value))]
-    quick_for = {"train": words, "diagnose": ["--limit", "6", "--refine-steps", "3", "--samples", "10"]}
+    few = ["--limit", "6", "--refine-steps", "3"]
+    quick_for = {"train": words, "evaluate": few, "diagnose": [*few, "--samples", "10"]}
     lines = [
         [*arguments, *quick_for.get(arguments[0], [])]
         for _, *arguments in commands(ROOT / "README.md")
@@ -146,7 +147,7 @@ KERAS_PAGE, DATA_PAGE = ROOT / "docs" / "keras.md", ROOT / "docs" / "datasets.md
 PROGRAMS = {
     **{
         f"README {number}": code.replace("epochs=20, warmup=10", "epochs=2, warmup=1, limit=120").replace(
-            "num_samples=100", "num_samples=5"
+            "num_samples=100, limit=100", "num_samples=5, limit=5"
         )
         for number, code in enumerate(blocks(ROOT / "README.md", "python"))
     },
