@@ -119,7 +119,7 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
 def _check_name(name: str) -> None:
     """Raises UsageError for a mistyped name, before TensorFlow is imported."""
     if not name.startswith(light.config.OWN):
-        light.errors.check_choice("data set", name, light.config.CATALOG)
+        light.config.check_dataset(name)
 
 
 def _train(name: str, options: dict) -> str:

@@ -26,6 +26,12 @@ from tfvamp_cli import light
     metavar="N",
     help="0: one that is free.",
 )
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name other than localhost under which it may be asked, with a local --host.",
+)
 @click.option("--name", default="tfvamp", show_default=True, help="Name of the model in the addresses.")
 @click.option(
     "--max-images",
@@ -68,7 +74,7 @@ from tfvamp_cli import light
     help="Requests that may wait; others are answered with 503.",
 )
 @click.pass_context
-def command(ctx, export, host, port, name, max_images, max_draws, deadline, workers, waiting):
+def command(ctx, export, host, port, allow_host, name, max_images, max_draws, deadline, workers, waiting):
     """Serve an export over HTTP, with a page to explore the model.
 
     EXPORT is a folder that tfvamp export wrote, or one that holds numbered exports, of which the
@@ -99,7 +105,12 @@ def command(ctx, export, host, port, name, max_images, max_draws, deadline, work
         max_images=max_images, max_draws=max_draws, deadline=deadline, workers=workers, waiting=waiting
     )
     model = served.ServedModel(folder, chosen)
-    application = app.build_app(model, name)
+    if model.problem and not ctx.obj["quiet"]:
+        click.echo(f"warning: {model.problem}", err=True)
+    address, bound = listening.getsockname()[:2]
+    local = address.startswith("127.") or address == "::1"
+    hosts = {"localhost", "127.0.0.1", "[::1]", host.lower(), *map(str.lower, allow_host)}
+    application = app.build_app(model, name, sorted(hosts) if local else None)
     server = uvicorn.Server(
         uvicorn.Config(
             application,
@@ -110,7 +121,6 @@ def command(ctx, export, host, port, name, max_images, max_draws, deadline, work
             timeout_graceful_shutdown=5,
         )
     )
-    address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     if not ctx.obj["quiet"]:
         click.echo(

@@ -372,7 +372,7 @@ def test_grey_images_from_the_command_line(tmp_path):
     small = ["--components", 3, "--epochs", 1, "--warmup", 1, "--no-jit", "--run-dir", tmp_path / "run"]
     result = tfvamp_command("train", "--dataset", f"npz:{path}", *small)
     assert result.exit_code == 0, result.stderr
-    assert "likelihood logistic, because the pixels are grey" in " ".join(result.stderr.split())
+    assert "likelihood logistic, because the pixels have many levels" in " ".join(result.stderr.split())
     assert (
         "data" in (info := tfvamp_command("info", tmp_path / "run").stdout) and "unknown: no checksum" in info
     )

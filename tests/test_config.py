@@ -104,7 +104,7 @@ def test_likelihoods_fit_the_data():
     assert TrainConfig().resolve(grey).likelihood == "logistic"
     with pytest.raises(
         UsageError,
-        match="the likelihood bernoulli does not fit faces, whose pixels are grey: "
+        match="the likelihood bernoulli does not fit faces, whose pixels have many levels: "
         "choose --likelihood logistic or logistic-paper",
     ):
         TrainConfig(likelihood="bernoulli").resolve(grey)

@@ -149,14 +149,21 @@ def test_values_tell_where_no_operation_does():
 
 
 @pytest.mark.parametrize("shape, kind", [((4,), NormalVectors), ((2, 2, 1), NormalImages)])
-@pytest.mark.parametrize("scale", ["learned", "predicted", 0.7])
+@pytest.mark.parametrize("scale", ["learned", "learned-per-column", "predicted", 0.7])
 def test_gaussian_likelihood_is_the_normal_density(shape, kind, scale):
     layer = GaussianLikelihood(shape, scale)
     if scale == "learned":
         layer.log_scale.assign(-0.4)
+    if scale == "learned-per-column":  # of a table; the images have one channel
+        layer.log_scale.assign([-0.4, 0.1, 0.2, 0.6][: shape[-1]])
     raw = RNG.normal(size=(3, 5, 4 * len(layer.heads))).astype(np.float32)
     likelihood, x = layer(raw), RNG.normal(size=(5, *shape)).astype(np.float32)
-    sigma = {"learned": np.exp(-0.4), "predicted": np.exp(raw[..., 4:]), 0.7: 0.7}[scale]
+    sigma = {
+        "learned": np.exp(-0.4),
+        "learned-per-column": np.exp([-0.4, 0.1, 0.2, 0.6] if shape == (4,) else -0.4),
+        "predicted": np.exp(raw[..., 4:]),
+        0.7: 0.7,
+    }[scale]
     expected = scipy.stats.norm.logpdf(x.reshape(5, 4), raw[..., :4], sigma).sum(-1)
     np.testing.assert_allclose(likelihood.log_prob(x), expected, rtol=1e-5, atol=1e-5)
     assert isinstance(likelihood, kind) and likelihood.event_shape == shape
@@ -166,7 +173,7 @@ def test_gaussian_likelihood_is_the_normal_density(shape, kind, scale):
     assert GaussianLikelihood.from_config(layer.get_config()).scale == scale
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), "fixed"])
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), "fixed", [1.0], None])
 def test_a_scale_is_above_zero(scale):
     with pytest.raises(ValueError, match="scale must be a number above 0"):
         GaussianLikelihood((4,), scale)

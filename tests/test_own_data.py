@@ -74,6 +74,31 @@ def test_npz_files_are_known_by_their_pixels(tmp_path):
     assert list(checksums(np.uint8(bits).reshape(20, 5, 6)).values()) != [known]
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.int8])
+def test_whole_numbers_and_rounding_are_taken(dtype, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 100, (20, 6, 5))
+    expected = datasets.load(save(tmp_path / "a.npz", x=np.uint8(grey)))
+    found = datasets.load(save(tmp_path / "b.npz", x=grey.astype(dtype)))
+    assert [*found.checksums.values()] == [*expected.checksums.values()]
+    shares = grey / 99.0
+    rounded = np.where(shares == 1.0, 1.000001, np.where(shares == 0.0, -1e-6, shares))
+    plain, other = (
+        datasets.load(save(tmp_path / f"{name}.npz", x=x)) for name, x in (("c", shares), ("d", rounded))
+    )
+    assert [*plain.checksums.values()] == [*other.checksums.values()]
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("a.npz", "npz"), ("pictures/", "folder"), ("~/x", "folder"), ("/data/b.npz", "npz")]
+)
+def test_a_path_without_its_prefix(name, kind):
+    for make in (lambda: datasets.load(name), lambda: TrainConfig(dataset=name)):
+        with pytest.raises(UsageError, match=f"for your own images say {kind}:{name}"):
+            make()
+    with pytest.raises(UsageError, match="--image-size must be HxW"):
+        datasets.load("folder:x", image_size=(24, 24))
+
+
 def test_npz_in_one_piece_is_split_by_a_fixed_seed(tmp_path):
     stored = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
     first, second = (datasets.load(save(tmp_path / name, x=stored)) for name in ("a.npz", "b.npz"))
@@ -138,7 +163,12 @@ def bad(**changes):
         (bad(train=bytes_of(4)[:, 0, 0]), r"got \[4, 1\]"),
         (bad(test=bytes_of(4, (5, 5, 1))), "all splits must have images of one shape"),
         (bad(test=bytes_of(4) / 255.0), "all splits must have one dtype; got floats, uint8"),
-        (bad(train=bytes_of(4).astype(np.int64)), "must have dtype uint8, or floats in .*; got int64"),
+        (bad(train=bytes_of(4).astype(np.int64) + 1000), "whole numbers must lie between 0 and 255; got 1"),
+        (bad(train=bytes_of(4).astype(np.int64) - 256), "whole numbers must lie between 0 and 255; got -"),
+        (bad(train=bytes_of(4).astype(np.float32)), "divide by 255, or save them as uint8"),
+        (bad(train=bytes_of(4) / 255.0 + 1e-4), r"must lie in \[0, 1\]; got .* to 1.0001"),
+        (bad(train=bytes_of(4).astype(complex)), "must hold numbers; got dtype complex128"),
+        (bad(x=bytes_of(4)), "has x and train, validation, test: keep x"),
         (bad(train=np.full((4, 6, 5, 1), np.nan)), "pixels must be finite"),
         (bad(train=np.full((4, 6, 5, 1), 1.5)), r"pixels must lie in \[0, 1\]; got 1.5 to 1.5"),
         (bad(train=np.array([[["a"]]])), "must hold numbers"),
@@ -635,7 +665,7 @@ def test_a_run_whose_images_are_other_ones_now(tmp_path, small_config):
     save(tmp_path / "a.npz", x=bytes_of(40))
     for use in (tfvamp.evaluate, runs.encode, runs.plot):
         with pytest.raises(
-            UsageError, match="likelihood bernoulli does not fit npz:a.npz, whose pixels are grey"
+            UsageError, match="likelihood bernoulli does not fit npz:a.npz, whose pixels have many levels"
         ):
             use(tmp_path / "run")
     save(tmp_path / "a.npz", x=bits[:, :5])

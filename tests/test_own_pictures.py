@@ -71,6 +71,12 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert (
         data.class_names == ("cats", "dogs") and sorted(labels) == [0] * 10 + [1] * 10
     )  # the first name, always
+    (folder / "again.png").symlink_to(min(fill(folder / "dogs").glob("*[0-9].png")))
+    (folder / "dogs" / "again.png").symlink_to(min(disk.glob("*[0-9].png")))
+    picture(7).save(tmp_path / "other.png")
+    (folder / "dogs" / "other.png").symlink_to(tmp_path / "other.png")  # there by this link alone
+    data, said = load(folder, tmp_path)
+    assert sum(data.spec.sizes) == 21 and "links to files that are there: 2" in said
     only = tmp_path / "only"
     only.mkdir()
     (only / "cats").symlink_to(disk)

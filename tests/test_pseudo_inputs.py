@@ -151,11 +151,22 @@ def test_adapt_chooses_every_data_point_alike():
         (np.full((9, *SHAPE), np.nan), "NaN"),
         (np.full((9, *SHAPE), 2.0), "all values of the data are 2"),
         (tf.data.Dataset.from_tensors(data()).repeat(), "never end"),
+        (data()[:0], "0 data points for 5 pseudo-inputs"),
+        (np.full((9, *SHAPE), "a"), "must be numbers; got text"),
     ],
 )
 def test_data_that_do_not_do_are_refused(bad, part):
     with pytest.raises(ValueError, match=part):
         VampPriorLayer(encoder(), 5).adapt(bad)
+
+
+@pytest.mark.parametrize("lengths", [(9, 8), (1000, 9), (0, 9)])
+def test_inputs_of_other_lengths_are_refused(lengths):
+    """Whatever rows are drawn."""
+    rng = np.random.default_rng(0)
+    image, label = rng.uniform(size=(lengths[0], *SHAPE)), rng.uniform(size=(lengths[1], 4))
+    with pytest.raises(ValueError, match=f"the same number of data points; got .{lengths[0]}, {lengths[1]}"):
+        VampPriorLayer(conditional(list), 5).adapt([image, label])
 
 
 # --- several inputs ---

@@ -156,7 +156,7 @@ def test_concurrent_requests_get_their_own_answers(client):
 BAD = {
     "no signature": ({"signature_name": "vamp", "inputs": {}}, 404, "no signature 'vamp': choose one of"),
     "neither format": ({"signature_name": "sample"}, 400, '"inputs"'),
-    "both formats": ({"inputs": {}, "instances": []}, 400, '"inputs"'),
+    "both formats": ({"inputs": {}, "instances": []}, 400, "not with both"),
     "unknown key": ({"inputs": CALLS["sample"], "input": 1}, 400, "unknown key 'input'"),
     "signature no string": ({"signature_name": 3, "inputs": {}}, 400, "must be a string"),
     "missing": ({"inputs": {"n": 3}}, 400, "input 'seed' of serving_default is missing"),
@@ -188,7 +188,7 @@ BAD = {
     "component": ({"signature_name": "sample_component", "inputs": {"k": 5, "n": 3, "seed": [0, 0]}}, 400, "k must lie between 0 and 4"),
     "samples": ({"signature_name": "log_likelihood", "inputs": {**CALLS["log_likelihood"], "num_samples": 0}}, 400, "num_samples must lie between 1 and"),
     "ragged": ({"signature_name": "decode", "inputs": [[0, 0, 0], [0]]}, 400, "rows of one length"),
-    "width": ({"signature_name": "decode", "inputs": [[0, 0]]}, 400, "latents must have shape ['B', 3]; got [1, 2]"),
+    "width": ({"signature_name": "decode", "inputs": [[0, 0]]}, 400, "latents must have shape [B, 3]; got [1, 2]"),
     "empty": ({"signature_name": "decode", "inputs": [[]]}, 400, "latents must have shape"),
     "no rows": ({"signature_name": "decode", "instances": []}, 400, "not empty"),
     "uneven rows": ({"signature_name": "decode", "instances": [{"latents": [0, 0, 0]}, {}]}, 400, "same keys"),
@@ -196,6 +196,7 @@ BAD = {
     "images' shape": ({"signature_name": "encode", "inputs": [[0.0] * 30]}, 400, "images must have shape"),
     "images' range": ({"signature_name": "encode", "inputs": (images(1) + 1).tolist()}, 400, "images must lie between 0 and 1"),
     "a list": ([1, 2], 400, "must be an object"),
+    "nothing but a list": ({"signature_name": "pseudo_inputs", "inputs": []}, 400, "inputs of pseudo_inputs must be an empty object, {}"),
 }  # fmt: skip
 
 
@@ -212,12 +213,12 @@ def test_bad_requests_get_one_line(name, client):
 @pytest.mark.parametrize(
     "content, status, text",
     [
-        (b"{", 400, "not valid JSON"),
-        (b"[" * 200_000, 400, "not valid JSON"),
-        (b'{"signature_name": "decode", "inputs": [[NaN, 0, 0]]}', 400, "without NaN"),
-        (b'{"signature_name": "decode", "inputs": [[1e999, 0, 0]]}', 400, "not valid JSON"),
-        (b"", 400, "not valid JSON"),
-        (b"\xff\xfe", 400, "not valid JSON"),
+        (b"{", 400, "not JSON that is read here"),
+        (b"[" * 200_000, 400, "at most 1000 brackets deep"),
+        (b'{"signature_name": "decode", "inputs": [[NaN, 0, 0]]}', 400, "finite numbers"),
+        (b'{"signature_name": "decode", "inputs": [[1e999, 0, 0]]}', 400, "finite numbers"),
+        (b"", 400, "not JSON"),
+        (b"\xff\xfe", 400, "UTF-8"),
         (b" " * (2**20 + 1), 413, "at most 1048576 bytes"),
     ],
 )
@@ -232,6 +233,26 @@ def test_bad_bodies_get_one_line(content, status, text, client):
 def test_other_addresses_are_not_there(path, client):
     answer = client.get(path)
     assert answer.status_code == 404 and list(answer.json()) == ["error"]
+
+
+def test_predict_takes_post_alone(client):
+    for method in ("get", "put", "delete"):
+        answer = getattr(client, method)(PREDICT)
+        assert answer.status_code == 405 and answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        *((host, 200) for host in ("localhost", "localhost:8501", "127.0.0.1:1", "[::1]:8501", "[::1]", "LOCALHOST")),
+        *((host, 403) for host in ("evil.example", "evil.example:8501", "localhost.evil.example", "", "[::2]:8501")),
+    ],
+)  # fmt: skip
+def test_a_local_server_is_asked_by_local_names(host, status, folder):
+    """So that a page from elsewhere cannot read it under a name of its own that leads here."""
+    hosts = ["localhost", "127.0.0.1", "[::1]"]
+    local = TestClient(app.build_app(ServedModel(folder, LIMITS), hosts=hosts))
+    assert local.get("/about", headers={"Host": host}).status_code == status
 
 
 def test_a_folder_without_a_model_says_what_to_do(tmp_path):
@@ -281,6 +302,8 @@ def test_metadata_of_an_export_are_data(content, expected, folder, tmp_path):
     if content is not None:
         path.write_bytes(content)
     assert about(tmp_path)["of"] == expected
+    problem = ServedModel(tmp_path, LIMITS).problem
+    assert "\n" not in problem and bool(problem) == (expected is None)
 
 
 def test_pseudo_inputs_of_the_page(client, model):
@@ -439,7 +462,7 @@ def test_what_waits_too_long_is_sent_away(serve):
         first.sendall(SLOW)
         server.wait_until(lambda: server.desk.pending == 1)
         answer = server.predict(inputs=CALLS["sample"])
-        assert answer.status_code == 503 and "waited for 0.5 seconds" in answer.json()["error"]
+        assert answer.status_code == 503 and "waited for 0.5 of the 0.5 seconds" in answer.json()["error"]
         assert int(answer.headers["Retry-After"]) >= 1
         assert b"504" in first.recv(100)
 
@@ -571,6 +594,7 @@ def test_the_command(folder):
         line = process.stdout.readline()
         assert "version 10: open http://127.0.0.1:" in line
         address = re.search("http://[0-9.:]+", line).group()
+        assert httpx.get(f"{address}/about", headers={"Host": "evil.example"}).status_code == 403
         answer = httpx.post(f"{address}{PREDICT}", json={"inputs": CALLS["sample"]}, timeout=60)
         assert np.shape(answer.json()["outputs"]) == (3, 6, 5, 1)
         port = address.rpartition(":")[2]
@@ -710,7 +734,7 @@ def test_sliders_move_the_picture(page, model):
     page.click("#set-b")
     page.locator("#between").press("End")
     page.locator("#between").press("Home")
-    page.wait_for_timeout(500)
+    wait(page, "z => document.querySelector('#now').dataset.z.split(',').every((v, d) => Math.abs(v - z[d]) < 1e-6)", z.tolist())  # fmt: skip
     np.testing.assert_array_equal(pixels(page, "#now"), after)
 
 
@@ -737,6 +761,28 @@ def test_seeds_on_the_page(page, server):
     server.stop()
     page.click("#sample")
     wait(page, "document.querySelector('[role=alert]').textContent.includes('does not answer')")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_a_file_is_read_as_a_folder_of_images_was(background, tmp_path):
+    """Laid over the background of the run, and stretched to its size."""
+    settings = {"dataset": "folder:icons", "background": background}
+    model = small_model(tfvamp.models.VAE, event_shape=(6, 5, 3), likelihood="logistic")
+    tfvamp.export.export(model, tmp_path / "1", {"settings": settings})
+    icon = np.zeros((12, 60, 4), np.uint8)
+    icon[:, 24:36] = (0, 255, 0, 255)  # the middle one of five columns; the rest is transparent
+    Image.fromarray(icon).save(tmp_path / "icon.png")
+    server = Server(tmp_path)
+    try:
+        for page in pages(server):
+            page.set_input_files("#file", tmp_path / "icon.png")
+            explained(page, 1)
+            red = pixels(page, "#drawing").reshape(6, 5)
+    finally:
+        server.stop()
+    assert (np.abs(red[:, [0, 4]] - (255 if background == "white" else 0)) <= 8).all()
+    assert (red[:, 2] < 90).all()  # green, up to the upper and lower edge
 
 
 def explained(page, number: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from .catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
 from .errors import UsageError, check_choice
-from .files import expanded, read_bytes, shown
+from .files import expanded, printable, read_bytes, shown
 
 MODELS = ("vae", "hvae", "convvae", "convhvae", "pixelhvae")
 
@@ -54,7 +54,7 @@ BACKGROUNDS = ("white", "black")  # of transparent images
 LARGEST_SEED = 2**31 - 1
 LARGEST_NUMBER = 2**53
 IMPORTANCE_SAMPLES = 5  # in training with "iwae", where none are given
-PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels are grey"}
+PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels have many levels"}
 LARGEST_TOML = 2**20  # bytes
 
 # Settings of the paper's published code where ours differ; docs/results.md says why they do.
@@ -234,7 +234,7 @@ class TrainConfig:
         _check_fields(self)
         height_and_width(self.image_size)
         if not self.dataset.startswith(OWN):
-            check_choice("data set", self.dataset, CATALOG)
+            check_dataset(self.dataset)
         if self.device is not None and not re.fullmatch(r"cpu|gpu(:\d{1,3})?", self.device):
             raise UsageError(f"device must be cpu, gpu, or gpu:1 and so on; got {self.device!r}")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
@@ -450,6 +450,14 @@ def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str,
     return document
 
 
+def check_dataset(name: str) -> None:
+    """Raises UsageError unless a name is in the catalogue; what looks like a path is told the prefix it lacks."""
+    if name not in CATALOG and re.search(r"[/.~]", name):
+        kind, shortened = "npz" if name.endswith(".npz") else "folder", printable(name)[:100]
+        raise UsageError(f"unknown data set {shortened!r}: for your own images say {kind}:{shortened}")
+    check_choice("data set", name, CATALOG)
+
+
 def height_and_width(image_size: str | None) -> tuple[int, int] | None:
     """(H, W) of "HxW"; None of None.
 
@@ -461,7 +469,7 @@ def height_and_width(image_size: str | None) -> tuple[int, int] | None:
     """
     if image_size is None:
         return None
-    match = re.fullmatch(r"(\d{1,4})[xX](\d{1,4})", image_size)
+    match = re.fullmatch(r"(\d{1,4})[xX](\d{1,4})", image_size) if isinstance(image_size, str) else None
     if match is None or min(int(match[1]), int(match[2])) < 1:
         raise UsageError(f"--image-size must be HxW, such as 64x64; got {image_size!r}")
     return int(match[1]), int(match[2])

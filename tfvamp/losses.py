@@ -11,7 +11,14 @@ from tfvamp.layers.discretized_logistic import LOG_SCALE_RANGE, DiscretizedLogis
 from tfvamp.layers.gaussian import at_least_float32
 from tfvamp.layers.kl_divergence import warn_of_those_left_out
 from tfvamp.layers.likelihoods import PhiloxBernoulli
-from tfvamp.layers.normal_likelihood import LEARNED, PREDICTED, PhiloxNormal, checked_scale, scale_of
+from tfvamp.layers.normal_likelihood import (
+    LEARNED,
+    LEARNED_EACH,
+    PREDICTED,
+    PhiloxNormal,
+    checked_scale,
+    scale_of,
+)
 
 LIKELIHOODS = ("bernoulli", "gaussian", "logistic")
 # Operations that do not change what a number means, on the way from a sigmoid to the loss.
@@ -77,7 +84,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
             raise ValueError("the likelihood bernoulli has no scale")
         if likelihood == "gaussian" and from_logits:
             raise ValueError("the predictions of the likelihood gaussian are means, not logits")
-        if scale == LEARNED:
+        if isinstance(scale, str) and scale in (LEARNED, LEARNED_EACH):
             raise ValueError(
                 "a loss has no weights: for a scale that is learned, end the decoder in "
                 "tfvamp.layers.GaussianLikelihood(event_shape), and add tfvamp.layers.ReconstructionLoss"

@@ -6,11 +6,13 @@ import asyncio
 import functools
 import importlib.resources
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -42,12 +44,14 @@ class Held:
         self.count += count
 
 
-def build_app(model: ServedModel, name: str = "tfvamp") -> Starlette:
+def build_app(model: ServedModel, name: str = "tfvamp", hosts: Sequence[str] | None = None) -> Starlette:
     """The application.
 
     Args:
       model: answers the requests.
       name: of the model, in the addresses.
+      hosts: the names under which it may be asked, without ports; None for any. A page from elsewhere that makes its own
+        name lead here (DNS rebinding) asks under that.
     """
     limits = model.limits
     desk, held = Desk(limits), Held(limits)
@@ -83,6 +87,9 @@ def build_app(model: ServedModel, name: str = "tfvamp") -> Starlette:
             return await computed(request, functools.partial(model.answer, body))
         finally:
             held.count -= len(body)
+
+    async def only_post(request: Request) -> Response:
+        raise HTTPException(405, "predict takes POST, with a body", {"Allow": "POST"})
 
     async def about(request: Request) -> Response:
         return JSONResponse(
@@ -130,6 +137,7 @@ def build_app(model: ServedModel, name: str = "tfvamp") -> Starlette:
     of_model = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
     routes = [
         *(Route(f"{path}:predict", predict, methods=["POST"]) for path in of_model),
+        *(Route(f"{path}:predict", only_post) for path in of_model),
         *(Route(f"{path}/metadata", metadata) for path in of_model),
         *(Route(path, status) for path in of_model),
         Route("/", home),
@@ -143,9 +151,26 @@ def build_app(model: ServedModel, name: str = "tfvamp") -> Starlette:
         ClientLeft: left,
         ClientDisconnect: left,
     }
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    middleware = [] if hosts is None else [Middleware(OnlyHosts, hosts=hosts)]
+    app = Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
     app.state.desk = desk
     return app
+
+
+class OnlyHosts:
+    """Refuses requests whose Host is not among the names."""
+
+    def __init__(self, app: Any, hosts: Sequence[str]):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        said = Headers(scope=scope).get("host", "")
+        name = said.rpartition(":")[0] if re.search(r":[0-9]*$", said) else said
+        if name.lower() in self.hosts:
+            await self.app(scope, receive, send)
+            return
+        text = "this server is asked as localhost: tfvamp serve --allow-host NAME for other names"
+        await JSONResponse({"error": text}, 403)(scope, receive, send)
 
 
 async def _body(request: Request, limits: Limits, held: Held) -> bytes:

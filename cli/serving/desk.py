@@ -72,7 +72,14 @@ class Desk:
     async def _compute(self, work: Callable[[], bytes], client: asyncio.Future[None]) -> bytes:
         self.check_free()
         loop, manager = asyncio.get_running_loop(), cancellation.CancellationManager()
-        job = self._threads.submit(self._on_a_thread, work, manager)
+        asked, begun = time.monotonic(), math.inf
+
+        def begin() -> bytes:
+            nonlocal begun
+            begun = time.monotonic()
+            return work()
+
+        job = self._threads.submit(self._on_a_thread, begin, manager)
         self.pending += 1
         job.add_done_callback(functools.partial(self._done, loop))
         result = asyncio.wrap_future(job)
@@ -83,14 +90,15 @@ class Desk:
         )
         if result in done:
             return result.result()
-        waits = job.cancel()
+        job.cancel()
         manager.start_cancel()
         if client in done:
             raise ClientLeft
-        if waits:
+        if (waited := begun - asked) > self.limits.deadline / 2:
             raise Refused(
                 503,
-                f"the request waited for {self.limits.deadline:g} seconds: ask again later",
+                f"the request waited for {min(waited, self.limits.deadline):.2g} of the {self.limits.deadline:g} seconds "
+                "that it may take: ask again later",
                 self._retry_after(),
             )
         raise Refused(

@@ -31,6 +31,7 @@ class ServedModel:
     Attributes:
       folder, version: of the SavedModel.
       about: what the export says of the model, for the page; None where it says nothing.
+      problem: why it says nothing, in one line; empty where it does.
 
     Raises:
       UsageError: there is no SavedModel.
@@ -52,7 +53,7 @@ class ServedModel:
             for name, signature in self._loaded.signatures.items()
             if not name.startswith("__")
         }
-        self.about = _about(self.folder)
+        self.about, self.problem = _about(self.folder)
 
     def answer(self, body: bytes) -> bytes:
         """The answer to the body of a predict request, both JSON.
@@ -63,13 +64,18 @@ class ServedModel:
         try:
             request = orjson.loads(body)
         except ValueError:
-            raise Refused(400, "the body is not valid JSON (UTF-8, without NaN or Infinity)") from None
+            raise Refused(
+                400,
+                "the body is not JSON that is read here: UTF-8, finite numbers, at most 1000 brackets deep",
+            ) from None
         return _json(self.predict(request))
 
     def predict(self, request: Any) -> dict[str, Any]:
         """The answer to a predict request, in its format: columns or rows."""
         if not isinstance(request, dict) or ("inputs" in request) == ("instances" in request):
-            raise Refused(400, 'the body must be an object with "inputs" (columns) or "instances" (rows)')
+            raise Refused(
+                400, 'the body must be an object with "inputs" (columns) or "instances" (rows), not with both'
+            )
         if unknown := set(request) - {"signature_name", "inputs", "instances"}:
             raise Refused(400, f"the body has an unknown key {_short(sorted(unknown)[0])}")
         name = request.get("signature_name", DEFAULT)
@@ -92,7 +98,8 @@ class ServedModel:
         """Runs a signature on values from JSON, checked against its arguments and the limits."""
         specs = self.specs(name)
         if not isinstance(given, dict):
-            raise Refused(400, f"inputs must be an object with {', '.join(specs) or 'nothing'}")
+            what = f"an object with {', '.join(specs)}" if specs else "an empty object, {}"
+            raise Refused(400, f"inputs of {name} must be {what}")
         if missing := set(specs) - set(given):
             raise Refused(400, f"the input {sorted(missing)[0]!r} of {name} is missing")
         if unknown := set(given) - set(specs):
@@ -208,12 +215,12 @@ def newest_version(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     return newest, newest.name
 
 
-def _about(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What assets.extra/tfvamp.json says of the model, in short texts and finite numbers."""
+def _about(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
+    """What assets.extra/tfvamp.json says of the model, in short texts and finite numbers; and what is wrong with it."""
     try:
         document = light.files.read_json(folder / METADATA_FILE)
-    except light.errors.FileError:
-        return None
+    except light.errors.FileError as error:
+        return None, f"{error}: the page cannot say what the model is"
     settings, validation, evaluation = (
         part if isinstance(part, dict) else {}
         for part in (document.get("settings"), document.get("validation"), document.get("evaluation"))
@@ -223,6 +230,7 @@ def _about(folder: pathlib.Path) -> dict[str, Any] | None:
         "model": settings.get("model"),
         "prior": settings.get("prior"),
         "likelihood": settings.get("likelihood"),
+        "background": settings.get("background"),
         "epoch": validation.get("epoch"),
         "validation_elbo": validation.get("elbo"),
         "log_likelihood": evaluation.get("log_likelihood"),
@@ -232,11 +240,12 @@ def _about(folder: pathlib.Path) -> dict[str, Any] | None:
         "split": evaluation.get("split"),
         "num_examples": evaluation.get("num_examples"),
     }
-    return {
+    told = {
         name: light.files.printable(value)[:100] if isinstance(value, str) else value
         for name, value in found.items()
         if isinstance(value, (str, int, float))
     }
+    return told, ""
 
 
 def _json(document: dict[str, Any]) -> bytes:
@@ -316,6 +325,6 @@ def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
     elif not (np.abs(array) <= spec.dtype.max).all():
         raise Refused(400, f"{name} must be finite in {spec.dtype.name}")
     if not spec.shape.is_compatible_with(array.shape) or 0 in array.shape:
-        expected = ["B" if size is None else size for size in spec.shape]
-        raise Refused(400, f"{name} must have shape {expected}; got {list(array.shape)}")
+        expected = ", ".join("B" if size is None else str(size) for size in spec.shape)
+        raise Refused(400, f"{name} must have shape [{expected}]; got {list(array.shape)}")
     return array

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from tfvamp import memory, seeds
 from tfvamp.catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
-from tfvamp.config import BACKGROUNDS
+from tfvamp.config import BACKGROUNDS, check_dataset
 from tfvamp.datasets import builders, own, pipeline, preparation
 from tfvamp.datasets.caltech101_silhouettes import caltech101_silhouettes_dataset_builder
 from tfvamp.datasets.dynamic_mnist import dynamic_mnist_dataset_builder
@@ -179,7 +179,7 @@ def load(
         raise UsageError(f"--limit must be at least 1; got {limit}")
     check_choice("way to prepare", prepare, preparation.PREPARE)
     if not name.startswith(OWN):
-        check_choice("data set", name, CATALOG)
+        check_dataset(name)
     if raw_dir is not None and (name.startswith(OWN) or CATALOG[name].tfds_name not in BUILDERS):
         raise UsageError(f"--raw-dir does not go with {name}, which has no source files of its own")
     spec = CATALOG.get(name)

@@ -126,7 +126,7 @@ def files_under(
 ) -> list[pathlib.Path]:
     """The regular files under a folder, in order, with these endings if any are given.
 
-    Hidden files and folders are left out; links to folders are followed, each folder once, and the same one each time.
+    Hidden files and folders are left out; links are followed, to each file and folder once, and to the same one each time.
     What is left out is counted by its kind. (`rglob` and, before Python 3.12, `os.walk` call themselves for each folder
     in a folder, a thousand times at most.)
 
@@ -134,15 +134,17 @@ def files_under(
       DataError: a folder cannot be read.
     """
     left_out = collections.Counter() if left_out is None else left_out
-    found, places, been = [], collections.deque([os.fspath(folder)]), set()
+    found: list[str] = []
+    links: list[str] = []
+    places, been = collections.deque([os.fspath(folder)]), set()
     try:
         while places:
             place = places.popleft()
-            status = os.stat(place)
-            if (status.st_dev, status.st_ino) in been:
+            identity = _identity(place)
+            if identity in been:
                 left_out["folders that a link leads to again"] += 1
                 continue
-            been.add((status.st_dev, status.st_ino))
+            been.add(identity)
             with os.scandir(place) as entries:
                 for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
                     if not is_data(entry.name):
@@ -154,10 +156,24 @@ def files_under(
                     elif suffixes and pathlib.PurePath(entry.name).suffix.lower() not in suffixes:
                         left_out["of other kinds"] += 1
                     else:
-                        found.append(entry.path)
+                        (links if entry.is_symlink() else found).append(entry.path)
+        if links:
+            been = {_identity(path) for path in found}
+            for path in sorted(links):
+                if _identity(path) in been:
+                    left_out["links to files that are there"] += 1
+                else:
+                    been.add(_identity(path))
+                    found.append(path)
     except OSError as error:
         raise DataError(f"cannot read all folders in {shown(folder)} ({reason(error)})") from error
     return sorted(map(pathlib.Path, found))
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """What is the same for a file or folder and all links to it."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _is_kind(entry: os.DirEntry, folder: bool = False) -> bool:

@@ -30,6 +30,7 @@ LABELS: dict[str, tuple[str, ...]] = {  # names of the labels beside an array of
     **{split: (f"{split}_labels", f"y_{split}", f"{split}_y") for split in SPLITS},
 }
 PSEUDO_INPUT_STD = 0.02
+ROUNDING = 1e-5  # by which floats may lie outside [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | Non
     if len(set(shapes.values())) > 1:
         raise DataError(f"{name}: all splits must have images of one shape; got {shapes}")
     stored = [np.asarray(array).dtype for array in arrays.values()]
-    dtypes = {"floats" if dtype.kind == "f" else str(dtype) for dtype in stored}
+    dtypes = {{"f": "floats", "b": "bool"}.get(dtype.kind, "uint8") for dtype in stored}  # as they are held
     if len(dtypes) > 1:
         raise DataError(f"{name}: all splits must have one dtype; got {', '.join(sorted(dtypes))}")
     if dtypes == {"uint8"}:
@@ -163,6 +164,10 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             keys: list[str] = [key for key in SPLITS if key in members]
+            if keys and "x" in members:
+                raise DataError(
+                    f"{shown(path)} has x and {', '.join(keys)}: keep x, which is split, or the three splits"
+                )
             if len(keys) < len(SPLITS):
                 keys = ["x"] if "x" in members else []
             if not keys:
@@ -247,7 +252,9 @@ def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
     if not np.isfinite(images).all():
         raise DataError(f"{what}: pixels must be finite; got NaN or infinity")
     if images.min() < 0.0 or images.max() > 1.0:
-        raise DataError(f"{what}: pixels must lie in [0, 1]; got {images.min():g} to {images.max():g}")
+        low, high = images.min(), images.max()
+        help = " (divide by 255, or save them as uint8)" if low >= 0.0 and 1.0 < high <= 255.0 else ""
+        raise DataError(f"{what}: pixels must lie in [0, 1]; got {low:.9g} to {high:.9g}{help}")
     if binary and not np.isin(images, (0.0, 1.0)).all():
         value = images[(images != 0.0) & (images != 1.0)][0]
         raise DataError(
@@ -276,8 +283,19 @@ def _images(array: np.ndarray, what: str) -> np.ndarray:
         return 255 * array.astype(np.uint8)
     if array.dtype == np.uint8:
         return array
+    if array.dtype.kind in "iu":
+        if array.min() < 0 or array.max() > 255:
+            raise DataError(
+                f"{what}: whole numbers must lie between 0 and 255; got {array.min()} to {array.max()}"
+            )
+        return array.astype(np.uint8)
     if array.dtype.kind != "f":
-        raise DataError(f"{what} must have dtype uint8, or floats in [0, 1]; got {array.dtype}")
+        raise DataError(
+            f"{what} must hold whole numbers from 0 to 255, or floats in [0, 1]; got {array.dtype}"
+        )
+    low, high = array.min(), array.max()
+    if (low < 0.0 or high > 1.0) and low >= -ROUNDING and high <= 1.0 + ROUNDING:
+        array = np.clip(array, 0.0, 1.0)
     check_pixels(array, what, binary=False)
     return array.astype(np.float32)
 

@@ -6,6 +6,7 @@ import math
 from typing import ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
@@ -15,7 +16,7 @@ from tfvamp.layers.distribution_layer import TravellingDistribution, travels
 from tfvamp.layers.likelihoods import LikelihoodLayer, of_event
 
 LOG_SCALE_BOUNDS = (-7.0, 7.0)  # a density has no upper bound: without a least scale training may run away
-LEARNED, PREDICTED = "learned", "predicted"
+LEARNED, LEARNED_EACH, PREDICTED = "learned", "learned-per-column", "predicted"
 
 
 class PhiloxNormal(tfd.Normal):
@@ -83,8 +84,9 @@ class GaussianLikelihood(LikelihoodLayer):
 
     Args:
       event_shape: shape of one example: (F,) for the rows of a table, (H, W, C) for images.
-      scale: the standard deviation, fixed; or "learned" for one number that is learned, starting at 1; or "predicted"
-        for one per entry from the decoder.
+      scale: the standard deviation, fixed; or "learned" for one number that is learned, starting at 1; or
+        "learned-per-column" for one per column of a table or channel of an image; or "predicted" for one per entry from
+        the decoder.
 
     Call: raw [..., F] (F values for each entry of the event, or 2 F with a predicted scale: all means before all
     logarithms of scales) -> a distribution with event shape `event_shape`.
@@ -102,15 +104,16 @@ class GaussianLikelihood(LikelihoodLayer):
         super().__init__(event_shape, **kwargs)
         self.scale = checked_scale(scale)
         self.heads = ("loc", "log_scale") if scale == PREDICTED else ("loc",)  # type: ignore[misc]
-        if scale == LEARNED:
-            self.log_scale = self.add_weight(name="log_scale", shape=(), initializer="zeros")
+        if scale in (LEARNED, LEARNED_EACH):
+            shape = () if scale == LEARNED else self.event_shape[-1:]
+            self.log_scale = self.add_weight(name="log_scale", shape=shape, initializer="zeros")
         self.built = True
 
     def _scale(self, loc: tf.Tensor, *log_scale: tf.Tensor) -> tf.Tensor:
         if log_scale:
             return scale_of(*log_scale)
-        if self.scale == LEARNED:
-            return tf.fill(tf.shape(loc), scale_of(tf.cast(self.log_scale, loc.dtype)))
+        if self.scale in (LEARNED, LEARNED_EACH):
+            return tf.broadcast_to(scale_of(tf.cast(self.log_scale, loc.dtype)), tf.shape(loc))
         return tf.fill(tf.shape(loc), tf.constant(self.scale, loc.dtype))
 
     def of_pixels(self, loc, *log_scale):
@@ -137,13 +140,16 @@ def checked_scale(scale: float | str) -> float | str:
     """The scale of a normal likelihood, as it is given.
 
     Raises:
-      ValueError: it is neither a number above 0 nor "learned" or "predicted".
+      ValueError: it is neither a number above 0 nor one of the names.
     """
-    if scale in (LEARNED, PREDICTED):
+    if isinstance(scale, str) and scale in (LEARNED, LEARNED_EACH, PREDICTED):
         return scale
-    if isinstance(scale, str) or not 0.0 < float(scale) < math.inf:
-        raise ValueError(f'scale must be a number above 0, "{LEARNED}" or "{PREDICTED}"; got {scale!r}')
-    return float(scale)
+    number = float(scale) if isinstance(scale, (int, float, np.number)) else math.nan
+    if not 0.0 < number < math.inf:
+        raise ValueError(
+            f'scale must be a number above 0, "{LEARNED}", "{LEARNED_EACH}" or "{PREDICTED}"; got {scale!r}'
+        )
+    return number
 
 
 def scale_of(log_scale: tf.Tensor) -> tf.Tensor:

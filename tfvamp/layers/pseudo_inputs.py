@@ -345,6 +345,8 @@ def draw(data, count: int, parts: Mapping[Any, PseudoInput], seed: int) -> tuple
     ranges = dict.fromkeys(parts, (np.inf, -np.inf))
     seen = 0
     for batch in _batches(data, parts):
+        if not len(next(iter(batch.values()))):
+            continue
         for key, values in batch.items():
             low, high = ranges[key]
             ranges[key] = (min(low, float(np.min(values))), max(high, float(np.max(values))))
@@ -399,6 +401,11 @@ def _checked_batch(item, parts: Mapping[Any, PseudoInput]) -> dict[Any, np.ndarr
         except ValueError:  # lists of different lengths
             continue
         if all(arrays[key].shape[1:] == parts[key].shape for key in keys):
+            lengths = [len(arrays[key]) for key in keys]
+            if len(set(lengths)) > 1:
+                raise ValueError(f"all inputs must have the same number of data points; got {lengths}")
+            if any(arrays[key].dtype.kind not in "biuf" for key in keys):
+                raise ValueError("the data must be numbers; got text or other objects")
             if any(arrays[key].dtype.kind == "f" and not np.isfinite(arrays[key]).all() for key in keys):
                 raise ValueError("the data have values that are NaN or infinite")
             return arrays
