@@ -620,6 +620,14 @@ def test_what_the_command_refuses(arguments, text, tmp_path):
     assert result.returncode == 2 and text in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("missing", ["uvicorn", "starlette", "orjson"])
+def test_without_the_extra(missing, folder):
+    code = f"import sys; sys.modules[{missing!r}] = None; from tfvamp_cli.main import main; main(['serve', {str(folder)!r}, '--port', '0'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "tfvamp: tfvamp serve needs more packages: pip install 'tfvamp[serve]'\n"
+
+
 @pytest.fixture
 def server(serve):
     return serve()
