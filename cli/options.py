@@ -73,6 +73,7 @@ raw_dir = click.option(
 device = of_settings(["device"])
 
 
+no_title = click.option("--no-title", is_flag=True, help="Leave out the titles, for a paper.")
 dpi = click.option(
     "--dpi", type=int, metavar="N", default=120, show_default=True, help="Dots per inch of images."
 )

@@ -20,7 +20,7 @@ from tfvamp_cli import light, options, output
 )
 @options.dpi
 @options.columns
-@click.option("--no-title", is_flag=True, help="Leave out the titles, for a paper.")
+@options.no_title
 @options.of_data
 @options.device
 @click.pass_context

@@ -18,7 +18,15 @@ from tfvamp_cli import light, options, output
     metavar="FILE",
     help="FILE.png, .pdf or .svg, a grid; or FILE.npz, the array `images` [n, H, W, C].",
 )
+@click.option(
+    "--format",
+    "file_format",
+    metavar="NAME",
+    help=f"Format of a grid: {light.config.listed(light.config.FORMATS)}.  [default: the ending of FILE]",
+)
+@options.dpi
 @options.columns
+@options.no_title
 @click.option(
     "--component",
     type=int,
@@ -28,7 +36,7 @@ from tfvamp_cli import light, options, output
 @click.option("--draw", is_flag=True, help="Draw the pixels instead of showing the means of p(x | z).")
 @options.device
 @click.pass_context
-def command(ctx, run, number, seed, path, columns, component, draw, device):
+def command(ctx, run, number, seed, path, file_format, dpi, columns, no_title, component, draw, device):
     """Generate images from a run.
 
     A component is drawn from the prior for each image, then a latent, then the image.
@@ -38,22 +46,31 @@ def command(ctx, run, number, seed, path, columns, component, draw, device):
       tfvamp sample runs/first -n 64 --seed 7 --output samples.png
       tfvamp sample runs/first -n 16 --component 3 --output component3.png
       tfvamp sample runs/first -n 1000 --draw --output samples.npz
+      tfvamp sample runs/first -n 64 --columns 16 --no-title --output samples.pdf
     """
     ending = path.rpartition(".")[2]
+    if file_format is not None:
+        light.errors.check_choice("format", file_format, light.config.FORMATS)
+        if ending in (*light.config.FORMATS, "npz") and ending != file_format:
+            raise click.UsageError(f"--format {file_format} does not go with {path}")
+        ending, path = file_format, path if ending == file_format else f"{path}.{file_format}"
     if ending not in (*light.config.FORMATS, "npz") or not path.endswith(f".{ending}"):
         allowed = light.config.listed(f".{name}" for name in (*light.config.FORMATS, "npz"))
         raise click.UsageError(f"--output must end with one of {allowed}; got {path}")
     from tfvamp import arrays, devices, plots, runs
     from tfvamp.files import expanded, replace_file, shown
 
-    look = plots.Look(light.config.FORMATS[0] if ending == "npz" else ending, columns=columns)
+    look = plots.Look(light.config.FORMATS[0] if ending == "npz" else ending, dpi, columns, not no_title)
     with devices.on(device):
         model = runs.load(run)
         if draw and not model.has_mean:
             output.say(ctx)(f"--draw has no effect: {model.name} always draws the pixels")
         images = model.sample(number, seed, component, draw).numpy()
-    if ending != "npz":
+    if ending == "npz":
+        arrays.write_npz(path, images=images)
+    elif no_title:
         replace_file(expanded(path), plots.bare_grid(images, look=look))
     else:
-        arrays.write_npz(path, images=images)
+        of = "" if component is None else f" of component {component}"
+        replace_file(expanded(path), plots.grid(images, f"{number} samples{of}, seed {seed}", look))
     click.echo(f"wrote {number} images to {shown(path)}")

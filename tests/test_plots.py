@@ -125,10 +125,28 @@ def test_plot_and_sample_from_the_command_line(run, tmp_path):
             main, ["sample", str(run), "-n", "6", "--columns", "2", "--output", str(path)]
         )
         assert result.exit_code == 0 and path.is_file(), result.stderr
+    sample = ["sample", str(run), "-n", "6", "--columns", "2", "--output", str(tmp_path / "t")]
+    for words, path in (
+        (["--format", "pdf", "--dpi", "60"], "t.pdf"),
+        (["--format", "png", "--no-title"], "t.png"),
+        (["--format", "svg", "--no-title"], "t.svg"),
+    ):
+        result = CliRunner().invoke(main, sample + words)
+        assert result.exit_code == 0 and result.stdout == f"wrote 6 images to {tmp_path / path}\n", (
+            result.stderr
+        )
+        assert (tmp_path / path).is_file()
+    height, width = 3 * 28 + 4, 2 * 28 + 3  # with lines between and around the images, each pixel three wide
+    with Image.open(tmp_path / "t.png") as bare, Image.open(tmp_path / "s.png") as titled:
+        assert bare.size == (3 * width, 3 * height) and titled.size != bare.size
     for words, part in (
         (["plot", str(run), "--format", "gif"], "unknown format 'gif'"),
         (["sample", str(run), "--columns", "0", "--output", "a.png"], "columns must lie between 1 and 1000"),
         (["sample", str(run), "--output", "png"], "must end with one of"),
+        (["sample", str(run), "--format", "gif", "--output", "a"], "unknown format 'gif'"),
+        (["sample", str(run), "--format", "pdf", "--output", "a.png"], "--format pdf does not go with a.png"),
+        (["sample", str(run), "--format", "pdf", "--output", "a.npz"], "--format pdf does not go with a.npz"),
+        (["sample", str(run), "--dpi", "0", "--output", "a.png"], "dpi must lie between 1 and 2400"),
     ):
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 2 and part in result.stderr
