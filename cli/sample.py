@@ -57,6 +57,10 @@ def command(ctx, run, number, seed, path, file_format, dpi, columns, no_title, c
     if ending not in (*light.config.FORMATS, "npz") or not path.endswith(f".{ending}"):
         allowed = light.config.listed(f".{name}" for name in (*light.config.FORMATS, "npz"))
         raise click.UsageError(f"--output must end with one of {allowed}; got {path}")
+    typed = options.given(ctx, {"dpi": dpi, "columns": columns, "no_title": no_title})
+    if ending == "npz" and typed:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in typed)
+        output.say(ctx)(f"{named}: no effect on arrays")
     from tfvamp import arrays, devices, plots, runs
     from tfvamp.files import expanded, replace_file, shown
 
