@@ -10,7 +10,7 @@ import pytest
 
 from tests import made
 from tfvamp import datasets
-from tfvamp.datasets import sources
+from tfvamp.datasets import idx, sources
 from tfvamp.errors import DataError
 
 CONTENTS = b"the published file" * 99
@@ -102,8 +102,9 @@ def test_a_checksum_proves_a_file_of_any_name_before_anything_is_fetched(tmp_pat
         sources.fetch(Manager(tmp_path), SOURCE)
 
 
-def test_mnist_with_dots_is_prepared(tmp_path):
+def test_mnist_with_dots_is_prepared(tmp_path, monkeypatch):
     """As 7-Zip and Kaggle name the files."""
+    monkeypatch.setattr(idx, "NUM_VALIDATION", made.VALIDATION)
     raw = tmp_path / "raw"
     raw.mkdir()
     made.make("dynamic_mnist", raw)
