@@ -48,6 +48,8 @@ bench: .venv/.dev .venv-peer/.ready  ## Time against pythae and bare matrix prod
 	$(BIN)/python benchmarks/log_likelihood.py
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/pixel_sampling.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/cost.py
 
 fuzz: .venv/.dev  ## Damage source files and read them; RAW_DIR=folder for the published ones
 	$(BIN)/python -m tests.fuzz $(if $(RAW_DIR),--raw-dir $(RAW_DIR))
