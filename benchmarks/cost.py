@@ -57,6 +57,7 @@ def in_a_process(sizes: dict[str, int]) -> dict[str, float]:
 def draw(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:
     """Time and memory against each size, both axes logarithmic, beside a line of slope one."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator, ScalarFormatter
 
     figure = Figure(figsize=(9.6, 5.2), layout="constrained")
     for column, (name, rows) in enumerate(found.items()):
@@ -68,6 +69,7 @@ def draw(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:
                 middle = rows[len(rows) // 2]
                 line = [middle[key] * size / middle[name] for size in sizes]
                 axes.loglog(sizes, line, ":", color="0.5", label="linear")
+                axes.set_ylim(0.2, 20)
                 axes.legend(frameon=False)
             else:
                 axes.set_ylim(10, 10_000)
@@ -75,6 +77,11 @@ def draw(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:
             if column == 0:
                 axes.set_ylabel(label)
             axes.spines[["top", "right"]].set_visible(False)
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.tick_params(axis="x", rotation=30)
     figure.savefig(path, dpi=110)
 
 

@@ -101,7 +101,9 @@ def report(name: str, medians: dict[str, float], reference: str, rounds: int, un
 def _tables(document: dict):
     for name, entry in document.items():
         yield f"\n## {name}\n"
-        yield f"Milliseconds for {entry['unit']}; median of {entry['rounds']} interleaved rounds,"
+        rounds = entry["rounds"]
+        how = f"median of {rounds} interleaved rounds" if rounds > 1 else "one run"
+        yield f"Milliseconds for {entry['unit']}; {how},"
         yield f"{entry['threads']} threads each, {entry['machine']}, Python {entry['python']}.\n"
         yield f"| | ms | times {entry['reference']} |"
         yield "|---|---|---|"
