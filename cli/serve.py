@@ -6,7 +6,8 @@ import socket
 
 import click
 
-from tfvamp_cli import light
+from tfvamp_cli import light, options
+from tfvamp_cli.serving import limits
 
 
 @click.command("serve")
@@ -33,48 +34,9 @@ from tfvamp_cli import light
     help="A name other than localhost under which it may be asked, with a local --host.",
 )
 @click.option("--name", default="tfvamp", show_default=True, help="Name of the model in the addresses.")
-@click.option(
-    "--max-images",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    metavar="N",
-    help="Images per request.",
-)
-@click.option(
-    "--max-draws",
-    type=click.IntRange(1),
-    default=200_000,
-    show_default=True,
-    metavar="N",
-    help="Images times samples per request for log-likelihoods.",
-)
-@click.option(
-    "--deadline",
-    type=click.FloatRange(0.1, 86_400),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Stop a request that takes longer, waiting included.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=2,
-    show_default=True,
-    metavar="N",
-    help="Requests computed at the same time.",
-)
-@click.option(
-    "--waiting",
-    type=click.IntRange(0, 10_000),
-    default=32,
-    show_default=True,
-    metavar="N",
-    help="Requests that may wait; others are answered with 503.",
-)
+@options.of_settings(limits.OPTIONS, limits.Limits)
 @click.pass_context
-def command(ctx, export, host, port, allow_host, name, max_images, max_draws, deadline, workers, waiting):
+def command(ctx, export, host, port, allow_host, name, **settings):
     """Serve an export over HTTP, with a page to explore the model.
 
     EXPORT is a folder that tfvamp export wrote, or one that holds numbered exports, of which the
@@ -89,21 +51,18 @@ def command(ctx, export, host, port, allow_host, name, max_images, max_draws, de
     """
     if not name or len(name) > 100 or not all(c.isalnum() or c in "-_." for c in name):
         raise light.errors.UsageError("--name must be letters, digits, '-', '_' and '.', at most 100")
-    folder = light.files.expanded(export)
+    folder, chosen = light.files.expanded(export), limits.Limits(**settings)
     listening = _listen(host, port)
     try:
         import uvicorn
 
-        from tfvamp_cli.serving import app, limits, protocol, served
+        from tfvamp_cli.serving import app, protocol, served
     except ImportError as error:
         if (error.name or "").split(".")[0] not in ("uvicorn", "starlette", "orjson", "h11"):
             raise
         raise light.errors.UsageError(
             "tfvamp serve needs more packages: pip install 'tfvamp[serve]'"
         ) from error
-    chosen = limits.Limits(
-        max_images=max_images, max_draws=max_draws, deadline=deadline, workers=workers, waiting=waiting
-    )
     model = served.ServedModel(folder, chosen)
     if model.problem and not ctx.obj["quiet"]:
         click.echo(f"warning: {model.problem}", err=True)

@@ -538,17 +538,6 @@ HOSTILE = {
 }
 
 
-READERS = {  # the commands that read a file, and one of each kind that do not where they are cheap
-    "config.json": ("info", "sample", "evaluate", "train"),
-    "history.csv": ("info", "plot", "train"),
-    "evaluation.json": ("info", "plot", "evaluate"),
-    "log_likelihood.npz": ("info", "plot", "evaluate"),
-    "evaluations": ("info", "plot", "evaluate"),
-    "checkpoints": ("info", "train"),
-    "best": ("info", "sample", "evaluate", "train"),
-}
-
-
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_contents_are_read_right_or_refused_in_one_line(kind, run, tmp_path):
     name, damage = HOSTILE[kind]
@@ -558,15 +547,14 @@ def test_hostile_contents_are_read_right_or_refused_in_one_line(kind, run, tmp_p
         edit(run, **damage)
     else:
         (run / name).write_bytes(damage)
-    commands = {
-        "info": (run,),
-        "sample": (run, "-n", 2, "--output", tmp_path / "s.png"),
-        "plot": (run,),
-        "evaluate": (run, "--proposal", "encoder", "--samples", 2, "--limit", 2),
-        "train": ("--resume", run, "--epochs", 4),
-    }
-    for reader in READERS[name.partition("/")[0]]:
-        result = command(reader, *commands[reader])
+    for words in (
+        ("info", run),
+        ("sample", run, "-n", 2, "--output", tmp_path / "s.png"),
+        ("plot", run),
+        ("evaluate", run, "--proposal", "encoder", "--samples", 2, "--limit", 2),
+        ("train", "--resume", run, "--epochs", 4),
+    ):
+        result = command(*words)
         assert len(result.output) < 10_000
         assert result.exit_code in (0, 1, 2) and "unexpected" not in result.stderr, result.stderr
         assert result.exit_code == 0 or len(result.stderr.splitlines()) == 1

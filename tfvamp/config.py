@@ -231,7 +231,7 @@ class TrainConfig:
     )
 
     def __post_init__(self):
-        _check_fields(self)
+        check_fields(self)
         height_and_width(self.image_size)
         if not self.dataset.startswith(OWN):
             check_dataset(self.dataset)
@@ -387,7 +387,7 @@ class Estimation:
     )
 
     def __post_init__(self):
-        _check_fields(self)
+        check_fields(self)
         if not 0.0 < self.refine_step_size < float("inf"):
             raise UsageError(f"refine_step_size must be a positive number; got {self.refine_step_size}")
         if self.proposal == "prior" and self.estimator == "importance":
@@ -481,7 +481,7 @@ def fields(settings: type = TrainConfig) -> list[tuple[dataclasses.Field, Any]]:
     return [(field, hints[field.name]) for field in dataclasses.fields(settings)]
 
 
-def _check_fields(settings: Any) -> None:
+def check_fields(settings: Any) -> None:
     """Raises UsageError for a value of the wrong type, outside its bounds, or not among its choices."""
     for field, hint in fields(type(settings)):
         value, bounds = getattr(settings, field.name), field.metadata

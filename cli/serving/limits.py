@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfvamp_cli import light
+
+setting = light.config.setting
+OPTIONS = (
+    "max_images",
+    "max_draws",
+    "deadline",
+    "workers",
+    "waiting",
+)  # of the command; the others are fixed
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What a request, and all of them together, may cost.
 
-    Attributes:
-      max_images: the largest number of images or latents of a request.
-      max_draws: the largest number of images times `num_samples` of a request.
-      max_values: the largest number of values in an answer.
-      max_body: the largest body of a request, in bytes.
-      deadline: seconds from the end of a request's body to its answer.
-      workers: requests that are computed at a time.
-      waiting: requests that may wait for a worker.
-      connections: clients that may be connected at a time.
-      patience: seconds in which a client must send a request, or take the next part of an answer.
-      held: the bodies and answers in memory at a time, in bytes.
+    Raises:
+      UsageError: a value of the wrong type, or outside its bounds.
     """
 
-    max_images: int = 1024
-    max_draws: int = 200_000
-    max_values: int = 2**21
-    max_body: int = 8 * 2**20
-    deadline: float = 30.0
-    workers: int = 2
-    waiting: int = 32
-    connections: int = 256
-    patience: float = 15.0
-    held: int = 512 * 2**20
+    max_images: int = setting(1024, "Largest number of images or latents per request.", metavar="N", least=1)
+    max_draws: int = setting(
+        200_000, "Images times samples per request for log-likelihoods.", metavar="N", least=1, most=2**62
+    )
+    deadline: float = setting(
+        30.0, "Stop a request that takes longer, waiting included.", metavar="SECONDS", least=0.1, most=86_400
+    )
+    workers: int = setting(2, "Requests computed at the same time.", metavar="N", least=1, most=256)
+    waiting: int = setting(
+        32, "Requests that may wait; others are answered with 503.", metavar="N", least=0, most=10_000
+    )
+    max_values: int = setting(2**21, "Largest number of values in an answer.", least=1)
+    max_body: int = setting(8 * 2**20, "Largest body of a request, in bytes.", least=1)
+    connections: int = setting(256, "Clients that may be connected at the same time.", least=1)
+    patience: float = setting(
+        15.0, "Seconds in which a client must send a request, or take the next part of an answer.", least=0.1
+    )
+    held: int = setting(512 * 2**20, "Bodies and answers in memory at the same time, in bytes.", least=1)
+
+    def __post_init__(self):
+        light.config.check_fields(self)
 
 
 class Refused(Exception):
