@@ -9,7 +9,16 @@ import click
 
 from tfvamp_cli import chatter, light, options, output
 
-RESUMABLE = {"resume", "restart", "epochs", "dataset", "data_dir", "raw_dir", "device"}  # go with --resume
+RESUMABLE = {
+    "resume",
+    "restart",
+    "epochs",
+    "dataset",
+    "data_dir",
+    "raw_dir",
+    "device",
+    "on_nan",
+}  # go with --resume
 OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settings
 
 
@@ -38,7 +47,7 @@ OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settin
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with a stopped run; takes --epochs, --dataset, --data-dir, --raw-dir, --device and --restart alone.",
+    help="Go on with a stopped run; takes --epochs, --dataset, --data-dir, --raw-dir, --device, --on-nan and --restart alone.",
 )
 @click.option(
     "--restart", is_flag=True, help="With --resume: start again from epoch 1 if no checkpoint can be read."
@@ -136,10 +145,11 @@ def _finish(ctx, work) -> None:
     if outcome.interrupted:
         if outcome.old_run_kept:
             text = "no epoch was finished: the run that was to be replaced is kept"
-        elif outcome.epochs:
-            text = f"{outcome.epochs} whole epochs are saved. Go on with: tfvamp train --resume {run}"
+        elif outcome.epochs or outcome.steps:
+            saved = training.spoken(outcome.epochs, outcome.steps)
+            text = f"{saved} saved. Go on with: tfvamp train --resume {run}"
         else:
-            text = f"no epoch was finished. Go on with: tfvamp train --resume {run}"
+            text = f"nothing was saved yet. Go on with: tfvamp train --resume {run}"
         click.echo(f"stopped: {text}", err=True)
         ctx.exit(128 + outcome.signal)
     click.echo(

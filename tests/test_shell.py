@@ -278,7 +278,8 @@ def test_signals_save_and_have_their_exit_status(number, data_dir, tmp_path, mon
     result = command("train", *SMALL, "--data-dir", data_dir, "--run-dir", tmp_path / "r")
     assert result.exit_code == 128 + number
     assert (
-        f"stopped: 1 whole epochs are saved. Go on with: tfvamp train --resume {tmp_path}/r" in result.stderr
+        f"stopped: 1 whole epoch and 1 step saved. Go on with: tfvamp train --resume {tmp_path}/r"
+        in result.stderr
     )
     monkeypatch.setattr("tfvamp.runs.load", lambda run: signal.raise_signal(number))
     result = command("sample", tmp_path / "r", "--output", tmp_path / "s.png")

@@ -20,6 +20,7 @@ from tfvamp import runs, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, TrainingError, UsageError
 from tfvamp.graph import compiled
+from tfvamp.networks.images import unchecked
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.runs import Run, building, weights
 from tfvamp.runs.history import COLUMNS as HISTORY_COLUMNS
@@ -115,21 +116,25 @@ def test_the_same_seed_gives_the_same_run_and_resuming_is_not_seen(small_config,
 
 
 def trained_whole_and_in_parts(config, folder, monkeypatch):
-    """A run, and another that goes on from what the first one would have left if it had been killed after one epoch.
+    """A run, and another that goes on from what the first one would have left if it had been killed in its second epoch.
 
     Its steps are compiled again.
     """
-    real = loop.epoch_of
+    real, seen = loop.Progress.step, []
 
-    def epoch_of(epoch, *rest):
-        if epoch == 2:
+    def step(self, epoch):
+        seen.append(epoch)
+        if epoch == 2 and seen.count(2) == 2:  # the checkpoint of the first step is written
             shutil.copytree(folder / "whole", folder / "parts")
-        return real(epoch, *rest)
+        real(self, epoch)
 
+    config = dataclasses.replace(config, checkpoint_minutes=1e-9)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "epoch_of", epoch_of)
+        patch.setattr(loop.Progress, "step", step)
         training.train(config, folder / "whole")
     assert without_seconds(folder / "parts") == without_seconds(folder / "whole")[:1]
+    names = [path.name for path in checkpoints.found(folder / "parts" / "checkpoints")]
+    assert names == ["epoch-000001-step-000000001.npz", "epoch-000001.npz"]
     training.resume(folder / "parts")
     assert len(Run(folder / "parts").rows()) == config.epochs
     assert without_seconds(folder / "parts") == without_seconds(folder / "whole")
@@ -153,15 +158,17 @@ def test_checkpoints_hold_every_weight(kind, tmp_path, images):
         return model
 
     def state(model):
-        return [variable.numpy() for variable in (*model.weights, *model.optimizer.variables)]
+        parts = (*model.weights, *model.optimizer.variables, *model.metrics_variables)
+        return [variable.numpy() for variable in parts]
 
     model, stopping = trained(2), EarlyStopping(1, 0, best=-3.5, best_epoch=2, waited=1)
     rows = [dict.fromkeys(HISTORY_COLUMNS, 1.0 / 3.0) | {"epoch": epoch} for epoch in (1, 2)]
-    checkpoints.save(tmp_path, model, stopping, rows, b"best")
+    checkpoints.save(tmp_path, model, stopping, rows, b"best", 7, 1.5)
     other, fresh = trained(1), EarlyStopping(1, 0)
     shapes = [one.shape for one in checkpoints.variables(other)]
     checkpoint = checkpoints.newest(tmp_path, shapes, 10, print)
     assert (checkpoint.epoch, checkpoint.rows, checkpoint.best_weights) == (2, rows, b"best")
+    assert (checkpoint.step, checkpoint.seconds) == (7, 1.5)
     checkpoints.restore(checkpoint, other, fresh)
     assert fresh == stopping
     for a, b in zip(state(model), state(other), strict=True):
@@ -223,6 +230,63 @@ def test_ctrl_c_keeps_whole_epochs_and_resumes(small_config, trained, tmp_path, 
     assert without_seconds(tmp_path / "stopped") == without_seconds(trained)
 
 
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    ("interrupted_at", "epochs", "steps"),
+    [(1, 0, 1), (2, 0, 2), (3, 1, 1)],
+    ids=["the first step", "the last step of an epoch", "the second epoch"],
+)
+def test_a_signal_saves_the_steps_of_an_epoch(
+    small_config, trained, tmp_path, monkeypatch, interrupted_at, epochs, steps
+):
+    real, calls = loop.Progress.step, []
+
+    def step(self, epoch):
+        real(self, epoch)
+        calls.append(epoch)
+        if len(calls) == interrupted_at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "step", step)
+        outcome = training.train(small_config, tmp_path / "run")
+    assert (outcome.epochs, outcome.steps, outcome.signal) == (epochs, steps, signal.SIGTERM)
+    assert len(Run(tmp_path / "run").rows()) == epochs
+    if not epochs:  # and nothing says that it was trained
+        assert not (tmp_path / "run" / "best").exists() and not (tmp_path / "run" / "history.csv").exists()
+    training.resume(tmp_path / "run")
+    assert without_seconds(tmp_path / "run") == without_seconds(trained)
+    newest = [checkpoints.found(folder / "checkpoints")[0] for folder in (tmp_path / "run", trained)]
+    with np.load(newest[0]) as ours, np.load(newest[1]) as theirs:
+        for name in sorted(set(ours) - {"meta", "best"}):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_signal_in_the_validation_trains_no_step_again(small_config, trained, tmp_path, monkeypatch):
+    real, seen = tfvamp.models.VAE.test_step, []
+
+    def test_step(self, images):
+        if not seen:
+            signal.raise_signal(signal.SIGTERM)
+        seen.append("validation")
+        return real(self, images)
+
+    monkeypatch.setattr(tfvamp.models.VAE, "test_step", test_step)
+    outcome = training.train(small_config, tmp_path / "run")
+    assert (outcome.epochs, outcome.steps) == (0, 2)
+    monkeypatch.undo()
+    training.resume(tmp_path / "run")
+    assert without_seconds(tmp_path / "run") == without_seconds(trained)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_newest_checkpoints_are_kept(small_config, tmp_path):
+    training.train(dataclasses.replace(small_config, checkpoint_minutes=1e-9, epochs=2), tmp_path / "run")
+    names = [path.name for path in checkpoints.found(tmp_path / "run" / "checkpoints")]
+    assert names == ["epoch-000002.npz", "epoch-000001-step-000000002.npz"]
+
+
 def test_an_interrupt_waits_for_the_step_and_the_second_does_not():
     before = signal.getsignal(signal.SIGINT)
     with Interrupts() as interrupts:
@@ -264,12 +328,94 @@ def test_nan_stops_and_keeps_the_last_good_weights(small_config, tmp_path, monke
     monkeypatch.setattr(loop, "epoch_of", epoch)
     with pytest.raises(
         TrainingError,
-        match=r"the loss became NaN or infinite in epoch 3 \(the weights of epoch 2 are kept in .*run\): try a smaller --learning-rate",
+        match=r"the loss and its reconstruction became NaN or infinite in epoch 3, step 1 \(.*run is as it was after 2 whole "
+        r"epochs\): try a smaller --learning-rate",
     ):
         training.train(small_config, tmp_path / "run")
     model = tfvamp.load(tmp_path / "run")
     assert all(np.isfinite(v.numpy()).all() for v in model.variables)
     assert len(Run(tmp_path / "run").rows()) == 2
+
+
+class Poisoned:
+    """A step of training whose images are NaN at some calls."""
+
+    def __init__(self, *calls):
+        self.calls, self.made = calls, 0
+
+    def __call__(self, step):
+        def poisoned(images):
+            self.made += 1
+            return step(images * (np.nan if self.made in self.calls else 1.0))
+
+        return poisoned
+
+
+def test_a_step_that_is_skipped_changes_nothing(images):
+    """Not the weights, the optimiser's moments, the moving moments of batch normalisation, nor the means."""
+    model = small_model(tfvamp.models.ConvHVAE, event_shape=(12, 12, 1))
+    model.compile(optimizer=NormalizedAdam(1e-2))
+    model.optimizer.build(model.trainable_variables)
+    model.skip_nonfinite, model.check_inputs = True, False
+    step = tf.function(model.train_step, autograph=False)
+    batch = tf.constant(np.tile(images, (1, 2, 3, 1))[:, :12, :12])
+
+    def state():
+        iterations = model.optimizer.iterations
+        kept = [one for one in checkpoints.variables(model) if one is not iterations]
+        return [one.numpy() for one in kept], int(iterations.numpy())
+
+    with unchecked():
+        first = step(batch)
+        before, count = state()
+        assert first["skipped"] == 0.0 and np.isfinite(first["loss"])
+        second = step(batch * np.nan)
+        after, more = state()
+        assert second["skipped"] == 1.0 and second["loss"] == first["loss"] and more == count + 1
+        for a, b in zip(before, after, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert step(batch)["skipped"] == 0.0
+        assert any(not np.array_equal(a, b) for a, b in zip(state()[0], before, strict=True))
+
+
+@pytest.mark.usefixtures("eager")
+def test_nan_is_skipped_where_that_is_asked_for(small_config, tmp_path, monkeypatch):
+    def compiled_poisoned(poisoned):
+        return lambda step, *rest: poisoned(step) if "train" in step.__name__ else step
+
+    console = rich.console.Console(file=io.StringIO(), width=300)
+    monkeypatch.setattr(loop, "compiled", compiled_poisoned(Poisoned(4)))
+    with pytest.raises(
+        TrainingError, match="all its terms became NaN or infinite in epoch 2, step 2 .*--on-nan skip"
+    ):
+        training.train(small_config, tmp_path / "run")
+    assert checkpoints.found(tmp_path / "run" / "checkpoints")[0].name == "epoch-000001.npz"
+    monkeypatch.setattr(loop, "compiled", compiled_poisoned(Poisoned(2)))  # of those that are left
+    outcome = training.resume(tmp_path / "run", on_nan="skip", console=console)
+    assert outcome.epochs == 3
+    assert (
+        "epoch 2: 1 of 2 steps had a NaN or infinite loss or gradient and were skipped"
+        in console.file.getvalue()
+    )
+    assert all(np.isfinite(list(row.values())).all() for row in Run(tmp_path / "run").rows())
+    monkeypatch.setattr(loop, "compiled", compiled_poisoned(Poisoned(*range(9))))
+    with pytest.raises(TrainingError, match="all steps of epoch 4 have a NaN"):
+        training.resume(tmp_path / "run", epochs=4)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_jump_of_the_validation_bound_is_a_divergence(small_config, tmp_path, monkeypatch):
+    real = loop.epoch_of
+
+    def epoch(number, *rest):
+        row = real(number, *rest)
+        return {**row, "val_elbo": 100 * row["val_elbo"]} if number == 2 else row
+
+    monkeypatch.setattr(loop, "epoch_of", epoch)
+    with pytest.raises(
+        TrainingError, match=r"the validation ELBO fell from -\S+ to -\S+ in epoch 2 \(.*1 whole epoch\)"
+    ):
+        training.train(small_config, tmp_path / "run")
 
 
 @pytest.mark.usefixtures("eager")

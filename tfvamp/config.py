@@ -44,6 +44,7 @@ PRIORS = {
 }
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
+ON_NAN = ("stop", "skip")
 PSEUDO_INPUT_INITS = ("normal", "images")
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
@@ -199,6 +200,20 @@ class TrainConfig:
     )
     dreg: bool = setting(
         False, "Use the doubly reparameterised gradient, for iwae; not for pixelhvae.", of="model"
+    )
+    on_nan: str = setting(
+        "stop",
+        "What follows a step whose loss or gradient is NaN or infinite: stop, or skip (leave the step out, go on).",
+        choices=ON_NAN,
+        metavar="stop|skip",
+    )
+    checkpoint_minutes: float = setting(
+        5.0,
+        "Save the state of training within an epoch, too, when the last one saved is older than M minutes (0: after "
+        "whole epochs alone).",
+        metavar="M",
+        least=0.0,
+        most=1e6,
     )
     seed: int = setting(
         0,

@@ -128,10 +128,15 @@ class Dataset:
         part: Split = getattr(self, name)
         return dataclasses.replace(part, binary=self.spec.binarization == "dynamic")
 
-    def training_batches(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
-        """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed."""
+    def training_batches(
+        self, batch_size: int, seed: int, epoch: int, first_step: int = 0
+    ) -> tf.data.Dataset:
+        """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed.
+
+        The first `first_step` batches are left out.
+        """
         rows, count = self.train.rows, self.train.num_examples
-        return pipeline.training_batches(rows, count, self.spec, batch_size, seed, epoch)
+        return pipeline.training_batches(rows, count, self.spec, batch_size, seed, epoch, first_step)
 
 
 def load(

@@ -67,8 +67,9 @@ def training_batches(
     batch_size: int,
     seed: int,
     epoch: int,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
-    """One epoch of training batches [B, H, W, C], the last one short.
+    """One epoch of training batches [B, H, W, C], the last one short, or the rest of it.
 
     Order and pixels depend on (seed, epoch, step) alone, so that a resumed run sees what
     an unbroken one would have seen. (`tf.data`'s own shuffle would depend on TensorFlow's
@@ -81,6 +82,7 @@ def training_batches(
       batch_size: B.
       seed: the run's seed.
       epoch: counted from 1.
+      first_step: how many batches are left out, those of steps that were done before.
     """
     order_seed = seeds.fold_in(seeds.stateless(seed, "data order"), epoch)
     pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
@@ -91,7 +93,8 @@ def training_batches(
         chosen = to_images(rows(indices), spec)
         return binarize(chosen, seeds.fold_in(pixel_seed, step)) if spec.binarization == "dynamic" else chosen
 
-    batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
+    left = tf.data.Dataset.from_tensor_slices(order[first_step * batch_size :])
+    batches = left.batch(batch_size).enumerate(first_step)
     batches = batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return without_tuning(batches.prefetch(tf.data.AUTOTUNE))
 

@@ -61,6 +61,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     couples_images = (
         False  # whether the decoder of one image sees the others in training: batch normalisation
     )
+    skip_nonfinite = False  # whether `train_step` leaves out what would make the weights NaN or infinite
     has_mean = True  # whether p(x | z) has a mean in closed form; a model without one draws
 
     def __init__(
@@ -248,35 +249,58 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.objective.bound(posterior, self.generator(training=training), images, noise, beta)
 
     def train_step(self, data):
-        """One step of the optimiser on images [B, H, W, C]; the running means of the epoch."""
+        """One step of the optimiser on images [B, H, W, C]; the running means of the epoch.
+
+        With `skip_nonfinite`, a step whose loss or gradient is NaN or infinite changes nothing, and `skipped` among what
+        it returns is 1.
+        """
         images = images_of_step(data)
         seed = seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
+        others = [tf.identity(one) for one in self.non_trainable_variables] if self.skip_nonfinite else []
         with tf.GradientTape() as tape:
             bound = self.bound(images, seeds.of_replica(seed), self.beta, training=True)
             loss = -tf.reduce_mean(bound.surrogate) / tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled_loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._track(bound)
+
+        def change() -> None:
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            self._track(bound)
+
+        def skip() -> None:
+            self.optimizer.iterations.assign_add(1)
+            for variable, value in zip(self.non_trainable_variables, others, strict=True):
+                variable.assign(value)  # the moments of batch normalisation
+
+        if not self.skip_nonfinite:
+            change()
+            return self._means()
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in (loss, *gradients)])
+        tf.cond(finite, change, skip)
+        return {**self._means(), "skipped": 1.0 - tf.cast(finite, tf.float32)}
 
     def test_step(self, data):
         """The one-sample ELBO at beta = 1; its noise depends on the iteration and the place in the pass."""
         seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
         seed = seeds.fold_in(seed, self.trackers[0].count)
         images = images_of_step(data)
-        return self._track(self.elbo(images, seeds.of_replica(seed)))
+        self._track(self.elbo(images, seeds.of_replica(seed)))
+        return self._means()
 
     def warm_up(self, fraction: float) -> None:
         """Sets beta, whose final value is 1."""
         self.beta.assign(fraction)
 
-    def _track(self, bound: objectives.Bound) -> dict[str, tf.Tensor]:
-        """The means so far over examples: of the loss, and of the ELBO at beta = 1 and its parts."""
+    def _track(self, bound: objectives.Bound) -> None:
+        """Takes a batch into the means over examples: of the loss, and of the ELBO at beta = 1 and its parts."""
         values = [-bound.bound, bound.reconstruction - bound.kl, bound.reconstruction, bound.kl]
         values += bound.kls if self.levels else []
         for tracker, value in zip(self.trackers, values, strict=True):
             tracker.update_state(value)
+
+    def _means(self) -> dict[str, tf.Tensor]:
+        """The means so far."""
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def sample(

@@ -1,4 +1,4 @@
-"""The state of training after an epoch, in one file: weights, optimiser, stopping rule, history, best weights."""
+"""The state of training after a step, in one file: weights, optimiser, metrics, stopping rule, history, best weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from tfvamp.training.early_stopping import EarlyStopping
 KEPT = 2  # the newest checkpoints
 MARGIN = 2**20  # bytes of a file besides what is counted
 MARGIN_PER_ARRAY = 2**10
+NAME = re.compile(r"epoch-([0-9]{6,9})(?:-step-([0-9]{9,12}))?\.npz")
 
 
 class Checkpoint(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
-      epoch: the last whole epoch.
+      epoch: the last whole epoch; 0 within the first one.
+      step: how many steps of the next epoch are done, too.
+      seconds: how long those took.
       stopping: best, best_epoch and waited of the stopping rule.
       rows: of the history, one for each epoch.
       best_weights: the contents of the file with the best epoch's weights.
@@ -37,6 +40,8 @@ class Checkpoint(NamedTuple):
     """
 
     epoch: int
+    step: int
+    seconds: float
     stopping: dict[str, Any]
     rows: list[dict[str, float]]
     best_weights: bytes
@@ -44,8 +49,8 @@ class Checkpoint(NamedTuple):
 
 
 def variables(model: keras.Model) -> list[Any]:
-    """All variables that training changes: those of a built and compiled model, and of its optimiser."""
-    return [*model.weights, *model.optimizer.variables]
+    """All variables that training changes: those of a built and compiled model, its optimiser and its metrics."""
+    return [*model.weights, *model.optimizer.variables, *model.metrics_variables]
 
 
 def save(
@@ -54,19 +59,34 @@ def save(
     stopping: EarlyStopping,
     rows: list[dict[str, float]],
     best_weights: bytes,
+    step: int = 0,
+    seconds: float = 0.0,
+    metrics: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Writes the checkpoint of the last epoch in `rows` whole, and removes all but the newest two.
+    """Writes a checkpoint whole, and removes all but the newest two.
+
+    Args:
+      folder: where they are.
+      model, stopping, rows, best_weights: as in `Checkpoint`.
+      step, seconds: how many steps of the epoch after the last one in `rows` are done, and how long they took.
+      metrics: the values of the model's metrics after them; None for what they are now.
 
     Raises:
       FileError: it cannot be written.
     """
-    meta = {"stopping": stopping.state(), "rows": rows}
-    arrays = {f"{index:04d}": one.numpy() for index, one in enumerate(variables(model))}
+    meta = {"stopping": stopping.state(), "rows": rows, "step": step, "seconds": seconds}
+    values = [one.numpy() for one in variables(model)]
+    if metrics is not None:
+        values[len(values) - len(metrics) :] = metrics
+    arrays = {f"{index:04d}": value for index, value in enumerate(values)}
     arrays["best"] = np.frombuffer(best_weights, np.uint8)
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    files.replace_file(folder / f"epoch-{len(rows):06d}.npz", npz_bytes(arrays, compressed=False))
-    for old in found(folder):
-        if not len(rows) - KEPT < _number(old) <= len(rows):
+    name = f"epoch-{len(rows):06d}-step-{step:09d}.npz" if step else f"epoch-{len(rows):06d}.npz"
+    files.replace_file(folder / name, npz_bytes(arrays, compressed=False))
+    known = found(folder)
+    kept = [path for path in known if _place(path) <= (len(rows), step)][:KEPT]
+    for old in known:
+        if old not in kept:
             with contextlib.suppress(OSError):
                 old.unlink()
 
@@ -77,12 +97,14 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
         names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
     except OSError:
         return []
-    paths = [folder / name for name in names if re.fullmatch(r"epoch-[0-9]{6,9}\.npz", name)]
-    return sorted(paths, key=_number, reverse=True)
+    return sorted((folder / name for name in names if NAME.fullmatch(name)), key=_place, reverse=True)
 
 
-def _number(path: pathlib.Path) -> int:
-    return int(path.stem.removeprefix("epoch-"))
+def _place(path: pathlib.Path) -> tuple[int, int]:
+    """The last whole epoch of a checkpoint, and the steps after it."""
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
 
 
 def newest(
@@ -125,10 +147,16 @@ def _read(path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int) -
         meta = json.loads(arrays["meta"].tobytes())
         stopping, rows, best = meta["stopping"], meta["rows"], arrays["best"].tobytes()
         state = [arrays[f"{index:04d}"] for index in range(len(shapes))]
-        number = _number(path)
+        epoch, step = _place(path)
         history.check(rows)
-        if not rows or rows[-1]["epoch"] != number:
-            raise ValueError("another epoch")
+        if (
+            len(rows) != epoch
+            or meta["step"] != step
+            or not 0 <= float(meta["seconds"]) < history.LARGEST_VALUE
+        ):
+            raise ValueError("another place")
+        if epoch == step == 0:
+            raise ValueError("nothing was trained")
         EarlyStopping(0, 0).restore(stopping)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{shown(path)} is damaged ({type(error).__name__})") from error
@@ -136,7 +164,7 @@ def _read(path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int) -
         raise FileError(f"{shown(path)} is damaged or belongs to another model")
     if not all(np.isfinite(one).all() for one in state):
         raise FileError(f"{shown(path)} is damaged: it has weights that are not finite")
-    return Checkpoint(number, stopping, rows, best, state)
+    return Checkpoint(epoch, step, float(meta["seconds"]), stopping, rows, best, state)
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model, stopping: EarlyStopping) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import rich.console
-import tensorflow as tf
 
 from tfvamp import datasets, devices, files
 from tfvamp.blocks import images_at_once
@@ -32,9 +31,12 @@ from tfvamp.runs.folder import RunFolder
 from tfvamp.training import checkpoints
 from tfvamp.training.checkpoints import Checkpoint
 from tfvamp.training.early_stopping import EarlyStopping
+from tfvamp.training.epoch import Begun, Diverged, epoch_of
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
 from tfvamp.training.tensorboard import Summaries
+
+JUMP = 10.0  # a validation ELBO this many times its best value below that is a divergence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Outcome:
       model: with the best epoch's weights; None where no epoch was finished.
       run_dir: the run folder.
       epochs: how many whole ones were run in all.
+      steps: how many of the next epoch are saved, too.
       best_epoch: the one whose weights were kept.
       best_elbo: its one-sample validation ELBO, in nats.
       signal: the number of the signal that ended it (Ctrl-C: SIGINT); None where it ended by itself.
@@ -57,6 +60,7 @@ class Outcome:
     best_epoch: int
     best_elbo: float
     signal: int | None
+    steps: int = 0
     old_run_kept: bool = False
 
     @property
@@ -139,17 +143,18 @@ def resume(
     data_dir: str | os.PathLike | None = None,
     raw_dir: str | os.PathLike | None = None,
     device: str | None = None,
+    on_nan: str | None = None,
     restart: bool = False,
     console: rich.console.Console | None = None,
     on_start: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Outcome:
-    """Goes on with a run after its last whole epoch, as if it had not stopped.
+    """Goes on with a run after the last step that is saved, as if it had not stopped.
 
     Args:
       run: the run, or its folder.
       epochs: a new maximum number of epochs; None keeps the run's.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
-      device: as in `TrainConfig`; None keeps the run's.
+      device, on_nan: as in `TrainConfig`; None keeps the run's.
       restart: start again from epoch 1 where no checkpoint can be read.
       console: where progress is shown; None shows nothing.
       on_start: told of the run folder when training starts.
@@ -161,12 +166,13 @@ def resume(
     """
     folder = RunFolder(run.path if isinstance(run, Run) else run)
     folder.check_exists()
+    changes = {"epochs": epochs, "device": device, "on_nan": on_nan}
     places = {"dataset": dataset, "data_dir": data_dir, "raw_dir": raw_dir}
     try:
         folder.sweep()
         with lock.writing(folder.path):
             # Opened under the lock: what was read before may have been trained on, or replaced.
-            return _resume(Run(folder.path), epochs, places, device, restart, console, on_start)
+            return _resume(Run(folder.path), changes, places, restart, console, on_start)
     except OSError as error:
         raise files.cannot_write(folder.path, error) from error
     finally:
@@ -174,8 +180,10 @@ def resume(
             run.forget()
 
 
-def _resume(run: Run, epochs, places: dict[str, Any], device, restart, console, on_start) -> Outcome:
-    changes = {"epochs": epochs, "device": device, **_remembered(run, places)}
+def _resume(
+    run: Run, changes: dict[str, Any], places: dict[str, Any], restart: bool, console, on_start
+) -> Outcome:
+    changes = {**changes, **_remembered(run, places)}
     config = dataclasses.replace(run.config, **{k: v for k, v in changes.items() if v is not None})
     if not run.document.own:  # what was not typed stays unknown, and is never signed
         config = dataclasses.replace(config, data_dir=changes["data_dir"], raw_dir=changes["raw_dir"])
@@ -245,7 +253,9 @@ def _stopped_in_the_first_epoch(run: Run) -> bool:
 
 def _repair(folder: RunFolder, checkpoint: Checkpoint, progress: Progress) -> None:
     """Writes the history and the best weights as the checkpoint has them, where they differ."""
-    wanted = {folder.history_file: history.to_text(checkpoint.rows).encode()}
+    wanted = {}
+    if checkpoint.rows:
+        wanted[folder.history_file] = history.to_text(checkpoint.rows).encode()
     if checkpoint.best_weights:
         wanted[folder.best_weights] = checkpoint.best_weights
     for path, contents in wanted.items():
@@ -261,6 +271,7 @@ def _repair(folder: RunFolder, checkpoint: Checkpoint, progress: Progress) -> No
 def _compile(model: LatentVariableModel, config: TrainConfig) -> None:
     model.compile(optimizer=NormalizedAdam(config.learning_rate))
     model.optimizer.build(model.trainable_variables)
+    model.skip_nonfinite = config.on_nan == "skip"
 
 
 def _run(
@@ -277,33 +288,54 @@ def _run(
     _compile(model, config)
     stopping = EarlyStopping(config.patience, config.warmup)
     rows: list[dict[str, float]] = []
-    best_weights = b""
+    best_weights, begun = b"", Begun()
     if checkpoint is not None:
         checkpoints.restore(checkpoint, model, stopping)
         rows, best_weights = list(checkpoint.rows), checkpoint.best_weights
+        begun = Begun(checkpoint.step, checkpoint.seconds)
     _announce(config, dataset, progress)
     say_once = functools.cache(progress.say)
     train_step = compiled(model.train_step, bool(config.jit), say_once)
     test_step = compiled(model.test_step, bool(config.jit), say_once)
     validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
-    number: int | None = None
+    steps, number = _steps(config, dataset), None
     on_start(folder)
     with unchecked(), progress, Interrupts() as interrupts:  # the data were looked at when they were prepared
+        saved = time.monotonic()
 
-        def step_done(epoch: int) -> None:
-            progress.step(epoch)
+        def pause(done: Callable[[], Begun]) -> None:
+            """Saves the state within an epoch when that is due, and before an interrupt."""
+            nonlocal begun, saved
+            due = config.checkpoint_minutes and time.monotonic() - saved > 60 * config.checkpoint_minutes
+            if place is None and (due or interrupts.number is not None):
+                begun = done()
+                checkpoints.save(folder.checkpoints, model, stopping, rows, best_weights, *begun)
+                saved = time.monotonic()
             interrupts.check()
 
-        progress.start(len(rows), _steps(config, dataset))
+        progress.start(len(rows) * steps + begun.step, steps)
         try:
-            _start_files(folder, rows)
+            if checkpoint is None:
+                _remove_files(folder)
             summaries = Summaries(folder.tensorboard, rows)
             while len(rows) < config.epochs and not stopping.stop:
+                interrupts.check()
                 row = epoch_of(
-                    len(rows) + 1, config, dataset, model, train_step, test_step, validation, step_done
+                    len(rows) + 1,
+                    config,
+                    dataset,
+                    model,
+                    train_step,
+                    test_step,
+                    validation,
+                    begun,
+                    progress,
+                    pause,
                 )
-                _check_finite(row, stopping, folder, place is not None)
-                best = stopping.update(len(rows) + 1, history.bound(row, config.beta))
+                begun = Begun()
+                bound = history.bound(row, config.beta)
+                _check_bound(bound, stopping.best, len(rows) + 1)
+                best = stopping.update(len(rows) + 1, bound)
                 if not folder.config_file.is_file():
                     raise RunError(f"the run folder {folder} was removed while it was trained")
                 if best:
@@ -312,6 +344,7 @@ def _run(
                 summaries.write(row)
                 checkpoints.save(folder.checkpoints, model, stopping, [*rows, row], best_weights)
                 rows.append(row)
+                saved = time.monotonic()
                 files.append(folder.history_file, history.to_text([row], header=len(rows) == 1))
                 if place is not None:
                     summaries.close()
@@ -322,23 +355,60 @@ def _run(
         except KeyboardInterrupt:
             number = interrupts.number or signal.SIGINT
         except (FileError, OSError) as error:
-            raise RunError(_saved(files.reason(error), folder, len(rows), place is not None)) from error
-    return _outcome(model, folder, len(rows), stopping, number, old_run_kept=place is not None)
+            raise RunError(
+                _saved(files.reason(error), folder, len(rows), begun.step, place is not None)
+            ) from error
+        except Diverged as error:
+            kept = _kept(folder, len(rows), begun.step, place is not None)
+            raise TrainingError(
+                f"{error} ({kept}): try a smaller --learning-rate or a longer --warmup, or leave such steps out with "
+                "--on-nan skip"
+            ) from error
+    return _outcome(
+        model, folder, len(rows), stopping, number, steps=begun.step, old_run_kept=place is not None
+    )
 
 
-def _start_files(folder: RunFolder, rows: list[dict[str, float]]) -> None:
+def _remove_files(folder: RunFolder) -> None:
     """Removes what a run that starts from epoch 1 would go on with."""
-    if not rows:
-        for path in (folder.history_file, folder.best_weights, *checkpoints.found(folder.checkpoints)):
-            path.unlink(missing_ok=True)
+    for path in (folder.history_file, folder.best_weights, *checkpoints.found(folder.checkpoints)):
+        path.unlink(missing_ok=True)
 
 
-def _saved(what: str, folder: RunFolder, epochs: int, replaces: bool) -> str:
+def _saved(what: str, folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:
     if replaces:
         return f"{what}: the run that was there before is kept"
-    if not epochs:
+    if not epochs and not steps:
         return f"{what}: no epoch is saved yet; free space or choose another --run-dir"
-    return f"{what}: {epochs} whole epochs are saved; go on with tfvamp train --resume {folder}"
+    return f"{what}; saved: {spoken(epochs, steps)}; go on with tfvamp train --resume {folder}"
+
+
+def _check_bound(bound: float, best: float, epoch: int) -> None:
+    """Raises Diverged where the validation bound of an epoch is NaN or infinite, or fell far below the best one."""
+    if not math.isfinite(bound):
+        raise Diverged(f"the validation ELBO became NaN or infinite in epoch {epoch}")
+    if math.isfinite(best) and bound < best - JUMP * max(abs(best), 1.0):
+        raise Diverged(f"the validation ELBO fell from {best:.2f} to {bound:.4g} in epoch {epoch}")
+
+
+def _kept(folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:
+    """What a training that diverged leaves."""
+    if replaces:
+        return "the run that was there before is kept"
+    if not epochs and not steps:
+        return f"no weights were saved in {folder}"
+    return f"{folder} is as it was after {spoken(epochs, steps)}"
+
+
+def spoken(epochs: int, steps: int) -> str:
+    """How much is saved: whole epochs, and steps of the next one.
+
+    >>> spoken(3, 20)
+    '3 whole epochs and 20 steps'
+    """
+    parts = [f"{epochs} whole epoch{'s' * (epochs != 1)}"]
+    parts += [f"{steps} step{'s' * (steps != 1)}"] if steps else []
+    return " and ".join(parts)
 
 
 def _outcome(
@@ -347,13 +417,13 @@ def _outcome(
     epochs: int,
     stopping: EarlyStopping,
     number: int | None,
-    old_run_kept: bool = False,
+    **more: Any,
 ) -> Outcome:
     if folder.best_weights.is_file():
         shapes = [tuple(weight.shape) for weight in model.weights]
         stored = weights.read(folder.best_weights, shapes)
         weights.load(model, stored, folder.best_weights)
-    return Outcome(model, folder.path, epochs, stopping.best_epoch, stopping.best, number, old_run_kept)
+    return Outcome(model, folder.path, epochs, stopping.best_epoch, stopping.best, number, **more)
 
 
 def _absolute(folder: str | None) -> str | None:
@@ -382,51 +452,3 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
             f"warning: the warm-up ({config.warmup} epochs) is longer than the training ({config.epochs}): "
             f"beta never reaches {config.beta:g}; choose a smaller --warmup"
         )
-
-
-def epoch_of(
-    epoch: int,
-    config: TrainConfig,
-    dataset: Dataset,
-    model: LatentVariableModel,
-    train_step: Callable,
-    test_step: Callable,
-    validation: tf.data.Dataset,
-    step_done: Callable[[int], None],
-) -> dict[str, Any]:
-    """Trains and validates once; the epoch's row of history.csv."""
-    start = time.perf_counter()
-    beta = config.beta * (min(1.0, epoch / config.warmup) if config.warmup else 1.0)
-    model.beta.assign(beta)
-    model.reset_metrics()
-    for images in dataset.training_batches(config.batch_size, config.seed, epoch):
-        training = train_step(images)
-        step_done(epoch)
-    training = {name: float(value) for name, value in training.items()}
-    model.reset_metrics()
-    for images in validation:
-        validated = test_step(images)
-    validated = {name: float(value) for name, value in validated.items()}
-    return {
-        "epoch": epoch,
-        "beta": beta,
-        **{f"train_{name}": training[name] for name in ("loss", "elbo", "reconstruction", "kl")},
-        **{f"val_{name}": value for name, value in validated.items() if name != "loss"},
-        "seconds": round(time.perf_counter() - start, 3),
-    }
-
-
-def _check_finite(row: dict[str, float], stopping: EarlyStopping, folder: RunFolder, replaces: bool) -> None:
-    """Raises TrainingError where the loss is NaN or infinite."""
-    if math.isfinite(row["train_loss"]) and math.isfinite(row["val_elbo"]):
-        return
-    if replaces:
-        kept = "the run that was there before is kept"
-    elif stopping.best_epoch:
-        kept = f"the weights of epoch {stopping.best_epoch} are kept in {folder}"
-    else:
-        kept = f"no weights were saved in {folder}"
-    raise TrainingError(
-        f"the loss became NaN or infinite in epoch {row['epoch']} ({kept}): "
-        "try a smaller --learning-rate or a longer --warmup"
-    )

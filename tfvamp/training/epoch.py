@@ -1,0 +1,125 @@
+"""One epoch: the steps of training, the validation, and the row of history.csv."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfvamp.config import TrainConfig
+from tfvamp.datasets import Dataset
+from tfvamp.errors import TrainingError
+from tfvamp.models import LatentVariableModel
+from tfvamp.training.progress import Progress
+
+
+class Begun(NamedTuple):
+    """How much of an epoch is done.
+
+    Attributes:
+      step: how many steps of training are.
+      seconds: how long they took.
+      metrics: the values of the model's metrics after them, in its variables' order.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    metrics: tuple[np.ndarray, ...] = ()
+
+
+class Diverged(TrainingError):
+    """The loss of a step is NaN or infinite."""
+
+
+def epoch_of(
+    epoch: int,
+    config: TrainConfig,
+    dataset: Dataset,
+    model: LatentVariableModel,
+    train_step: Callable,
+    test_step: Callable,
+    validation: tf.data.Dataset,
+    begun: Begun,
+    progress: Progress,
+    pause: Callable[[Callable[[], Begun]], None],
+) -> dict[str, Any]:
+    """Trains and validates once; the epoch's row of history.csv.
+
+    Args:
+      epoch: counted from 1.
+      config, dataset, model: what is trained on what, how.
+      train_step, test_step: of the model, compiled.
+      validation: batches of images.
+      begun: what was done before; the model's weights and metrics are those after it.
+      progress: told of each step of training, and of steps that were skipped.
+      pause: called after each step of training or validation, with a function that gives what is done by then; it may
+        save that, and raise KeyboardInterrupt.
+
+    Raises:
+      Diverged: the loss became NaN or infinite.
+    """
+    start = time.perf_counter() - begun.seconds
+    beta = config.beta * (min(1.0, epoch / config.warmup) if config.warmup else 1.0)
+    model.beta.assign(beta)
+    if not begun.step:
+        model.reset_metrics()
+    step, skipped, results = begun.step, 0, None
+
+    def look(results: dict[str, tf.Tensor]) -> None:
+        nonlocal skipped
+        _check_finite(results, epoch, step)
+        skipped += int(results.get("skipped", 0))
+
+    def done() -> Begun:
+        if results is not None:
+            _check_finite(results, epoch, step)
+        metrics = tuple(variable.numpy() for variable in model.metrics_variables)
+        return Begun(step, time.perf_counter() - start, metrics)
+
+    for images in dataset.training_batches(config.batch_size, config.seed, epoch, begun.step):
+        before, results = results, train_step(images)
+        if before is not None:
+            look(before)  # while the next step is computed
+        step += 1
+        progress.step(epoch)
+        pause(done)
+    if results is not None:
+        look(results)
+    if skipped:
+        progress.say(
+            f"epoch {epoch}: {skipped} of {step} steps had a NaN or infinite loss or gradient and were skipped"
+        )
+    if skipped and skipped == step - begun.step:
+        raise Diverged(f"all steps of epoch {epoch} have a NaN or infinite loss or gradient")
+    trained, training = done(), _values(model)
+    model.reset_metrics()
+    for images in validation:
+        test_step(images)
+        pause(lambda: trained)
+    validated = _values(model)
+    return {
+        "epoch": epoch,
+        "beta": beta,
+        **{f"train_{name}": training[name] for name in ("loss", "elbo", "reconstruction", "kl")},
+        **{f"val_{name}": value for name, value in validated.items() if name != "loss"},
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _values(model: LatentVariableModel) -> dict[str, float]:
+    """The running means of a pass over the images."""
+    return {tracker.name: float(tracker.result()) for tracker in model.metrics}
+
+
+def _check_finite(results: dict[str, tf.Tensor], epoch: int, step: int) -> None:
+    """Raises Diverged where the loss of a step is NaN or infinite."""
+    if math.isfinite(float(results["loss"])):
+        return
+    parts = {name: float(value) for name, value in results.items() if name not in ("loss", "elbo")}
+    wrong = [name for name, value in parts.items() if not math.isfinite(value)]
+    where = "all its terms" if len(wrong) == len(parts) else f"its {' and '.join(wrong)}"
+    raise Diverged(f"the loss and {where} became NaN or infinite in epoch {epoch}, step {step}")
