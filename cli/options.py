@@ -14,7 +14,9 @@ from tfvamp_cli import light
 def of_settings(names: Iterable[str] | None = None, settings: type = light.config.TrainConfig) -> Callable:
     """A decorator that gives a command an option for each setting, or for those named."""
     chosen = [
-        (field, hint) for field, hint in light.config.fields(settings) if names is None or field.name in names
+        (field, hint)
+        for field, hint in light.config.fields(settings)
+        if field.metadata["option"] and (names is None or field.name in names)
     ]
 
     def decorate(command: Callable) -> Callable:

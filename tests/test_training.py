@@ -163,7 +163,7 @@ def test_checkpoints_hold_every_weight(kind, tmp_path, images):
 
     model, stopping = trained(2), EarlyStopping(1, 0, best=-3.5, best_epoch=2, waited=1)
     rows = [dict.fromkeys(HISTORY_COLUMNS, 1.0 / 3.0) | {"epoch": epoch} for epoch in (1, 2)]
-    checkpoints.save(tmp_path, model, stopping, rows, b"best", 7, 1.5)
+    checkpoints.save(tmp_path, checkpoints.state(model), stopping, rows, b"best", 7, 1.5)
     other, fresh = trained(1), EarlyStopping(1, 0)
     shapes = [one.shape for one in checkpoints.variables(other)]
     checkpoint = checkpoints.newest(tmp_path, shapes, 10, print)

@@ -45,6 +45,13 @@ PRIORS = {
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
 ON_NAN = ("stop", "skip")
+SCHEDULES = ("constant", "cosine", "plateau")
+OPTIMIZERS = (
+    "normalized-adam", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon",
+    "nadam", "rmsprop", "sgd",
+)  # fmt: skip
+DECAYED = ("decoder", "encoder", "both")
+STOP_BY = ("elbo", "iwae")
 PSEUDO_INPUT_INITS = ("normal", "images")
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
@@ -79,6 +86,7 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     unset: str | None = None,
+    option: bool = True,
 ) -> Any:
     """A field of `TrainConfig` or `Estimation`.
 
@@ -90,6 +98,7 @@ def setting(
       choices: the values that it may have, besides None.
       least, most: the bounds of a number.
       unset: what None means, for `--help`.
+      option: whether the command line has an option for it; what is rarely changed is set in a TOML file alone.
     """
     known = {
         "help": help,
@@ -98,6 +107,7 @@ def setting(
         "choices": tuple(choices),
         "least": least,
         "most": most,
+        "option": option,
     }
     return dataclasses.field(default=default, metadata={**known, "unset": unset})
 
@@ -169,7 +179,68 @@ class TrainConfig:
     epochs: int = setting(2000, "Maximum number of epochs.", metavar="N", least=1)
     batch_size: int = setting(100, "Number of images per step.", metavar="B", least=1)
     learning_rate: float | None = setting(
-        None, "Learning rate of Adam on normalised gradients.", metavar="R", unset="the data set's"
+        None, "Learning rate of the optimiser.", metavar="R", unset="the data set's"
+    )
+    optimizer: str = setting(
+        "normalized-adam",
+        "Optimiser: normalized-adam (the paper's: Adam on normalised gradients), or one of Keras's by name: "
+        f"{listed(OPTIMIZERS[1:])}.",
+        choices=OPTIMIZERS,
+    )
+    optimizer_arguments: dict | None = setting(  # noqa: RUF009 (a field, as all of them)
+        None, "Further arguments of the optimiser, such as {beta_1 = 0.8}.", option=False, unset="its own"
+    )
+    schedule: str = setting(
+        "constant",
+        f"Learning rate over the epochs: {listed(SCHEDULES)} (plateau: smaller when the validation bound stops rising).",
+        choices=SCHEDULES,
+    )
+    schedule_epochs: int | None = setting(
+        None,
+        "Number of epochs over which a cosine schedule falls.",
+        least=1,
+        option=False,
+        unset="the maximum number of epochs",
+    )
+    schedule_floor: float = setting(
+        0.01,
+        "Smallest learning rate of a schedule, as a share of the first.",
+        least=0.0,
+        most=1.0,
+        option=False,
+    )
+    plateau_factor: float = setting(
+        0.5, "Factor by which a plateau makes the learning rate smaller.", least=0.0, most=1.0, option=False
+    )
+    plateau_patience: int = setting(
+        10, "Number of epochs without a better validation bound that make a plateau.", least=1, option=False
+    )
+    weight_decay: float = setting(
+        0.0,
+        "Decoupled weight decay: each step takes this share, times the learning rate, off the matrices of a network.",
+        metavar="W",
+        least=0.0,
+        most=1e6,
+    )
+    weight_decay_of: str = setting(
+        "decoder", f"Networks whose weights decay: {listed(DECAYED)}.", choices=DECAYED, option=False
+    )
+    average: float = setting(
+        0.0,
+        "Average the weights over the steps with this momentum, such as 0.999; validation, the best weights, evaluation "
+        "and export use the averages (0: none).",
+        metavar="M",
+        least=0.0,
+        most=1.0,
+    )
+    input_dropout: float = setting(
+        0.0,
+        "Share of the encoder's input pixels that are set to 0 in training, the others scaled up; the decoder still "
+        "explains the whole image.",
+        metavar="P",
+        least=0.0,
+        most=0.99,
+        of="model",
     )
     warmup: int = setting(
         100, "Number of epochs over which the weight of the KL rises.", metavar="N", least=0
@@ -184,6 +255,14 @@ class TrainConfig:
     patience: int = setting(
         50, "Stop after this many epochs without a better validation ELBO.", metavar="N", least=0
     )
+    stop_by: str = setting(
+        "elbo",
+        f"Validation bound that chooses the best epoch: {listed(STOP_BY)} (importance-weighted).",
+        choices=STOP_BY,
+    )
+    validation_samples: int = setting(
+        1, "Number of samples per image in the validation.", metavar="S", least=1, most=10_000
+    )
     objective: str = setting(
         "elbo", f"Bound that is maximised: {listed(OBJECTIVES)}.", choices=OBJECTIVES, of="model"
     )
@@ -197,6 +276,9 @@ class TrainConfig:
         least=1,
         unset=str(IMPORTANCE_SAMPLES),
         of="model",
+    )
+    elbo_epochs: int = setting(
+        0, "Number of epochs that maximise the ELBO before those of iwae.", metavar="N", least=0
     )
     dreg: bool = setting(
         False, "Use the doubly reparameterised gradient, for iwae; not for pixelhvae.", of="model"
@@ -231,6 +313,9 @@ class TrainConfig:
         unset="all",
     )
     jit: bool | None = setting(None, "Compile with XLA, or do not.", unset="whichever is faster")
+    deterministic: bool = setting(
+        False, "Use deterministic operations alone: slower, and equal bit for bit on a GPU, too."
+    )
     mixed_precision: bool = setting(
         False, "Compute layers in float16 and densities in float32 (mixed_float16), for GPUs."
     )
@@ -260,6 +345,11 @@ class TrainConfig:
                 "with elbo"
             )
 
+        if self.average >= 1.0:
+            raise UsageError(f"average must be below 1; got {self.average}")
+        if self.stop_by == "iwae" and self.beta != 1.0:
+            raise UsageError("stop_by iwae goes with beta 1")
+
     @property
     def mixture(self) -> bool:
         """Whether the prior has a number of components."""
@@ -272,6 +362,22 @@ class TrainConfig:
             found.append(f"components: the prior {self.prior} is no mixture")
         if self.pseudo_input_init != TrainConfig.pseudo_input_init and kind.pseudo_inputs != "learned":
             found.append(f"pseudo_input_init: the prior {self.prior} has no pseudo-inputs that are learned")
+        if self.objective == "elbo" and self.elbo_epochs:
+            found.append("elbo_epochs: the objective is the ELBO in all epochs")
+        if self.stop_by == "iwae" and self.validation_samples == 1:
+            found.append(
+                "stop_by: with one sample in the validation the importance-weighted bound is the ELBO"
+            )
+        needs = {
+            "schedule_epochs": ("the schedule is not cosine", self.schedule == "cosine"),
+            "schedule_floor": ("the learning rate is constant", self.schedule != "constant"),
+            "plateau_factor": ("the schedule is not plateau", self.schedule == "plateau"),
+            "plateau_patience": ("the schedule is not plateau", self.schedule == "plateau"),
+            "weight_decay_of": ("no weights decay", self.weight_decay > 0.0 or self.optimizer == "adamw"),
+        }
+        for name, (reason, effect) in needs.items():
+            if getattr(self, name) != getattr(TrainConfig, name) and not effect:
+                found.append(f"{name}: {reason}")
         return found
 
     def resolve(self, spec: DatasetSpec) -> TrainConfig:
@@ -540,7 +646,9 @@ def toml_line(name: str, value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A bool, number or text in TOML, whose texts are those of JSON."""
+    """A bool, number, text or table in TOML, whose texts are those of JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)

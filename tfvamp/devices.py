@@ -9,15 +9,18 @@ import tensorflow as tf
 from tfvamp.errors import UsageError
 
 
-def on(device: str | None) -> contextlib.AbstractContextManager:
+def on(device: str | None, deterministic: bool = False) -> contextlib.AbstractContextManager:
     """A context in which TensorFlow uses a device.
 
     Args:
       device: "cpu", "gpu" (the first), "gpu:1" and so on; None for what TensorFlow chooses.
+      deterministic: use deterministic operations alone, in this process from now on.
 
     Raises:
       UsageError: TensorFlow sees no such device.
     """
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     if device is None:
         return contextlib.nullcontext()
     kind, _, index = device.partition(":")

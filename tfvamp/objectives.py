@@ -135,6 +135,7 @@ def elbo(
     x: tf.Tensor,
     noise: Noise,
     beta: float | tf.Tensor = 1.0,
+    inputs: tf.Tensor | None = None,
 ) -> Bound:
     """E_q(z|x)[log p(x | z)] - beta KL(q(z | x) || p(z)), by Monte Carlo with the same z in both.
 
@@ -147,8 +148,9 @@ def elbo(
       noise: standard normal draws [S, B, D] for each layer (`noise`); S samples are averaged
         outside the logarithm.
       beta: weight of the KL (warm-up).
+      inputs: the images that the posteriors are computed from, where those are not x: any q gives a bound.
     """
-    latents, posteriors = infer(posterior, generator.levels, x, noise)
+    latents, posteriors = infer(posterior, generator.levels, x if inputs is None else inputs, noise)
     at = parts(latents, posteriors, generator, x)
     bound = tf.reduce_mean(at.reconstruction - beta * at.kl, axis=0)
     return _bound(at, bound, bound)
@@ -162,23 +164,25 @@ def iwae_bound(
     beta: float | tf.Tensor = 1.0,
     num_importance_samples: int = 5,
     doubly_reparameterized: bool = False,
+    inputs: tf.Tensor | None = None,
 ) -> Bound:
     """E[log 1/S sum_s w_s], w = p(x, z) / q(z | x): Burda, Grosse and Salakhutdinov (2016), equation 8.
 
     With one importance sample it is the ELBO; it grows with their number.
 
     Args:
-      posterior, generator, x, beta: as for `elbo`; beta weighs the KL within log w.
+      posterior, generator, x, beta, inputs: as for `elbo`; beta weighs the KL within log w.
       noise: draws [L S, B, D] for each layer: L bounds are averaged.
       num_importance_samples: S.
       doubly_reparameterized: `surrogate` has the gradient of Tucker, Lawson, Gu and Maddison (2019),
         whose expectation is the same, and whose noise is less for most parameters; not with batch
         normalisation, through which the weights depend on each other.
     """
-    latents, posteriors = infer(posterior, generator.levels, x, noise)
+    inputs = x if inputs is None else inputs
+    latents, posteriors = infer(posterior, generator.levels, inputs, noise)
     if doubly_reparameterized:
         at, surrogate = _doubly_reparameterized(
-            latents, posterior, generator, x, beta, num_importance_samples
+            latents, posterior, generator, x, inputs, beta, num_importance_samples
         )
     else:
         at, surrogate = parts(latents, posteriors, generator, x), None
@@ -189,7 +193,7 @@ def iwae_bound(
 
 
 def _doubly_reparameterized(
-    latents, posterior, generator, x, beta, num_importance_samples
+    latents, posterior, generator, x, inputs, beta, num_importance_samples
 ) -> tuple[Parts, tf.Tensor]:
     """The parts, and a surrogate [B] with the doubly reparameterised gradient.
 
@@ -204,7 +208,7 @@ def _doubly_reparameterized(
             DiagonalGaussian(tf.stop_gradient(posterior.loc), tf.stop_gradient(posterior.log_variance))
         ]
         posteriors += [
-            level.posterior(x, above) for level, above in zip(generator.levels, fixed[:-1], strict=True)
+            level.posterior(inputs, above) for level, above in zip(generator.levels, fixed[:-1], strict=True)
         ]
         log_q = [q.log_prob(z) for q, z in zip(posteriors, fixed, strict=True)]
         reconstruction, log_p = joint(fixed, generator, x)

@@ -1,9 +1,17 @@
-"""Adam on normalised gradients, the optimiser of the paper's code."""
+"""Optimisers: Adam on normalised gradients, that of the paper's code, and Keras's own by name."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import keras
 from keras import ops
+
+from tfvamp.config import OPTIMIZERS, TrainConfig
+from tfvamp.errors import UsageError, check_choice
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
@@ -20,3 +28,59 @@ class NormalizedAdam(keras.optimizers.Adam):
     def update_step(self, gradient, variable, learning_rate):
         norm = ops.sqrt(ops.sum(ops.square(gradient)))
         super().update_step(gradient / (norm + 1e-7), variable, learning_rate)
+
+
+# Their classes are found by their names without regard to capitals.
+KINDS = {"normalized-adam": NormalizedAdam} | {
+    name.lower(): getattr(keras.optimizers, name)
+    for name in dir(keras.optimizers)
+    if name.lower() in OPTIMIZERS
+}
+OWN_SETTINGS = ("learning_rate", "weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency", "name")
+
+
+def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optimizers.Optimizer:
+    """The optimiser that settings describe, not yet built.
+
+    Args:
+      config: resolved settings.
+      spared: the variables that weight decay leaves alone.
+
+    Raises:
+      UsageError: the optimiser does not take the arguments.
+    """
+    kind, arguments = KINDS[config.optimizer], dict(config.optimizer_arguments or {})
+    known = [name for name in inspect.signature(kind).parameters if name != "kwargs"]
+    known += inspect.signature(keras.optimizers.Optimizer).parameters
+    for name in arguments:
+        check_choice(f"argument of {config.optimizer}", name, sorted(set(known) - {"kwargs"}))
+        if name in OWN_SETTINGS:
+            raise UsageError(
+                f"the optimiser's {name} has settings of its own: leave it out of optimizer_arguments"
+            )
+    if config.weight_decay:
+        arguments["weight_decay"] = config.weight_decay
+    if config.average:
+        arguments |= {"use_ema": True, "ema_momentum": config.average}
+    try:
+        optimizer = kind(learning_rate=config.learning_rate, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"optimizer_arguments do not fit {config.optimizer}: {error}") from error
+    if spared:
+        optimizer.exclude_from_weight_decay(var_list=list(spared))
+    return optimizer
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Gives a model the averages of its weights, where its optimiser keeps them; afterwards its own again."""
+    if not getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
+        yield
+        return
+    own = [variable.numpy() for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, own, strict=True):
+            variable.assign(value)

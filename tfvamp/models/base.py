@@ -20,6 +20,7 @@ from tfvamp.layers.priors import PriorLayer
 from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer
 from tfvamp.models.inputs import ImageInputs, images_of_step
 from tfvamp.models.objective import Objective
+from tfvamp.networks.images import unchecked
 
 
 class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
@@ -45,6 +46,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         [1e-5, 1 - 1e-5]; for grey ones "logistic" (`DiscretizedLogisticLikelihood`), or
         "logistic-paper" in the form of the paper's code.
       objective: "elbo" or "iwae"; `num_samples`, `importance_samples` and `dreg` as in `Objective`.
+      input_dropout: the share of the encoder's input pixels that are set to 0 in training; the others are divided by what
+        is left. The bound stays a bound, as it does for any q, and pseudo-inputs are encoded whole.
       seed: of the noise in training, with the optimiser's iteration.
       check_inputs: look at the values of images, not only at their shape. In steps that XLA compiles, nothing is
         looked at; `fit`, `evaluate` and `predict` do it before.
@@ -61,6 +64,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     couples_images = (
         False  # whether the decoder of one image sees the others in training: batch normalisation
     )
+    validation_samples = 1
+    validates_iwae = False
     skip_nonfinite = False  # whether `train_step` leaves out what would make the weights NaN or infinite
     has_mean = True  # whether p(x | z) has a mean in closed form; a model without one draws
 
@@ -77,6 +82,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         num_samples: int = TrainConfig.num_samples,
         importance_samples: int | None = TrainConfig.importance_samples,
         dreg: bool = TrainConfig.dreg,
+        input_dropout: float = TrainConfig.input_dropout,
         seed: int = TrainConfig.seed,
         check_inputs: bool = True,
         **kwargs,
@@ -87,6 +93,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
         self.objective = Objective(objective, num_samples, importance_samples, dreg)
         self.check_objective(self.objective)
+        self.input_dropout = float(input_dropout)
+        if not 0.0 <= self.input_dropout < 1.0:
+            raise UsageError(f"input_dropout must lie in [0, 1); got {input_dropout}")
         self.seed = int(seed)
         self.settings = {
             "latent_dims": latent_dims,
@@ -98,6 +107,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             "num_samples": num_samples,
             "importance_samples": importance_samples,
             "dreg": dreg,
+            "input_dropout": input_dropout,
         }
         self.make_networks(likelihood_layer(likelihood, self.event_shape))
         self.encoder.check_inputs = self.check_inputs
@@ -111,6 +121,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         names = ["loss", "elbo", "reconstruction", "kl"]
         names += [f"kl_{name}" for name in self.latent_names if self.levels]
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
+        self.iwae_tracker = keras.metrics.Mean(name="iwae")
         self.build((None, *self.event_shape))
 
     @classmethod
@@ -150,7 +161,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     @property
     def metrics(self):
         """What `fit` resets and shows: ours alone, without the empty loss that `compile` adds."""
-        return self.trackers
+        return [*self.trackers, self.iwae_tracker] if self.validates_iwae else self.trackers
 
     def call(self, images):
         """Reconstructions [B, H, W, C]: p(x | z) at the posteriors' means, itself by its mean (`pictures`)."""
@@ -241,12 +252,22 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     def bound(self, images, seed, beta: float | tf.Tensor = 1.0, training: bool = False) -> objectives.Bound:
         """The bound of `objective`, which training maximises, for each image, [B], in nats.
 
-        In training, batch normalisation in a decoder takes the batch's moments.
+        In training, the encoder's input has `input_dropout`, and batch normalisation in a decoder takes the batch's
+        moments.
         """
         images = self.as_images(images)
-        posterior = self.posterior(images)
-        noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws)
-        return self.objective.bound(posterior, self.generator(training=training), images, noise, beta)
+        inputs = self._with_dropout(images, seed) if training and self.input_dropout else images
+        with unchecked():  # pixels that are scaled up lie above 1
+            posterior = self.posterior(inputs)
+            noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws)
+            generator = self.generator(training=training)
+            return self.objective.bound(posterior, generator, images, noise, beta, inputs)
+
+    def _with_dropout(self, images: tf.Tensor, seed) -> tf.Tensor:
+        """Images some of whose pixels are 0, and the others scaled up to the same mean."""
+        kept = 1.0 - self.input_dropout
+        uniform = seeds.uniform(tf.shape(images), seeds.fold_in_name(seed, "input dropout"), images.dtype)
+        return tf.where(uniform < kept, images / kept, 0.0)
 
     def train_step(self, data):
         """One step of the optimiser on images [B, H, W, C]; the running means of the epoch.
@@ -281,12 +302,31 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return {**self._means(), "skipped": 1.0 - tf.cast(finite, tf.float32)}
 
     def test_step(self, data):
-        """The one-sample ELBO at beta = 1; its noise depends on the iteration and the place in the pass."""
+        """The ELBO at beta = 1, of one sample unless `validate_by` says more; its noise depends on the iteration and the place in the pass."""
         seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
         seed = seeds.fold_in(seed, self.trackers[0].count)
         images = images_of_step(data)
-        self._track(self.elbo(images, seeds.of_replica(seed)))
-        return self._means()
+        if not self.validates_iwae:
+            self._track(self.elbo(images, seeds.of_replica(seed), num_samples=self.validation_samples))
+            return self._means()
+        posterior = self.posterior(images)
+        noise = objectives.noise(posterior, self.levels, seeds.of_replica(seed), self.validation_samples)
+        bound = objectives.iwae_bound(
+            posterior, self.generator(), images, noise, num_importance_samples=self.validation_samples
+        )
+        self._track(bound)
+        self.iwae_tracker.update_state(bound.bound)
+        return {**self._means(), "iwae": self.iwae_tracker.result()}
+
+    def validate_by(self, num_samples: int, iwae: bool = False) -> None:
+        """Sets how many samples of each image `test_step` takes, and whether it also gives the bound `iwae` of them."""
+        self.validation_samples, self.validates_iwae = num_samples, iwae
+
+    def networks(self, which: str) -> list[keras.layers.Layer]:
+        """The networks of the posteriors ("encoder"), or of p(x | z) and the layers below the prior ("decoder")."""
+        if which == "encoder":
+            return [self.encoder, *(level.posterior for level in self.levels)]
+        return [self.decoder, *(level.prior for level in self.levels)]
 
     def warm_up(self, fraction: float) -> None:
         """Sets beta, whose final value is 1."""

@@ -55,11 +55,11 @@ class Objective:
         return self.num_samples * self.samples_inside
 
     def bound(
-        self, posterior: DiagonalGaussian, generator: objectives.Generator, images, noise, beta
+        self, posterior: DiagonalGaussian, generator: objectives.Generator, images, noise, beta, inputs=None
     ) -> objectives.Bound:
-        """The bound for each image, [B], in nats, from `num_draws` draws of noise."""
+        """The bound for each image, [B], in nats, from `num_draws` draws of noise; `inputs` as in `objectives.elbo`."""
         if self.name == "elbo":
-            return objectives.elbo(posterior, generator, images, noise, beta)
+            return objectives.elbo(posterior, generator, images, noise, beta, inputs)
         return objectives.iwae_bound(
-            posterior, generator, images, noise, beta, self.samples_inside, self.dreg
+            posterior, generator, images, noise, beta, self.samples_inside, self.dreg, inputs
         )

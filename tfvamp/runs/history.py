@@ -22,13 +22,18 @@ COLUMNS = (
     "val_reconstruction",
     "val_kl",
     "seconds",
-)  # models of several stochastic layers add val_kl_z2 and val_kl_z1 before the last
+)  # before the last, several stochastic layers add val_kl_z2 and val_kl_z1, and `stop_by` iwae val_iwae
 LARGEST_VALUE = 1e30  # beyond all that training gives
 LARGEST = 2**24  # bytes: a hundred thousand epochs
 
 
 def bound(row: dict[str, float], beta: float) -> float:
-    """What the best epoch is chosen by: the validation ELBO, with `beta` as the weight of its KL."""
+    """What the best epoch is chosen by: the validation ELBO, with `beta` as the weight of its KL.
+
+    Or the importance-weighted bound, in the history of a run that is stopped by that.
+    """
+    if "val_iwae" in row:
+        return row["val_iwae"]
     return row["val_elbo"] if beta == 1.0 else row["val_reconstruction"] - beta * row["val_kl"]
 
 

@@ -53,32 +53,32 @@ def variables(model: keras.Model) -> list[Any]:
     return [*model.weights, *model.optimizer.variables, *model.metrics_variables]
 
 
+def state(model: keras.Model) -> tuple[np.ndarray, ...]:
+    """The values of `variables`."""
+    return tuple(one.numpy() for one in variables(model))
+
+
 def save(
     folder: pathlib.Path,
-    model: keras.Model,
+    state: Sequence[np.ndarray],
     stopping: EarlyStopping,
     rows: list[dict[str, float]],
     best_weights: bytes,
     step: int = 0,
     seconds: float = 0.0,
-    metrics: Sequence[np.ndarray] | None = None,
 ) -> None:
     """Writes a checkpoint whole, and removes all but the newest two.
 
     Args:
       folder: where they are.
-      model, stopping, rows, best_weights: as in `Checkpoint`.
+      state, stopping, rows, best_weights: as in `Checkpoint`.
       step, seconds: how many steps of the epoch after the last one in `rows` are done, and how long they took.
-      metrics: the values of the model's metrics after them; None for what they are now.
 
     Raises:
       FileError: it cannot be written.
     """
     meta = {"stopping": stopping.state(), "rows": rows, "step": step, "seconds": seconds}
-    values = [one.numpy() for one in variables(model)]
-    if metrics is not None:
-        values[len(values) - len(metrics) :] = metrics
-    arrays = {f"{index:04d}": value for index, value in enumerate(values)}
+    arrays = {f"{index:04d}": value for index, value in enumerate(state)}
     arrays["best"] = np.frombuffer(best_weights, np.uint8)
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     name = f"epoch-{len(rows):06d}-step-{step:09d}.npz" if step else f"epoch-{len(rows):06d}.npz"

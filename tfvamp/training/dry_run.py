@@ -15,9 +15,8 @@ from tfvamp.blocks import images_at_once
 from tfvamp.config import TrainConfig
 from tfvamp.files import size
 from tfvamp.graph import compiled
-from tfvamp.optimizers import NormalizedAdam
 from tfvamp.runs import building
-from tfvamp.training.loop import prepared
+from tfvamp.training.loop import compile_model, prepared
 from tfvamp.training.progress import Progress
 
 STEPS = 5  # that are timed, after one that compiles
@@ -40,8 +39,7 @@ def dry_run(config: TrainConfig, console: rich.console.Console | None = None) ->
         count = dataset.train.num_examples
         needed = building.check_memory(config, dataset.spec.shape, count)
         model = building.untrained(config, dataset)
-        model.compile(optimizer=NormalizedAdam(config.learning_rate))
-        model.optimizer.build(model.trainable_variables)
+        compile_model(model, config)
         train_step = compiled(model.train_step, bool(config.jit), progress.say)
         test_step = compiled(model.test_step, bool(config.jit), progress.say)
         batches = dataset.training_batches(config.batch_size, config.seed, 1).repeat().take(1 + STEPS)

@@ -14,6 +14,8 @@ from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import TrainingError
 from tfvamp.models import LatentVariableModel
+from tfvamp.optimizers import averaged
+from tfvamp.training import checkpoints
 from tfvamp.training.progress import Progress
 
 
@@ -23,12 +25,12 @@ class Begun(NamedTuple):
     Attributes:
       step: how many steps of training are.
       seconds: how long they took.
-      metrics: the values of the model's metrics after them, in its variables' order.
+      state: the values of all that training changes after them, in the order of `checkpoints.variables`.
     """
 
     step: int = 0
     seconds: float = 0.0
-    metrics: tuple[np.ndarray, ...] = ()
+    state: tuple[np.ndarray, ...] = ()
 
 
 class Diverged(TrainingError):
@@ -43,6 +45,7 @@ def epoch_of(
     train_step: Callable,
     test_step: Callable,
     validation: tf.data.Dataset,
+    learning_rate: float,
     begun: Begun,
     progress: Progress,
     pause: Callable[[Callable[[], Begun]], None],
@@ -54,6 +57,7 @@ def epoch_of(
       config, dataset, model: what is trained on what, how.
       train_step, test_step: of the model, compiled.
       validation: batches of images.
+      learning_rate: of this epoch.
       begun: what was done before; the model's weights and metrics are those after it.
       progress: told of each step of training, and of steps that were skipped.
       pause: called after each step of training or validation, with a function that gives what is done by then; it may
@@ -65,6 +69,7 @@ def epoch_of(
     start = time.perf_counter() - begun.seconds
     beta = config.beta * (min(1.0, epoch / config.warmup) if config.warmup else 1.0)
     model.beta.assign(beta)
+    model.optimizer.learning_rate = learning_rate
     if not begun.step:
         model.reset_metrics()
     step, skipped, results = begun.step, 0, None
@@ -77,8 +82,7 @@ def epoch_of(
     def done() -> Begun:
         if results is not None:
             _check_finite(results, epoch, step)
-        metrics = tuple(variable.numpy() for variable in model.metrics_variables)
-        return Begun(step, time.perf_counter() - start, metrics)
+        return Begun(step, time.perf_counter() - start, checkpoints.state(model))
 
     for images in dataset.training_batches(config.batch_size, config.seed, epoch, begun.step):
         before, results = results, train_step(images)
@@ -97,15 +101,17 @@ def epoch_of(
         raise Diverged(f"all steps of epoch {epoch} have a NaN or infinite loss or gradient")
     trained, training = done(), _values(model)
     model.reset_metrics()
-    for images in validation:
-        test_step(images)
-        pause(lambda: trained)
+    with averaged(model):
+        for images in validation:
+            test_step(images)
+            pause(lambda: trained)
     validated = _values(model)
     return {
         "epoch": epoch,
         "beta": beta,
         **{f"train_{name}": training[name] for name in ("loss", "elbo", "reconstruction", "kl")},
         **{f"val_{name}": value for name, value in validated.items() if name != "loss"},
+        **({} if config.schedule == "constant" else {"learning_rate": learning_rate}),
         "seconds": round(time.perf_counter() - start, 3),
     }
 

@@ -23,8 +23,9 @@ from tfvamp.errors import FileError, RunError, TrainingError
 from tfvamp.files import expanded, printable, shown
 from tfvamp.graph import compiled
 from tfvamp.models import LatentVariableModel
+from tfvamp.models.objective import Objective
 from tfvamp.networks.images import unchecked
-from tfvamp.optimizers import NormalizedAdam
+from tfvamp.optimizers import averaged, optimizer_of
 from tfvamp.runs import Run, building, history, lock, weights
 from tfvamp.runs.creating import check_free, creating
 from tfvamp.runs.folder import RunFolder
@@ -34,6 +35,7 @@ from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.epoch import Begun, Diverged, epoch_of
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
+from tfvamp.training.schedules import learning_rate
 from tfvamp.training.tensorboard import Summaries
 
 JUMP = 10.0  # a validation ELBO this many times its best value below that is a divergence
@@ -92,7 +94,7 @@ def train(
     if run_dir is not None:
         check_free(run_dir, overwrite)
     progress = Progress(config.epochs, console)
-    with devices.on(config.device):
+    with devices.on(config.device, config.deterministic):
         config, dataset = prepared(config, progress)
         model = building.untrained(config, dataset)
         with creating(run_dir, config, dataset, overwrite) as (folder, place):
@@ -188,7 +190,7 @@ def _resume(
     if not run.document.own:  # what was not typed stays unknown, and is never signed
         config = dataclasses.replace(config, data_dir=changes["data_dir"], raw_dir=changes["raw_dir"])
     progress = Progress(config.epochs, console)
-    with devices.on(config.device):
+    with devices.on(config.device, config.deterministic):
         building.check_memory(config, run.spec.shape, run.spec.sizes[0])
         loaded = run.dataset(None, **places, say=progress.say)
         if not run.made_from(loaded):
@@ -197,7 +199,7 @@ def _resume(
             )
         building.check_pseudo_inputs(config, loaded.train.num_examples)
         model = building.untrained(config, loaded)
-        _compile(model, config)
+        compile_model(model, config)
         checkpoint = _checkpoint(run, model, restart, progress)
         if checkpoint is not None:
             stopping = EarlyStopping(config.patience, config.warmup)
@@ -268,10 +270,33 @@ def _repair(folder: RunFolder, checkpoint: Checkpoint, progress: Progress) -> No
             files.replace_file(path, contents)
 
 
-def _compile(model: LatentVariableModel, config: TrainConfig) -> None:
-    model.compile(optimizer=NormalizedAdam(config.learning_rate))
+def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
+    """Gives a model the optimiser, and the ways of its steps, that settings describe.
+
+    Raises:
+      UsageError: the optimiser does not take its arguments.
+    """
+    which = ("encoder", "decoder") if config.weight_decay_of == "both" else (config.weight_decay_of,)
+    networks = [network for name in which for network in model.networks(name)]
+    decayed = {id(one) for network in networks for one in network.trainable_variables if len(one.shape) > 1}
+    spared = [one for one in model.trainable_variables if id(one) not in decayed]
+    model.validate_by(config.validation_samples, config.stop_by == "iwae")
+    model.compile(optimizer=optimizer_of(config, spared))
     model.optimizer.build(model.trainable_variables)
     model.skip_nonfinite = config.on_nan == "skip"
+
+
+def _step_of(model: LatentVariableModel, objective: Objective) -> Callable:
+    """The model's step of training for another objective than its own."""
+
+    def train_step(images):
+        own, model.objective = model.objective, objective
+        try:
+            return model.train_step(images)
+        finally:
+            model.objective = own
+
+    return train_step
 
 
 def _run(
@@ -285,7 +310,7 @@ def _run(
     on_start: Callable[[RunFolder], None],
 ) -> Outcome:
     """Trains from a checkpoint on, or from epoch 1; `place` moves the folder once the first epoch is written."""
-    _compile(model, config)
+    compile_model(model, config)
     stopping = EarlyStopping(config.patience, config.warmup)
     rows: list[dict[str, float]] = []
     best_weights, begun = b"", Begun()
@@ -296,6 +321,8 @@ def _run(
     _announce(config, dataset, progress)
     say_once = functools.cache(progress.say)
     train_step = compiled(model.train_step, bool(config.jit), say_once)
+    elbo = _step_of(model, Objective("elbo", config.num_samples))
+    elbo_step = compiled(elbo, bool(config.jit), say_once)
     test_step = compiled(model.test_step, bool(config.jit), say_once)
     validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
     steps, number = _steps(config, dataset), None
@@ -309,7 +336,9 @@ def _run(
             due = config.checkpoint_minutes and time.monotonic() - saved > 60 * config.checkpoint_minutes
             if place is None and (due or interrupts.number is not None):
                 begun = done()
-                checkpoints.save(folder.checkpoints, model, stopping, rows, best_weights, *begun)
+                checkpoints.save(
+                    folder.checkpoints, begun.state, stopping, rows, best_weights, begun.step, begun.seconds
+                )
                 saved = time.monotonic()
             interrupts.check()
 
@@ -325,9 +354,10 @@ def _run(
                     config,
                     dataset,
                     model,
-                    train_step,
+                    elbo_step if len(rows) < config.elbo_epochs else train_step,
                     test_step,
                     validation,
+                    learning_rate(config, rows),
                     begun,
                     progress,
                     pause,
@@ -339,10 +369,12 @@ def _run(
                 if not folder.config_file.is_file():
                     raise RunError(f"the run folder {folder} was removed while it was trained")
                 if best:
-                    best_weights = weights.to_bytes(model, len(rows) + 1)
+                    with averaged(model):
+                        best_weights = weights.to_bytes(model, len(rows) + 1)
                     files.replace_file(folder.best_weights, best_weights)
                 summaries.write(row)
-                checkpoints.save(folder.checkpoints, model, stopping, [*rows, row], best_weights)
+                state = checkpoints.state(model)
+                checkpoints.save(folder.checkpoints, state, stopping, [*rows, row], best_weights)
                 rows.append(row)
                 saved = time.monotonic()
                 files.append(folder.history_file, history.to_text([row], header=len(rows) == 1))
@@ -451,4 +483,14 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
         progress.say(
             f"warning: the warm-up ({config.warmup} epochs) is longer than the training ({config.epochs}): "
             f"beta never reaches {config.beta:g}; choose a smaller --warmup"
+        )
+    if (config.schedule_epochs or 0) > config.epochs:
+        progress.say(
+            f"warning: the schedule ({config.schedule_epochs} epochs) is longer than the training ({config.epochs}): "
+            "the learning rate never reaches its smallest value; choose a smaller schedule_epochs"
+        )
+    if config.elbo_epochs >= config.epochs and config.objective == "iwae":
+        progress.say(
+            f"warning: the first {config.elbo_epochs} epochs maximise the ELBO, which are all of them: "
+            "choose a smaller --elbo-epochs"
         )
