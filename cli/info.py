@@ -6,6 +6,12 @@ import click
 
 from tfvamp_cli import options, output
 
+# Settings that are shown where they are not the default.
+LESS_OFTEN = (
+    "optimizer", "optimizer_arguments", "schedule", "weight_decay", "average", "input_dropout", "stop_by",
+    "validation_samples", "elbo_epochs", "limit",
+)  # fmt: skip
+
 
 @click.command("info")
 @options.run
@@ -19,6 +25,7 @@ def command(ctx, run):
     """
     from tfvamp import runs
     from tfvamp.catalog import VERIFIED
+    from tfvamp.config import TrainConfig
     from tfvamp.runs.history import best_of
 
     opened = runs.Run(run)
@@ -41,6 +48,12 @@ def command(ctx, run):
         "command": document.command,
         "versions": ", ".join(f"{name} {version}" for name, version in document.versions.items()),
     }
+    if others := [
+        f"{name} {getattr(config, name)}"
+        for name in LESS_OFTEN
+        if getattr(config, name) != getattr(TrainConfig, name)
+    ]:
+        rows["other settings"] = ", ".join(others)
     if not document.own:
         rows["written by"] = "somebody else, or on another machine: the paths that it names are not followed"
     best = best_of(history, config.beta)

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
     "evaluate": "Estimate the log-likelihood of a run.",
     "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
+    "compare": "List runs side by side, with paired differences.",
     "rate-distortion": "List rate and distortion of evaluated runs.",
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import light
+from tfvamp_cli import tables
 
 
 @click.command("rate-distortion")
@@ -27,15 +27,4 @@ def command(runs):
     table = rate_distortion(runs)
     names = ("run", "model", "prior", "beta", "rate", "distortion", "elbo", "num_examples")
     columns = {name.replace("num_examples", "images"): list(table[name]) for name in names}
-    formats = {"beta": "g", "rate": ".2f", "distortion": ".2f", "elbo": ".2f", "images": "d"}
-    texts = {
-        name: [name, *(light.files.printable(format(value, formats.get(name, ""))) for value in values)]
-        for name, values in columns.items()
-    }
-    widths = {name: max(map(len, cells)) for name, cells in texts.items()}
-    for cells in zip(*texts.values(), strict=True):
-        aligned = (
-            f"{cell:>{width}}" if name in formats else f"{cell:<{width}}"
-            for cell, (name, width) in zip(cells, widths.items(), strict=True)
-        )
-        click.echo("  ".join(aligned).rstrip())
+    click.echo(tables.rendered(columns, "text", {"rate": 2, "distortion": 2, "elbo": 2}), nl=False)

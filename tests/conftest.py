@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -54,13 +55,21 @@ def real_raw_dir() -> pathlib.Path:
     return REAL_RAW_DIR
 
 
-@pytest.fixture
-def eager(monkeypatch):
+@contextlib.contextmanager
+def eagerly():
     """TensorFlow functions run op by op: on small models faster than being compiled for a few steps."""
-    small_blocks(monkeypatch.setattr)
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with pytest.MonkeyPatch.context() as patch:
+        small_blocks(patch.setattr)
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eager():
+    """As `eagerly`, in one test."""
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +107,8 @@ def small_config(data_dir) -> TrainConfig:
 def trained(small_config, tmp_path_factory) -> pathlib.Path:
     """The run folder of `small_config`, trained once; not to be changed."""
     path = tmp_path_factory.mktemp("trained") / "run"
-    tf.config.run_functions_eagerly(True)
-    tfvamp.train(small_config, path)
-    tf.config.run_functions_eagerly(False)
+    with eagerly():
+        tfvamp.train(small_config, path)
     return path
 
 

@@ -15,7 +15,7 @@ from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.evaluation import log_likelihood
 from tfvamp.models import clone_model
-from tfvamp.runs import Run, diagnose, evaluate, find_runs, load, rate_distortion
+from tfvamp.runs import Run, compare, diagnose, evaluate, find_runs, load, rate_distortion
 from tfvamp.training import resume, train
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TrainConfig",
     "callbacks",
     "clone_model",
+    "compare",
     "datasets",
     "diagnose",
     "evaluate",

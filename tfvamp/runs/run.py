@@ -75,7 +75,7 @@ class Run:
         Returns:
           a `pandas.DataFrame` where pandas is installed; otherwise a dictionary of lists, by column.
         """
-        return _table(self.rows())
+        return table_of(self.rows())
 
     def evaluation(self, split: str = "test") -> dict[str, Any] | None:
         """The newest evaluation of a split; None where there is none.
@@ -99,7 +99,7 @@ class Run:
             path = self.folder.file("evaluations", f"{number:06d}", "evaluation.json")
             document = self.folder.read_evaluation(path)
             found.append({**document, "current": _is_of(document, digest)})
-        return _table(found)
+        return table_of(found)
 
     def evaluated_arrays(self, split: str = "test") -> dict[str, Any] | None:
         """The arrays [N] of the newest evaluation of a split; None where there is none.
@@ -294,7 +294,7 @@ def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
       `standard_error`, `estimator`, `proposal` and `num_examples` of the newest evaluation (None where
       there is none since the weights changed); and `problem`: what is wrong with a run folder, empty where nothing is.
     """
-    return _table([_row(path) for path in _paths(pattern)])
+    return table_of([_row(path) for path in paths_of(pattern)])
 
 
 def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
@@ -312,7 +312,7 @@ def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
       RunError: none of them has been evaluated, or one cannot be read.
     """
     found = []
-    for path in _paths(pattern):
+    for path in paths_of(pattern):
         run = Run(path)
         result = run.evaluation()
         if result is None or not result["current"]:
@@ -327,10 +327,10 @@ def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
         found.append({"run": path, **settings, **parts, "num_examples": result["num_examples"]})
     if not found:
         raise RunError("none of these is an evaluated run: tfvamp evaluate RUN comes first")
-    return _table(sorted(found, key=lambda row: row["rate"]))
+    return table_of(sorted(found, key=lambda row: row["rate"]))
 
 
-def _paths(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
+def paths_of(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
     """The run folders that match; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
     names = [str(expanded(one)) for one in patterns]
@@ -362,7 +362,7 @@ def _row(path: str) -> dict[str, Any]:
     return row
 
 
-def _table(rows: list[dict[str, Any]]):
+def table_of(rows: list[dict[str, Any]]):
     """Rows as a `pandas.DataFrame` where pandas is installed, else as lists by column."""
     try:
         import pandas

@@ -1,0 +1,60 @@
+"""tfvamp compare."""
+
+from __future__ import annotations
+
+import click
+
+from tfvamp_cli import light, options, output, tables
+
+NATS = (
+    "bound", "bound_spread", "log_likelihood", "log_likelihood_spread", "standard_error", "monte_carlo_error", "difference",
+    "difference_spread", "difference_error", "encoder", "encoder_spread", "encoder_difference",
+    "encoder_difference_spread", "encoder_difference_error",
+)  # fmt: skip
+DIGITS = {**dict.fromkeys(NATS, 2), "monte_carlo_error": 3, "trained_epochs": 0, "best_epoch": 0, "images": 0}
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--baseline", metavar="RUN", help="Run with which the others are compared.  [default: the first]"
+)
+@options.split
+@click.option(
+    "--over", metavar="SETTING", help="Average over runs that differ in this setting alone, such as seed."
+)
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    default="text",
+    show_default=True,
+    help=f"Form of the table: {light.config.listed(tables.FORMATS)}.",
+)
+@click.option("--output", "path", metavar="FILE", help="Write the table to a file.")
+@click.pass_context
+def command(ctx, runs, baseline, split, over, form, path):
+    """List runs side by side: the settings that differ, the results, paired differences.
+
+    A difference is that of the log-likelihood, image by image, so that its error is smaller
+    than that of either number. Runs that are not evaluated on the same images by the same
+    estimator have none.
+
+    \b
+    Examples:
+      tfvamp compare runs/vamp runs/standard
+      tfvamp compare runs/caltech/* --over seed --format markdown
+      tfvamp compare runs/* --baseline runs/vamp --format latex --output table.tex
+    """
+    light.errors.check_choice("format", form, tables.FORMATS)
+    light.errors.check_choice("split", split, light.config.SPLITS)
+    from tfvamp.runs import compare
+
+    table = compare(runs, baseline, split, over, output.say(ctx))
+    columns = {name: list(table[name]) for name in table}
+    text = tables.rendered(columns, form, DIGITS)
+    if path is None:
+        click.echo(text, nl=False)
+        return
+    light.files.replace_file(light.files.expanded(path), text.encode())
+    click.echo(f"wrote {light.files.shown(path)}")
