@@ -50,6 +50,8 @@ setup(
             "uvicorn>=0.30",  # the server under them
             "orjson>=3.10",  # JSON of arrays, ten times as fast as the standard library's
         ],
+        "tune": ["optuna>=4"],  # chooses the values of tfvamp sweep --search
+        "ray": ["ray>=2.40"],  # carries out tfvamp sweep --ray on many machines
         "dev": [
             "mlxtend>=0.23",  # as in demo
             "pandas>=2.2",  # as in pandas
@@ -59,6 +61,8 @@ setup(
             "starlette>=0.46",  # as in serve
             "uvicorn>=0.30",  # as in serve
             "orjson>=3.10",  # as in serve
+            "optuna>=4",  # as in tune
+            "ray>=2.40",  # as in ray
             "httpx>=0.27",  # sends requests to the application in the tests
             "playwright>=1.45",  # drives a browser that is there, in the test of the page
             "pytest>=8,<9.2",  # tests; with 9.2, pytest-xdist 3.8 silently ignores groups

@@ -15,6 +15,7 @@ from tfvamp_cli.groups import SuggestingGroup
 
 COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
+    "sweep": "Train and evaluate many runs from a file of settings.",
     "evaluate": "Estimate the log-likelihood of a run.",
     "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
     "compare": "List runs side by side, with paired differences.",

@@ -54,6 +54,31 @@ def counter(ctx, what: str):
         )
 
 
+@contextlib.contextmanager
+def sweeping(ctx):
+    """What a person sees of many runs: gives the functions say(text) and show(done, total, running)."""
+    shown = console(ctx)
+    if shown is None or not shown.is_terminal:
+        yield say(ctx), (lambda done, total, running: None)
+        return
+    import rich.progress
+
+    columns = (
+        rich.progress.TextColumn("{task.completed}/{task.total} runs"),
+        rich.progress.BarColumn(bar_width=24),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("{task.fields[running]}", markup=False),
+    )
+    with rich.progress.Progress(*columns, console=shown) as bar:
+        task = bar.add_task("", total=None, running="")
+        yield (
+            lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True),
+            lambda done, total, running: bar.update(
+                task, completed=done, total=total, running=light.files.printable("; ".join(running))
+            ),
+        )
+
+
 def _lines(what: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
     """An advance(done, total) that says now and then how far the work is, and about how long it will take."""
     began = last = time.monotonic()

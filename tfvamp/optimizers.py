@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-from keras import ops
+import tensorflow as tf
 
 from tfvamp.config import OPTIMIZERS, TrainConfig
 from tfvamp.errors import UsageError, check_choice
@@ -26,8 +26,27 @@ class NormalizedAdam(keras.optimizers.Adam):
         super().__init__(learning_rate=learning_rate, epsilon=epsilon, **kwargs)
 
     def update_step(self, gradient, variable, learning_rate):
-        norm = ops.sqrt(ops.sum(ops.square(gradient)))
-        super().update_step(gradient / (norm + 1e-7), variable, learning_rate)
+        gradient = tf.cast(gradient, variable.dtype)
+        gradient /= tf.sqrt(tf.reduce_sum(tf.square(gradient))) + 1e-7
+        if self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        step = tf.cast(self.iterations.value + 1, dtype)
+        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
+        # One operation for what Keras writes as a dozen, each over all values.
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=beta_1**step,
+            beta2_power=beta_2**step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.constant(self.epsilon, dtype),
+            grad=gradient,
+        )
 
 
 # Their classes are found by their names without regard to capitals.

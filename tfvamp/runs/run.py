@@ -331,15 +331,15 @@ def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
 
 
 def paths_of(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """The run folders that match; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
+    """The run folders that match, in order; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
     names = [str(expanded(one)) for one in patterns]
-    paths = {
+    paths = [
         path
         for name in names
-        for path in ([name] if os.path.lexists(name) else glob.glob(name, recursive=True))
-    }
-    return [path for path in sorted(paths) if os.path.isfile(os.path.join(path, "config.json"))]
+        for path in ([name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True)))
+    ]
+    return [path for path in dict.fromkeys(paths) if os.path.isfile(os.path.join(path, "config.json"))]
 
 
 def _row(path: str) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""The runs of a sweep: their names, their settings, and how far each is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tfvamp import datasets
+from tfvamp.config import Estimation, TrainConfig
+from tfvamp.errors import RunError
+from tfvamp.runs import Run, history
+from tfvamp.runs.comparing import PLACES
+from tfvamp.runs.folder import RunFolder
+from tfvamp.sweeps.spec import Spec
+from tfvamp.training.early_stopping import EarlyStopping
+
+LONGEST_NAME = 120  # letters
+
+
+class Progress(NamedTuple):
+    """How far a training is.
+
+    Attributes:
+      epochs: whole ones.
+      best_epoch: that of the best validation bound.
+      bound: that one; None before the first epoch is done.
+    """
+
+    epochs: int
+    best_epoch: int
+    bound: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of a sweep.
+
+    Attributes:
+      name: of its folder.
+      path: its folder.
+      values: of the settings that vary.
+      config: all its settings.
+      evaluate: as in `Spec`.
+    """
+
+    name: str
+    path: pathlib.Path
+    values: Mapping[str, Any]
+    config: TrainConfig
+    evaluate: Mapping[str, Any] | None
+
+    def state(self) -> str:
+        """How far it is: "missing", "unfinished", "trained" or "finished" (and evaluated, if that is wanted).
+
+        Raises:
+          RunError: the folder holds a run of other settings, or is damaged.
+        """
+        if not os.path.lexists(self.path / "config.json"):
+            return "missing"
+        run = Run(self.path)
+        if other := _differing(run.config, self.config):
+            raise RunError(
+                f"{run} has other settings than the sweep ({', '.join(other)}): choose another run_dir"
+            )
+        if not is_trained(run.rows(), self.config):
+            return "unfinished"
+        return "finished" if self._is_evaluated(run) else "trained"
+
+    def _is_evaluated(self, run: Run) -> bool:
+        if self.evaluate is None:
+            return True
+        wanted = dict(self.evaluate)
+        split, limit = wanted.pop("split", "test"), wanted.pop("limit", None)
+        found = run.evaluation("simulated" if wanted.get("estimator") == "bdmc" else split)
+        if found is None or not found["current"]:
+            return False
+        estimation = Estimation(**wanted)
+        counts = {"importance": estimation.samples, "ais": estimation.chains, "bdmc": estimation.chains}
+        return (
+            found.get("estimator") == estimation.estimator
+            and (estimation.proposal is None or found.get("proposal") == estimation.proposal)
+            and found.get("num_samples") == counts[estimation.estimator]
+            and (limit is None or found.get("num_examples", 0) <= limit)
+        )
+
+    def progress(self) -> Progress:
+        """How far its training is; nothing where it has no folder yet."""
+        rows, _ = history.read(RunFolder(self.path).history_file)
+        best = history.best_of(rows, self.config.beta)
+        if best is None:
+            return Progress(0, 0, None)
+        return Progress(len(rows), int(best["epoch"]), history.bound(best, self.config.beta))
+
+    def commands(self, settings: pathlib.Path) -> list[list[str]]:
+        """The commands that finish it, as words after `tfvamp`; `settings` is the file that gets its settings."""
+        state, found = self.state(), []
+        if state == "missing":
+            found.append(["train", "--config", str(settings), "--run-dir", str(self.path)])
+        elif state == "unfinished":
+            found.append(["train", "--resume", str(self.path), "--epochs", str(self.config.epochs)])
+        if state != "finished" and self.evaluate is not None:
+            options = [
+                word
+                for name, value in self.evaluate.items()
+                for word in (f"--{name.replace('_', '-')}", str(value))
+            ]
+            found.append(["evaluate", str(self.path), *options])
+        return found
+
+
+def planned(spec: Spec) -> list[Planned]:
+    """The runs of a sweep, in order."""
+    return [run_of(spec, values) for values in spec.combinations()]
+
+
+def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
+    """The run with these values of the settings that vary."""
+    name = name_of(values)
+    return Planned(name, spec.run_dir / name, values, spec.config(values), spec.evaluate)
+
+
+def name_of(values: Mapping[str, Any]) -> str:
+    """The name of a run's folder, from the settings that vary; a checksum makes it unique where letters are lost.
+
+    >>> name_of({"learning_rate": 0.001, "seed": 2})
+    'learning_rate=0.001,seed=2'
+    """
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    whole = ",".join(f"{name}={text}" for name, text in texts.items())
+    safe = re.sub(r"[^\w.+=,-]+", "-", whole, flags=re.ASCII)
+    if safe == whole and len(safe) <= LONGEST_NAME:
+        return safe
+    return f"{safe[:LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def is_trained(rows: list[dict[str, float]], config: TrainConfig) -> bool:
+    """Whether a history is that of a run whose training ended by itself."""
+    stopping = EarlyStopping(config.patience, config.warmup)
+    for row in rows:
+        stopping.update(int(row["epoch"]), history.bound(row, config.beta))
+    return len(rows) >= config.epochs or (bool(rows) and stopping.stop)
+
+
+def _differing(found: TrainConfig, wanted: TrainConfig) -> list[str]:
+    """The settings of a run that are not those wanted; those that are left to the data set do not count."""
+    names = []
+    for name, value in wanted.to_dict().items():
+        if (
+            name in (*PLACES, "epochs", "jit", "on_nan")
+            or value is None
+            or (name, value) == ("likelihood", "paper")
+        ):
+            continue
+        if name == "dataset":
+            value = datasets.absolute(value)
+        if getattr(found, name) != value:
+            names.append(name)
+    return names

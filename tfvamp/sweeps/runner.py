@@ -1,0 +1,168 @@
+"""Carries out a sweep: what is missing is trained, what was stopped goes on, what is finished is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tfvamp import files
+from tfvamp.errors import RunError
+from tfvamp.sweeps.plan import Planned, planned, run_of
+from tfvamp.sweeps.search import Search
+from tfvamp.sweeps.spec import Spec
+from tfvamp.sweeps.workers import Workers, last_line
+from tfvamp.training.interrupts import Interrupts
+
+SECONDS_BETWEEN_LOOKS = 0.5
+LOGS = "logs"  # in the folder of the runs: the settings of each run, and what its commands wrote
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """How a sweep ended.
+
+    Attributes:
+      runs: those whose folders exist, in order.
+      failed: the names of those that failed, each with the reason.
+      given_up: the names of those that a search gave up.
+      signal: the number of the signal that ended it; None where it ended by itself.
+      best: the values that a search found best.
+    """
+
+    runs: list[Planned]
+    failed: dict[str, str]
+    given_up: list[str]
+    signal: int | None
+    best: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass
+class _Running:
+    run: Planned
+    handle: Any
+    trial: Any
+    log: pathlib.Path
+    started: float
+    given_up: bool = False
+
+
+def sweep(
+    spec: Spec,
+    workers: Workers,
+    jobs: int = 1,
+    search: Search | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    show: Callable[[int, int, list[str]], None] = lambda done, total, running: None,
+) -> Done:
+    """Carries out a sweep, or what is left of it.
+
+    Args:
+      spec: of the sweep.
+      workers: which carry out the commands of a run.
+      jobs: how many runs at a time.
+      search: chooses the values of the runs; None for those of the file.
+      say: told in one line of each run that has ended.
+      show: told how many runs have ended, of how many, and what those that run are doing.
+
+    Raises:
+      RunError: a folder of a run holds one of other settings, or the folder of the runs cannot be written.
+    """
+    listed = [] if search is not None else planned(spec)
+    for run in listed:
+        run.state()  # raises what is wrong before anything is started
+    total = len(listed) if search is None else search.left
+    runs: list[Planned] = []
+    failed: dict[str, str] = {}
+    given_up: list[str] = []
+    running: list[_Running] = []
+    ended = 0
+    try:
+        (spec.run_dir / LOGS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {files.shown(spec.run_dir / LOGS)}: {files.reason(error)}") from error
+
+    def following() -> tuple[Planned, Any] | None:
+        if search is None:
+            return (listed[len(runs)], None) if len(runs) < len(listed) else None
+        if search.left <= 0:
+            return None
+        trial, values = search.ask()
+        return run_of(spec, values), trial
+
+    def finish(one: _Running, status: int, stopped: bool) -> None:
+        nonlocal ended
+        ended += 1
+        far = one.run.progress()
+        text = (
+            "no epoch"
+            if far.bound is None
+            else f"best epoch {far.best_epoch}, validation bound {far.bound:.2f}"
+        )
+        minutes = (time.monotonic() - one.started) / 60.0
+        if one.given_up:
+            given_up.append(one.run.name)
+            text = f"given up: {text}"
+        elif status and not stopped:
+            failed[one.run.name] = last_line(one.log)
+            text = f"failed: {failed[one.run.name]}"
+        elif status:
+            text = f"stopped: {text}"
+        say(f"{ended}/{total} {one.run.name}: {text}, {minutes:.1f} minutes")
+        if search is not None and not (stopped and status):
+            search.finish(one.trial, None if status else far.bound, one.given_up)
+
+    with Interrupts() as interrupts, contextlib.closing(workers):
+        stopping = False
+        while True:
+            while not stopping and len(running) < jobs:
+                if (chosen := following()) is None:
+                    break
+                run, trial = chosen
+                runs.append(run)
+                started = _begin(run, trial, workers, spec)
+                if started is not None:
+                    running.append(started)
+                    continue
+                ended += 1
+                say(f"{ended}/{total} {run.name}: finished before")
+                if search is not None:
+                    search.finish(trial, run.progress().bound, given_up=False)
+            if not running:
+                break
+            show(ended, total, [f"{one.run.name} (epoch {one.run.progress().epochs})" for one in running])
+            for one in list(running):
+                status = workers.ended(one.handle)
+                if status is not None:
+                    running.remove(one)
+                    finish(one, status, stopping)
+                elif search is not None and not one.given_up and _is_hopeless(search, one):
+                    one.given_up = True
+                    workers.stop(one.handle)
+            if interrupts.number is not None and not stopping:
+                stopping = True
+                say("stopping: the runs in training save what they have")
+                for one in running:
+                    workers.stop(one.handle)
+            time.sleep(SECONDS_BETWEEN_LOOKS if running else 0.0)
+    best = None if search is None else search.best()
+    return Done(runs, failed, given_up, interrupts.number, best)
+
+
+def _begin(run: Planned, trial: Any, workers: Workers, spec: Spec) -> _Running | None:
+    """Starts the commands of a run; None where it is finished."""
+    settings = spec.run_dir / LOGS / f"{run.name}.toml"
+    commands = run.commands(settings)
+    if not commands:
+        return None
+    files.replace_file(settings, run.config.to_toml().encode())
+    log = spec.run_dir / LOGS / f"{run.name}.log"
+    return _Running(run, workers.start(commands, log), trial, log, time.monotonic())
+
+
+def _is_hopeless(search: Search, one: _Running) -> bool:
+    far = one.run.progress()
+    return far.bound is not None and search.is_hopeless(one.trial, far.epochs, far.bound)

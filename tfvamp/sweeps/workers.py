@@ -1,0 +1,128 @@
+"""Where the commands of a run are carried out: in processes of this machine, or by Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tfvamp.errors import UsageError
+
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+LONGEST_ERROR = 2**16  # bytes at the end of a log in which its last line is looked for
+
+
+class Workers(Protocol):
+    """Carries out commands of tfvamp one after the other, for some runs at a time."""
+
+    def start(self, commands: Sequence[Sequence[str]], log: pathlib.Path) -> Any:
+        """Begins, and gives a handle."""
+
+    def ended(self, handle: Any) -> int | None:
+        """The exit status of the last command, or of the first one that failed; None while they run."""
+
+    def stop(self, handle: Any) -> None:
+        """Makes the command save what it has and end; those after it are left out."""
+
+    def close(self) -> None:
+        """Frees what the workers hold."""
+
+
+def command_line(words: Sequence[str]) -> list[str]:
+    """A command of tfvamp in a process of its own."""
+    return [sys.executable, "-m", "tfvamp_cli.main", "--quiet", *words]
+
+
+def environment(jobs: int) -> dict[str, str]:
+    """The environment of one of some processes, which share the cores."""
+    if jobs == 1:
+        return dict(os.environ)
+    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    return {**os.environ, **{name: os.environ.get(name, threads) for name in THREADS}}
+
+
+def last_line(log: pathlib.Path) -> str:
+    """What the log of a command that failed says: its line that begins with "tfvamp: ", or its last one."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_ERROR))
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        errors = [line.removeprefix("tfvamp: ") for line in lines if line.startswith("tfvamp: ")]
+        if lines:
+            return (errors or lines)[-1]
+    return "it wrote nothing"
+
+
+class Processes:
+    """Workers that are processes of this machine, which end when this one does.
+
+    Args:
+      jobs: how many run at a time; they share the cores.
+    """
+
+    def __init__(self, jobs: int):
+        self._environment = environment(jobs)
+
+    def start(self, commands: Sequence[Sequence[str]], log: pathlib.Path) -> list:
+        handle = [None, list(commands), log]
+        self._next(handle)
+        return handle
+
+    def _next(self, handle: list) -> None:
+        _, commands, log = handle
+        with log.open("ab") as file:
+            handle[0] = subprocess.Popen(
+                command_line(commands.pop(0)),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C reaches it once, through `stop`
+                preexec_fn=_end_with_the_parent if sys.platform == "linux" else None,
+            )
+
+    def ended(self, handle: list) -> int | None:
+        status = handle[0].poll()
+        if status == 0 and handle[1]:
+            self._next(handle)
+            return None
+        return status
+
+    def stop(self, handle: list) -> None:
+        handle[1].clear()
+        with contextlib.suppress(ProcessLookupError):
+            handle[0].send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        pass
+
+
+def _end_with_the_parent() -> None:
+    """Asks Linux for SIGTERM when the parent is gone, however it went."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def by_name(name: str, jobs: int, address: str | None = None) -> Workers:
+    """The workers of a name.
+
+    Args:
+      name: "processes" or "ray".
+      jobs: how many runs at a time.
+      address: of a Ray cluster; None starts one on this machine.
+
+    Raises:
+      UsageError: Ray is not installed.
+    """
+    if name == "processes":
+        return Processes(jobs)
+    try:
+        from tfvamp.sweeps.on_ray import RayWorkers
+    except ImportError as error:
+        raise UsageError("--ray needs Ray: pip install 'tfvamp[ray]'") from error
+    return RayWorkers(jobs, address)
