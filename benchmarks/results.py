@@ -1,6 +1,7 @@
 """Trains and evaluates the runs behind docs/results.md, those that are missing, and writes its tables.
 
-Uses the command line as a user would. A run that was interrupted is resumed.
+Uses the command line as a user would. A run that was interrupted is resumed; what is kept of a finished one is
+docs/results/RUN.json, with the estimates of each image, from which the tables are made where all their runs are there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import click
 import numpy as np
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
+OF_IMAGES = ("log_likelihood", "encoder_log_likelihood")
 FIVE, TWO = ("standard", "mog", "vamp-data", "vamp-weighted", "vamp"), ("standard", "vamp")
 
 
@@ -74,10 +76,15 @@ def entry(run: pathlib.Path) -> dict:
     }
 
 
-def paired(run: pathlib.Path, reference: pathlib.Path, name: str) -> dict[str, float]:
-    """Mean and standard error of log p(x) of the reference minus that of the run, image by image."""
-    with np.load(run / "log_likelihood.npz") as a, np.load(reference / "log_likelihood.npz") as b:
-        difference = b[name] - a[name]
+def of_images(run: pathlib.Path) -> dict[str, list[float]]:
+    """The estimates of each image, in nats, to a thousandth."""
+    with np.load(run / "log_likelihood.npz") as arrays:
+        return {name: np.round(arrays[name].astype(float), 3).tolist() for name in OF_IMAGES}
+
+
+def paired(entry: dict, reference: dict, name: str) -> dict[str, float]:
+    """Mean and standard error of log p(x) of the reference minus that of a run, image by image."""
+    difference = np.subtract(reference["images"][name], entry["images"][name])
     return {
         "mean": float(difference.mean()),
         "standard_error": float(difference.std(ddof=1) / len(difference) ** 0.5),
@@ -137,29 +144,38 @@ def by_layer(own: dict, active: dict | int, name: str) -> str:
 @click.option("--data-dir", help="Prepared data.")
 @click.option("--raw-dir", help="The folder with the source files.")
 @click.option("--samples", default=5000, show_default=True, help="Importance samples an image.")
+@click.option("--tables-only", is_flag=True, help="Train nothing: make the tables whose runs are kept.")
 @click.argument("names", nargs=-1)
-def main(run_root, data_dir, raw_dir, samples, names):
+def main(run_root, data_dir, raw_dir, samples, tables_only, names):
     """Trains and evaluates the runs of docs/results.md, or of the tables NAMES (some three hours on 2 cores)."""
     folders = [*(["--data-dir", data_dir] if data_dir else []), *(["--raw-dir", raw_dir] if raw_dir else [])]
     page, results = DOCS / "results.md", DOCS / "results.json"
     document = json.loads(results.read_text())
     for name in names or TABLES:
-        table = TABLES[name]
-        runs = {prior: pathlib.Path(run_root) / f"{name}-{prior}" for prior in table.priors}
-        for prior, run in runs.items():
-            finish(run, table, prior, folders, samples)
-        entries = [
-            entry(run)
+        table, entries = TABLES[name], {}
+        for prior in table.priors:
+            kept = DOCS / "results" / f"{name}-{prior}.json"
+            if not kept.is_file() and not tables_only:
+                run = pathlib.Path(run_root) / f"{name}-{prior}"
+                finish(run, table, prior, folders, samples)
+                kept.write_text(json.dumps(entry(run) | {"images": of_images(run)}) + "\n")
+            if kept.is_file():
+                entries[prior] = json.loads(kept.read_text())
+        if missing := [prior for prior in table.priors if prior not in entries]:
+            print(f"table {name} stays as it is: {', '.join(missing)} missing")
+            continue
+        made = [
+            {key: value for key, value in of_run.items() if key != "images"}
             | {
-                "vamp_minus_this": paired(run, runs["vamp"], "log_likelihood"),
-                "vamp_minus_this_encoder": paired(run, runs["vamp"], "encoder_log_likelihood"),
+                "vamp_minus_this": paired(of_run, entries["vamp"], "log_likelihood"),
+                "vamp_minus_this_encoder": paired(of_run, entries["vamp"], "encoder_log_likelihood"),
             }
-            for run in runs.values()
+            for of_run in entries.values()
         ]
-        document[f"{table.dataset}, {table.model}"] = entries
+        document[f"{table.dataset}, {table.model}"] = made
         before, start, rest = page.read_text().partition(f"<!-- table {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of table {name} -->\n")
-        page.write_text(before + start + "\n".join(lines(entries, table)) + "\n" + end + after)
+        page.write_text(before + start + "\n".join(lines(made, table)) + "\n" + end + after)
         results.write_text(json.dumps(document, indent=2) + "\n")
 
 

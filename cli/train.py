@@ -18,6 +18,7 @@ RESUMABLE = {
     "raw_dir",
     "device",
     "on_nan",
+    "strategy",
 }  # go with --resume
 OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settings
 
@@ -47,7 +48,7 @@ OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settin
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with a stopped run; takes --epochs, --dataset, --data-dir, --raw-dir, --device, --on-nan and --restart alone.",
+    help="Go on with a stopped run; takes --epochs, --dataset, --data-dir, --raw-dir, --device, --strategy, --on-nan and --restart alone.",
 )
 @click.option(
     "--restart", is_flag=True, help="With --resume: start again from epoch 1 if no checkpoint can be read."

@@ -51,6 +51,7 @@ OPTIMIZERS = (
     "nadam", "rmsprop", "sgd",
 )  # fmt: skip
 DECAYED = ("decoder", "encoder", "both")
+STRATEGIES = ("one", "mirrored", "multiworker", "auto")
 STOP_BY = ("elbo", "iwae")
 PSEUDO_INPUT_INITS = ("normal", "images")
 SplitName = Literal["train", "validation", "test"]
@@ -322,6 +323,12 @@ class TrainConfig:
     device: str | None = setting(
         None, "Device: cpu, gpu, or gpu:1 and so on.", unset="the first GPU, else the CPU"
     )
+    strategy: str = setting(
+        "one",
+        "Devices that share each batch: one; mirrored (all GPUs of this machine); multiworker (the machines in TF_CONFIG); "
+        "or auto (what is there).",
+        choices=STRATEGIES,
+    )
     data_dir: str | None = setting(None, "Folder of prepared data.", metavar="DIR", unset="TFDS's")
     raw_dir: str | None = setting(
         None,
@@ -345,6 +352,8 @@ class TrainConfig:
                 "with elbo"
             )
 
+        if self.device is not None and self.strategy in ("mirrored", "multiworker"):
+            raise UsageError(f"device goes with the strategy one, not with {self.strategy}")
         if self.average >= 1.0:
             raise UsageError(f"average must be below 1; got {self.average}")
         if self.stop_by == "iwae" and self.beta != 1.0:

@@ -85,16 +85,44 @@ class Bound(NamedTuple):
 Noise = Sequence[tf.Tensor]
 
 
+class Part(NamedTuple):
+    """The rows of a batch that one of several devices has.
+
+    Attributes:
+      start: the first one's number in the batch.
+      total: B, of the whole batch.
+    """
+
+    start: int | tf.Tensor
+    total: int
+
+
 def noise(
-    posterior: DiagonalGaussian, levels: Sequence[Level], seed: tf.Tensor, num_samples: int
+    posterior: DiagonalGaussian,
+    levels: Sequence[Level],
+    seed: tf.Tensor,
+    num_samples: int,
+    part: Part | None = None,
 ) -> list[tf.Tensor]:
-    """Standard normal draws [S, B, D] for each layer, from the top down."""
+    """Standard normal draws [S, B, D] for each layer, from the top down.
+
+    With `part`, those that the whole batch would get, for the rows of the posterior alone: however a batch is divided, each
+    row has the same noise.
+    """
     shape = tf.concat([[num_samples], tf.shape(posterior.loc)], axis=0)
-    draws = [seeds.normal(shape, seed, posterior.dtype)]
+    draws = [_drawn(shape, seed, posterior.dtype, part)]
     for level in levels:
         shape = tf.concat([shape[:-1], [level.dims]], axis=0)
-        draws.append(seeds.normal(shape, seeds.fold_in_name(seed, level.name), posterior.dtype))
+        draws.append(_drawn(shape, seeds.fold_in_name(seed, level.name), posterior.dtype, part))
     return draws
+
+
+def _drawn(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType, part: Part | None) -> tf.Tensor:
+    """Standard normal draws [S, B, D], or the rows of a part."""
+    if part is None:
+        return seeds.normal(shape, seed, dtype)
+    whole = seeds.normal(tf.stack([shape[0], part.total, shape[2]]), seed, dtype)
+    return tf.slice(whole, tf.stack([0, part.start, 0]), shape)
 
 
 def infer(

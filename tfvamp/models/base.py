@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -242,31 +243,49 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             return [tf.zeros(tf.concat([shape, [d]], axis=0), posterior.dtype) for d in dims]
         return [draw[0] for draw in objectives.noise(posterior, self.levels, seeds.as_seed(seed), 1)]
 
-    def elbo(self, images, seed, beta: float | tf.Tensor = 1.0, num_samples: int = 1) -> objectives.Bound:
-        """The evidence lower bound of each image and its parts, [B], in nats."""
+    def elbo(
+        self,
+        images,
+        seed,
+        beta: float | tf.Tensor = 1.0,
+        num_samples: int = 1,
+        part: objectives.Part | None = None,
+    ) -> objectives.Bound:
+        """The evidence lower bound of each image and its parts, [B], in nats; `part` as in `objectives.noise`."""
         images = self.as_images(images)
         posterior = self.posterior(images)
-        noise = objectives.noise(posterior, self.levels, seed, num_samples)
+        noise = objectives.noise(posterior, self.levels, seed, num_samples, part)
         return objectives.elbo(posterior, self.generator(), images, noise, beta)
 
-    def bound(self, images, seed, beta: float | tf.Tensor = 1.0, training: bool = False) -> objectives.Bound:
+    def bound(
+        self,
+        images,
+        seed,
+        beta: float | tf.Tensor = 1.0,
+        training: bool = False,
+        part: objectives.Part | None = None,
+    ) -> objectives.Bound:
         """The bound of `objective`, which training maximises, for each image, [B], in nats.
 
         In training, the encoder's input has `input_dropout`, and batch normalisation in a decoder takes the batch's
-        moments.
+        moments. `part` as in `objectives.noise`.
         """
         images = self.as_images(images)
-        inputs = self._with_dropout(images, seed) if training and self.input_dropout else images
+        inputs = self._with_dropout(images, seed, part) if training and self.input_dropout else images
         with unchecked():  # pixels that are scaled up lie above 1
             posterior = self.posterior(inputs)
-            noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws)
+            noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws, part)
             generator = self.generator(training=training)
             return self.objective.bound(posterior, generator, images, noise, beta, inputs)
 
-    def _with_dropout(self, images: tf.Tensor, seed) -> tf.Tensor:
+    def _with_dropout(self, images: tf.Tensor, seed, part: objectives.Part | None = None) -> tf.Tensor:
         """Images some of whose pixels are 0, and the others scaled up to the same mean."""
-        kept = 1.0 - self.input_dropout
-        uniform = seeds.uniform(tf.shape(images), seeds.fold_in_name(seed, "input dropout"), images.dtype)
+        kept, shape = 1.0 - self.input_dropout, tf.shape(images)
+        total = shape[0] if part is None else part.total
+        seed = seeds.fold_in_name(seed, "input dropout")
+        uniform = seeds.uniform(tf.concat([[total], shape[1:]], axis=0), seed, images.dtype)
+        if part is not None:
+            uniform = tf.slice(uniform, tf.stack([part.start, 0, 0, 0]), shape)
         return tf.where(uniform < kept, images / kept, 0.0)
 
     def train_step(self, data):
@@ -275,18 +294,13 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         With `skip_nonfinite`, a step whose loss or gradient is NaN or infinite changes nothing, and `skipped` among what
         it returns is 1.
         """
-        images = images_of_step(data)
-        seed = seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
+        images, seed = images_of_step(data), seeds.of_replica(self.step_seed())
         others = [tf.identity(one) for one in self.non_trainable_variables] if self.skip_nonfinite else []
-        with tf.GradientTape() as tape:
-            bound = self.bound(images, seeds.of_replica(seed), self.beta, training=True)
-            loss = -tf.reduce_mean(bound.surrogate) / tf.distribute.get_strategy().num_replicas_in_sync
-            scaled_loss = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        gradients = tape.gradient(scaled_loss, variables)
+        count = tf.distribute.get_strategy().num_replicas_in_sync
+        loss, gradients, bound = self.gradients(images, seed, lambda values: tf.reduce_mean(values) / count)
 
         def change() -> None:
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
             self._track(bound)
 
         def skip() -> None:
@@ -296,31 +310,74 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
         if not self.skip_nonfinite:
             change()
-            return self._means()
+            return self.means()
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in (loss, *gradients)])
         tf.cond(finite, change, skip)
-        return {**self._means(), "skipped": 1.0 - tf.cast(finite, tf.float32)}
+        return {**self.means(), "skipped": 1.0 - tf.cast(finite, tf.float32)}
+
+    def step_seed(self) -> tf.Tensor:
+        """The seed of the noise of the next step of training."""
+        return seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
+
+    def gradients(
+        self,
+        images,
+        seed,
+        mean: Callable[[tf.Tensor], tf.Tensor] = tf.reduce_mean,
+        part: objectives.Part | None = None,
+    ) -> tuple[tf.Tensor, list[tf.Tensor], objectives.Bound]:
+        """The loss, its gradient for each trainable variable (scaled as the optimiser wants it), and the bound.
+
+        Args:
+          images: [B, H, W, C].
+          seed: of the noise.
+          mean: from the values [B] of the images to their mean, or a part's share of it.
+          part: as in `objectives.noise`.
+        """
+        with tf.GradientTape() as tape:
+            bound = self.bound(images, seed, self.beta, training=True, part=part)
+            loss = -mean(bound.surrogate)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        return loss, tape.gradient(scaled_loss, self.trainable_variables), bound
 
     def test_step(self, data):
         """The ELBO at beta = 1, of one sample unless `validate_by` says more; its noise depends on the iteration and the place in the pass."""
+        self.track_validation(self.validation_bound(images_of_step(data), seeds.of_replica(self.test_seed())))
+        return self.means()
+
+    def test_seed(self) -> tf.Tensor:
+        """The seed of the noise of the next step of validation."""
         seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
-        seed = seeds.fold_in(seed, self.trackers[0].count)
-        images = images_of_step(data)
+        return seeds.fold_in(seed, self.trackers[0].count)
+
+    def validation_bound(self, images, seed, part: objectives.Part | None = None) -> objectives.Bound:
+        """The ELBO of each image from `validation_samples`, or the importance-weighted bound of them; `part` as in `objectives.noise`."""
         if not self.validates_iwae:
-            self._track(self.elbo(images, seeds.of_replica(seed), num_samples=self.validation_samples))
-            return self._means()
-        posterior = self.posterior(images)
-        noise = objectives.noise(posterior, self.levels, seeds.of_replica(seed), self.validation_samples)
-        bound = objectives.iwae_bound(
-            posterior, self.generator(), images, noise, num_importance_samples=self.validation_samples
-        )
+            return self.elbo(images, seed, num_samples=self.validation_samples, part=part)
+        images = self.as_images(images)
+        posterior, samples = self.posterior(images), self.validation_samples
+        noise = objectives.noise(posterior, self.levels, seed, samples, part)
+        generator = self.generator()
+        return objectives.iwae_bound(posterior, generator, images, noise, num_importance_samples=samples)
+
+    def track_validation(self, bound: objectives.Bound) -> None:
+        """Takes a batch of the validation into the means."""
         self._track(bound)
-        self.iwae_tracker.update_state(bound.bound)
-        return {**self._means(), "iwae": self.iwae_tracker.result()}
+        if self.validates_iwae:
+            self.iwae_tracker.update_state(bound.bound)
 
     def validate_by(self, num_samples: int, iwae: bool = False) -> None:
         """Sets how many samples of each image `test_step` takes, and whether it also gives the bound `iwae` of them."""
         self.validation_samples, self.validates_iwae = num_samples, iwae
+
+    @contextlib.contextmanager
+    def maximising(self, objective: Objective) -> Iterator[None]:
+        """Within it steps of training that are traced maximise another objective than the model's own."""
+        own, self.objective = self.objective, objective
+        try:
+            yield
+        finally:
+            self.objective = own
 
     def networks(self, which: str) -> list[keras.layers.Layer]:
         """The networks of the posteriors ("encoder"), or of p(x | z) and the layers below the prior ("decoder")."""
@@ -333,15 +390,18 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.beta.assign(fraction)
 
     def _track(self, bound: objectives.Bound) -> None:
-        """Takes a batch into the means over examples: of the loss, and of the ELBO at beta = 1 and its parts."""
-        values = [-bound.bound, bound.reconstruction - bound.kl, bound.reconstruction, bound.kl]
-        values += bound.kls if self.levels else []
-        for tracker, value in zip(self.trackers, values, strict=True):
+        """Takes a batch into the means over examples."""
+        for tracker, value in zip(self.trackers, self.tracked(bound), strict=True):
             tracker.update_state(value)
 
-    def _means(self) -> dict[str, tf.Tensor]:
+    def tracked(self, bound: objectives.Bound) -> list[tf.Tensor]:
+        """What `trackers` average: for each image, [B], the loss, and the ELBO at beta = 1 and its parts."""
+        values = [-bound.bound, bound.reconstruction - bound.kl, bound.reconstruction, bound.kl]
+        return [*values, *(bound.kls if self.levels else ())]
+
+    def means(self) -> dict[str, tf.Tensor]:
         """The means so far."""
-        return {tracker.name: tracker.result() for tracker in self.trackers}
+        return {tracker.name: tracker.result() for tracker in self.metrics}
 
     def sample(
         self, n: int, seed: seeds.Seed = None, component: int | None = None, draw: bool = False

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
 import pathlib
+import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import rich.console
 
@@ -19,7 +22,7 @@ from tfvamp.blocks import images_at_once
 from tfvamp.catalog import CATALOG
 from tfvamp.config import PIXELS, SPLITS, TrainConfig
 from tfvamp.datasets import Dataset
-from tfvamp.errors import FileError, RunError, TrainingError
+from tfvamp.errors import FileError, RunError, TrainingError, UsageError
 from tfvamp.files import expanded, printable, shown
 from tfvamp.graph import compiled
 from tfvamp.models import LatentVariableModel
@@ -29,16 +32,19 @@ from tfvamp.optimizers import averaged, optimizer_of
 from tfvamp.runs import Run, building, history, lock, weights
 from tfvamp.runs.creating import check_free, creating
 from tfvamp.runs.folder import RunFolder
-from tfvamp.training import checkpoints
+from tfvamp.training import checkpoints, replicas, strategies
 from tfvamp.training.checkpoints import Checkpoint
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.epoch import Begun, Diverged, epoch_of
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
 from tfvamp.training.schedules import learning_rate
+from tfvamp.training.strategies import Agreement, Devices
 from tfvamp.training.tensorboard import Summaries
 
-JUMP = 10.0  # a validation ELBO this many times its best value below that is a divergence
+JUMP = (
+    100.0  # a validation bound this many times its best value below that is a divergence, after the warm-up
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +99,36 @@ def train(
     """
     if run_dir is not None:
         check_free(run_dir, overwrite)
+    elif strategies.workers(config.strategy) > 1:
+        raise UsageError(
+            "several workers need the name of the run folder, which all of them see: name it with --run-dir"
+        )
     progress = Progress(config.epochs, console)
-    with devices.on(config.device, config.deterministic):
+    with devices.on(config.device, config.deterministic), contextlib.ExitStack() as stack:
+        where = strategies.devices_of(config.strategy, progress.say)
         config, dataset = prepared(config, progress)
-        model = building.untrained(config, dataset)
-        with creating(run_dir, config, dataset, overwrite) as (folder, place):
-            return _run(config, folder, place, dataset, model, progress, None, on_start)
+        strategies.check(config.strategy, config.batch_size, config.on_nan, where)
+        with where.scope():
+            model = building.untrained(config, dataset)
+        if where.chief:
+            folder, place = stack.enter_context(creating(run_dir, config, dataset, overwrite))
+            return _run(config, folder, place, dataset, model, where, progress, None, on_start)
+        assert run_dir is not None
+        scratch = stack.enter_context(
+            _scratch_run()
+        )  # what another worker than the chief writes, nobody needs
+        folder, place = stack.enter_context(creating(scratch, config, dataset, overwrite=False))
+        outcome = _run(
+            config, folder, place, dataset, model, where, Progress(config.epochs), None, lambda folder: None
+        )
+        return dataclasses.replace(outcome, run_dir=expanded(run_dir))
+
+
+@contextlib.contextmanager
+def _scratch_run() -> Iterator[pathlib.Path]:
+    """The place of a run folder that is not kept."""
+    with tempfile.TemporaryDirectory(prefix="tfvamp-worker-") as folder:
+        yield pathlib.Path(folder) / "run"
 
 
 def prepared(config: TrainConfig, progress: Progress) -> tuple[TrainConfig, Dataset]:
@@ -146,6 +176,7 @@ def resume(
     raw_dir: str | os.PathLike | None = None,
     device: str | None = None,
     on_nan: str | None = None,
+    strategy: str | None = None,
     restart: bool = False,
     console: rich.console.Console | None = None,
     on_start: Callable[[RunFolder], None] = lambda folder: None,
@@ -156,7 +187,7 @@ def resume(
       run: the run, or its folder.
       epochs: a new maximum number of epochs; None keeps the run's.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
-      device, on_nan: as in `TrainConfig`; None keeps the run's.
+      device, on_nan, strategy: as in `TrainConfig`; None keeps the run's.
       restart: start again from epoch 1 where no checkpoint can be read.
       console: where progress is shown; None shows nothing.
       on_start: told of the run folder when training starts.
@@ -168,9 +199,14 @@ def resume(
     """
     folder = RunFolder(run.path if isinstance(run, Run) else run)
     folder.check_exists()
-    changes = {"epochs": epochs, "device": device, "on_nan": on_nan}
+    changes = {"epochs": epochs, "device": device, "on_nan": on_nan, "strategy": strategy}
     places = {"dataset": dataset, "data_dir": data_dir, "raw_dir": raw_dir}
     try:
+        if not strategies.is_chief(strategy or Run(folder.path).config.strategy):
+            with _scratch_run() as copy:  # before the chief goes on, which waits for this worker
+                shutil.copytree(folder.path, copy, ignore=_not_needed)
+                outcome = _resume(Run(copy), changes, places, restart, None, lambda folder: None)
+                return dataclasses.replace(outcome, run_dir=folder.path)
         folder.sweep()
         with lock.writing(folder.path):
             # Opened under the lock: what was read before may have been trained on, or replaced.
@@ -182,6 +218,14 @@ def resume(
             run.forget()
 
 
+def _not_needed(folder: str, names: list[str]) -> set[str]:
+    """What of a run folder another worker than the chief does not copy."""
+    del folder
+    return {
+        name for name in names if name in ("lock", "tensorboard", "evaluations", "figures", "tensorflow.log")
+    }
+
+
 def _resume(
     run: Run, changes: dict[str, Any], places: dict[str, Any], restart: bool, console, on_start
 ) -> Outcome:
@@ -191,6 +235,8 @@ def _resume(
         config = dataclasses.replace(config, data_dir=changes["data_dir"], raw_dir=changes["raw_dir"])
     progress = Progress(config.epochs, console)
     with devices.on(config.device, config.deterministic):
+        where = strategies.devices_of(config.strategy, progress.say)
+        strategies.check(config.strategy, config.batch_size, config.on_nan, where)
         building.check_memory(config, run.spec.shape, run.spec.sizes[0])
         loaded = run.dataset(None, **places, say=progress.say)
         if not run.made_from(loaded):
@@ -198,8 +244,9 @@ def _resume(
                 f"{run} was trained on other source files than {printable(loaded.spec.name)} is made from now"
             )
         building.check_pseudo_inputs(config, loaded.train.num_examples)
-        model = building.untrained(config, loaded)
-        compile_model(model, config)
+        with where.scope():
+            model = building.untrained(config, loaded)
+            compile_model(model, config)
         checkpoint = _checkpoint(run, model, restart, progress)
         if checkpoint is not None:
             stopping = EarlyStopping(config.patience, config.warmup)
@@ -210,7 +257,7 @@ def _resume(
         document = run.document
         before = {"command": document.command, "started": document.started, "versions": document.versions}
         run.folder.write_config(config, loaded, [*document.resumed_from, before])
-        return _run(config, run.folder, None, loaded, model, progress, checkpoint, on_start)
+        return _run(config, run.folder, None, loaded, model, where, progress, checkpoint, on_start)
 
 
 def _remembered(run: Run, places: dict[str, Any]) -> dict[str, str | None]:
@@ -286,17 +333,38 @@ def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
     model.skip_nonfinite = config.on_nan == "skip"
 
 
-def _step_of(model: LatentVariableModel, objective: Objective) -> Callable:
-    """The model's step of training for another objective than its own."""
+class Steps(NamedTuple):
+    """The steps of a run, compiled: of the first epochs, of the others, and of the validation."""
 
-    def train_step(images):
-        own, model.objective = model.objective, objective
-        try:
-            return model.train_step(images)
-        finally:
-            model.objective = own
+    elbo: Callable
+    train: Callable
+    test: Callable
 
-    return train_step
+
+def steps_of(
+    model: LatentVariableModel,
+    config: TrainConfig,
+    where: Devices,
+    agreement: Agreement,
+    say: Callable[[str], None],
+) -> Steps:
+    """The steps of a model on the devices that it was made for."""
+    jit, first, others = bool(config.jit), Objective("elbo", config.num_samples), model.objective
+    if (strategy := where.strategy) is not None:
+        return Steps(
+            replicas.train_step(strategy, model, jit, first, agreement),
+            replicas.train_step(strategy, model, jit, others, agreement),
+            replicas.test_step(strategy, model, jit, agreement),
+        )
+
+    def train_step(objective: Objective) -> Callable:
+        def step(images):
+            with model.maximising(objective):
+                return model.train_step(images)
+
+        return compiled(step, jit, say)
+
+    return Steps(train_step(first), train_step(others), compiled(model.test_step, jit, say))
 
 
 def _run(
@@ -305,12 +373,14 @@ def _run(
     place: Callable[[], RunFolder] | None,
     dataset: Dataset,
     model: LatentVariableModel,
+    where: Devices,
     progress: Progress,
     checkpoint: Checkpoint | None,
     on_start: Callable[[RunFolder], None],
 ) -> Outcome:
     """Trains from a checkpoint on, or from epoch 1; `place` moves the folder once the first epoch is written."""
-    compile_model(model, config)
+    with where.scope():
+        compile_model(model, config)
     stopping = EarlyStopping(config.patience, config.warmup)
     rows: list[dict[str, float]] = []
     best_weights, begun = b"", Begun()
@@ -319,43 +389,46 @@ def _run(
         rows, best_weights = list(checkpoint.rows), checkpoint.best_weights
         begun = Begun(checkpoint.step, checkpoint.seconds)
     _announce(config, dataset, progress)
-    say_once = functools.cache(progress.say)
-    train_step = compiled(model.train_step, bool(config.jit), say_once)
-    elbo = _step_of(model, Objective("elbo", config.num_samples))
-    elbo_step = compiled(elbo, bool(config.jit), say_once)
-    test_step = compiled(model.test_step, bool(config.jit), say_once)
     validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
-    steps, number = _steps(config, dataset), None
+    per_epoch, number = _steps(config, dataset), None
     on_start(folder)
     with unchecked(), progress, Interrupts() as interrupts:  # the data were looked at when they were prepared
+        agreement = Agreement(lambda: interrupts.number is not None)
+        steps = steps_of(model, config, where, agreement, functools.cache(progress.say))
         saved = time.monotonic()
+
+        def stopped() -> bool:
+            """Whether training ends here: on several machines, when all know it."""
+            return agreement.stopping if where.strategy is not None else interrupts.number is not None
 
         def pause(done: Callable[[], Begun]) -> None:
             """Saves the state within an epoch when that is due, and before an interrupt."""
             nonlocal begun, saved
             due = config.checkpoint_minutes and time.monotonic() - saved > 60 * config.checkpoint_minutes
-            if place is None and (due or interrupts.number is not None):
+            if place is None and (due or stopped()):
                 begun = done()
                 checkpoints.save(
                     folder.checkpoints, begun.state, stopping, rows, best_weights, begun.step, begun.seconds
                 )
                 saved = time.monotonic()
-            interrupts.check()
+            if stopped():
+                raise KeyboardInterrupt
 
-        progress.start(len(rows) * steps + begun.step, steps)
+        progress.start(len(rows) * per_epoch + begun.step, per_epoch)
         try:
             if checkpoint is None:
                 _remove_files(folder)
             summaries = Summaries(folder.tensorboard, rows)
             while len(rows) < config.epochs and not stopping.stop:
-                interrupts.check()
+                if stopped():
+                    raise KeyboardInterrupt
                 row = epoch_of(
                     len(rows) + 1,
                     config,
                     dataset,
                     model,
-                    elbo_step if len(rows) < config.elbo_epochs else train_step,
-                    test_step,
+                    steps.elbo if len(rows) < config.elbo_epochs else steps.train,
+                    steps.test,
                     validation,
                     learning_rate(config, rows),
                     begun,
@@ -364,7 +437,7 @@ def _run(
                 )
                 begun = Begun()
                 bound = history.bound(row, config.beta)
-                _check_bound(bound, stopping.best, len(rows) + 1)
+                _check_bound(bound, stopping.best, len(rows) + 1, config.warmup)
                 best = stopping.update(len(rows) + 1, bound)
                 if not folder.config_file.is_file():
                     raise RunError(f"the run folder {folder} was removed while it was trained")
@@ -385,11 +458,18 @@ def _run(
                     summaries = Summaries(folder.tensorboard, rows)
                 progress.epoch(row, best)
         except KeyboardInterrupt:
-            number = interrupts.number or signal.SIGINT
+            number = interrupts.number or (signal.SIGTERM if agreement.stopping else signal.SIGINT)
         except (FileError, OSError) as error:
             raise RunError(
                 _saved(files.reason(error), folder, len(rows), begun.step, place is not None)
             ) from error
+        except strategies.GONE as error:
+            if where.workers == 1:
+                raise
+            text = f"another worker is gone ({type(error).__name__})"
+            if not where.chief:
+                raise RunError(f"{text}: start all workers again, with --resume") from error
+            raise RunError(_saved(text, folder, len(rows), begun.step, place is not None)) from error
         except Diverged as error:
             kept = _kept(folder, len(rows), begun.step, place is not None)
             raise TrainingError(
@@ -415,11 +495,11 @@ def _saved(what: str, folder: RunFolder, epochs: int, steps: int, replaces: bool
     return f"{what}; saved: {spoken(epochs, steps)}; go on with tfvamp train --resume {folder}"
 
 
-def _check_bound(bound: float, best: float, epoch: int) -> None:
-    """Raises Diverged where the validation bound of an epoch is NaN or infinite, or fell far below the best one."""
+def _check_bound(bound: float, best: float, epoch: int, warmup: int) -> None:
+    """Raises Diverged where the validation bound of an epoch is NaN or infinite, or, after the warm-up, fell far below the best one."""
     if not math.isfinite(bound):
         raise Diverged(f"the validation ELBO became NaN or infinite in epoch {epoch}")
-    if math.isfinite(best) and bound < best - JUMP * max(abs(best), 1.0):
+    if epoch > warmup and math.isfinite(best) and bound < best - JUMP * max(abs(best), 1.0):
         raise Diverged(f"the validation ELBO fell from {best:.2f} to {bound:.4g} in epoch {epoch}")
 
 

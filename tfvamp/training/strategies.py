@@ -1,0 +1,234 @@
+"""On which devices a run is trained: one, several of a machine, or those of several machines."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfvamp.errors import RunError, UsageError
+
+JOIN_SECONDS = 300.0  # for which workers wait for each other
+SECONDS_BETWEEN_TRIES = 0.5
+# What TensorFlow raises in a step when another worker is gone.
+GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """What TF_CONFIG says.
+
+    Attributes:
+      addresses: of all workers, "host:port", the chief first.
+      index: of this one.
+    """
+
+    addresses: list[str]
+    index: int
+
+    @property
+    def chief(self) -> bool:
+        """Whether this worker writes the run folder."""
+        return self.index == 0
+
+
+def cluster() -> Cluster | None:
+    """The cluster in the environment variable TF_CONFIG; None where it is not set.
+
+    Raises:
+      UsageError: it is not what TensorFlow takes.
+    """
+    text = os.environ.get("TF_CONFIG", "").strip()
+    if not text:
+        return None
+    try:
+        document = json.loads(text)
+        workers, task = document["cluster"], document["task"]
+        chiefs, others = list(workers.get("chief", [])), list(workers.get("worker", []))
+        kind, index = task["type"], task["index"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            'TF_CONFIG must be JSON such as {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+            f'"task": {{"type": "worker", "index": 0}}}}; got {text[:200]!r}'
+        ) from error
+    if unknown := set(workers) - {"chief", "worker"}:
+        raise UsageError(
+            f"TF_CONFIG names {sorted(map(str, unknown))[0]!r}: a cluster has a chief and workers alone"
+        )
+    addresses = [*chiefs, *others]
+    for address in addresses:
+        _, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(f"TF_CONFIG: an address must be host:port; got {address!r}")
+    if len(set(addresses)) < len(addresses) or len(chiefs) > 1:
+        raise UsageError("TF_CONFIG: each worker needs an address of its own, and there is at most one chief")
+    own = {"chief": chiefs, "worker": others}.get(kind) if isinstance(kind, str) else None
+    if own is None or not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(own):
+        raise UsageError(f"TF_CONFIG: the task {kind!r} {index!r} is not in the cluster")
+    return Cluster(addresses, index + (len(chiefs) if kind == "worker" else 0))
+
+
+def is_chief(name: str) -> bool:
+    """Whether this process writes the run folder, under the strategy `name`."""
+    found = cluster() if name in ("auto", "multiworker") else None
+    return found is None or found.chief
+
+
+def workers(name: str) -> int:
+    """How many processes train together under the strategy `name`."""
+    found = cluster() if name in ("auto", "multiworker") else None
+    return 1 if found is None else len(found.addresses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """Where a run is trained.
+
+    Attributes:
+      strategy: of TensorFlow; None for one device.
+      chief: whether this process writes the run folder.
+      workers: the number of processes that train together.
+    """
+
+    strategy: tf.distribute.Strategy | None = None
+    chief: bool = True
+    workers: int = 1
+
+    @property
+    def count(self) -> int:
+        """The number of devices."""
+        return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Within it a model is made for these devices."""
+        return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
+
+
+def devices_of(name: str, say: Callable[[str], None] = lambda text: None) -> Devices:
+    """The devices of a strategy; to be called before anything is computed, which TensorFlow wants for several machines.
+
+    Args:
+      name: "one", "mirrored" (all GPUs of the machine, or all logical CPUs where there is none), "multiworker" (the machines
+        in TF_CONFIG), or "auto": the last where TF_CONFIG names several, the second where there are several GPUs.
+      say: told in one line of the workers that are waited for.
+
+    Raises:
+      UsageError: TF_CONFIG is missing or wrong.
+      RunError: a worker does not join within five minutes.
+    """
+    found = cluster() if name in ("auto", "multiworker") else None
+    if name == "multiworker" and found is None:
+        raise UsageError(
+            "--strategy multiworker needs the environment variable TF_CONFIG: see docs/devices.md"
+        )
+    if found is not None and (name == "multiworker" or len(found.addresses) > 1):
+        return Devices(_multiworker(found, say), found.chief, len(found.addresses))
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        chosen = gpus or tf.config.list_logical_devices("CPU")
+        return Devices(tf.distribute.MirroredStrategy([one.name for one in chosen]))
+    return Devices()
+
+
+def _multiworker(found: Cluster, say: Callable[[str], None]) -> tf.distribute.Strategy:
+    deadline = time.monotonic() + JOIN_SECONDS
+    meet(found, deadline, say)
+    # Once all are there, TensorFlow's servers find each other in no time; where one is gone again, they would wait forever.
+    joined = threading.Event()
+
+    def watch() -> None:
+        if not joined.wait(max(1.0, deadline - time.monotonic())):
+            os.write(2, b"tfvamp: the workers did not join each other: start all of them again\n")
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    finally:
+        joined.set()
+
+
+def meet(found: Cluster, deadline: float, say: Callable[[str], None]) -> None:
+    """Waits until every other worker can be reached, and can reach this one.
+
+    Raises:
+      RunError: one cannot until the deadline, or this worker's address is not free.
+    """
+    own_host, _, own_port = found.addresses[found.index].rpartition(":")
+    missing = [address for index, address in enumerate(found.addresses) if index != found.index]
+    if not missing:
+        return
+    say(f"worker {found.index} of {len(found.addresses)} waits for the others")
+    with socket.socket(socket.AF_INET) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("", int(own_port)))
+        except OSError as error:
+            raise RunError(
+                f"the port of {own_host}:{own_port} is not free ({error.strerror}): is this worker running?"
+            ) from error
+        listening.listen(len(found.addresses))
+        while True:
+            missing = [address for address in missing if not _is_reached(address)]
+            if not missing:
+                break
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"the workers {', '.join(missing)} did not join within {JOIN_SECONDS:.0f} seconds: start all of them"
+                )
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        time.sleep(2 * SECONDS_BETWEEN_TRIES)  # those that wait for this one find it
+
+
+def _is_reached(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_BETWEEN_TRIES).close()
+        return True
+    return False
+
+
+def check(name: str, batch_size: int, on_nan: str, devices: Devices) -> None:
+    """Raises UsageError where settings do not go with several devices."""
+    if devices.count == 1:
+        return
+    if batch_size < devices.count:
+        raise UsageError(
+            f"a batch of {batch_size} images cannot be divided among {devices.count} devices: raise --batch-size"
+        )
+    if on_nan == "skip":
+        raise UsageError(f"--on-nan skip goes with one device, and --strategy {name} has {devices.count}")
+
+
+class Agreement:
+    """Whether a signal has come to any of the workers, as all of them know it after the same step.
+
+    Attributes:
+      stopping: whether one has.
+    """
+
+    def __init__(self, interrupted: Callable[[], bool]):
+        self._interrupted = interrupted
+        self.stopping = False
+
+    def flag(self) -> tf.Tensor:
+        """What this worker adds to the sum over the workers."""
+        return tf.constant(float(self._interrupted()))
+
+    def take(self, total: Any) -> None:
+        """Takes in the sum after a step."""
+        self.stopping = self.stopping or float(total) > 0.0
