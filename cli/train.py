@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 
 import click
 
@@ -12,6 +13,7 @@ from tfvamp_cli import chatter, light, options, output
 RESUMABLE = {
     "resume",
     "restart",
+    "json_progress",
     "epochs",
     "dataset",
     "data_dir",
@@ -53,8 +55,13 @@ OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settin
 @click.option(
     "--restart", is_flag=True, help="With --resume: start again from epoch 1 if no checkpoint can be read."
 )
+@click.option(
+    "--json-progress", is_flag=True, help="Write progress to standard output as one JSON object per line."
+)
 @click.pass_context
-def command(ctx, preset, config, print_config, dry_run, run_dir, overwrite, resume, restart, **settings):
+def command(
+    ctx, preset, config, print_config, dry_run, run_dir, overwrite, resume, restart, json_progress, **settings
+):
     """Train a model and its prior into a run folder.
 
     Training ends when the validation ELBO has not risen for --patience epochs; the best
@@ -76,7 +83,11 @@ def command(ctx, preset, config, print_config, dry_run, run_dir, overwrite, resu
         if extra := set(typed) - RESUMABLE:
             name = sorted(extra)[0].replace("_", "-")
             raise click.UsageError(f"--resume takes the run's own settings; leave out --{name}")
-        _finish(ctx, lambda training, **how: training.resume(resume, **chosen, restart=restart, **how))
+        _finish(
+            ctx,
+            json_progress,
+            lambda training, **how: training.resume(resume, **chosen, restart=restart, **how),
+        )
         return
     if restart:
         raise click.UsageError("--restart goes with --resume RUN")
@@ -104,7 +115,9 @@ def command(ctx, preset, config, print_config, dry_run, run_dir, overwrite, resu
     if dry_run:
         _dry_run(ctx, given, run_dir, overwrite)
         return
-    _finish(ctx, lambda training, **how: training.train(_config(given), run_dir, overwrite, **how))
+    _finish(
+        ctx, json_progress, lambda training, **how: training.train(_config(given), run_dir, overwrite, **how)
+    )
 
 
 def _config(settings: dict):
@@ -129,7 +142,7 @@ def _dry_run(ctx, settings: dict, run_dir: str | None, overwrite: bool) -> None:
     output.table("this machine", described(measured))
 
 
-def _finish(ctx, work) -> None:
+def _finish(ctx, json_progress: bool, work) -> None:
     """Trains, keeps TensorFlow's messages in the run folder, says what to do next."""
     from tfvamp import training
     from tfvamp.errors import RunError
@@ -137,12 +150,22 @@ def _finish(ctx, work) -> None:
 
     started: list = []  # the folder that is trained into
     try:
-        outcome = work(training, console=output.console(ctx), on_start=started.append)
+        events = click.echo if json_progress else None
+        outcome = work(training, console=output.console(ctx), events=events, on_start=started.append)
     finally:
         if started:
             with contextlib.suppress(RunError):  # a link that leads out of the folder
                 chatter.keep(started[-1].log_file)
     run = shown(outcome.run_dir)
+    if json_progress:
+        numbers = {name: getattr(outcome, name) for name in ("epochs", "steps", "best_epoch", "signal")}
+        bound = outcome.best_elbo if outcome.best_epoch else None
+        click.echo(
+            json.dumps({"event": "end", **numbers, "best_bound": bound, "run_dir": str(outcome.run_dir)})
+        )
+        if outcome.interrupted:
+            ctx.exit(128 + outcome.signal)
+        return
     if outcome.interrupted:
         if outcome.old_run_kept:
             text = "no epoch was finished: the run that was to be replaced is kept"

@@ -10,14 +10,19 @@ from tensorflow_probability import distributions as tfd
 
 import tfvamp.layers
 from tests import twins
+from tests.conftest import build_optimizer, small_vae
+from tfvamp import seeds
+from tfvamp.errors import UsageError
 from tfvamp.layers import (
     DiagonalGaussianMixture,
     MixtureOfGaussiansPriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
     VampPriorLayer,
+    priors,
 )
 from tfvamp.networks.mlp import MLPEncoder
+from tfvamp.optimizers import NormalizedAdam
 
 SHAPE, D, K = (6, 5, 1), 3, 5
 
@@ -282,3 +287,57 @@ def test_mixed_precision_keeps_densities_in_float32():
     finally:
         keras.config.set_dtype_policy("float32")
     assert log_prob.dtype == tf.float32 and np.isfinite(log_prob).all()
+
+
+# --- some of the components ---
+
+
+@pytest.mark.parametrize("name", ["mog", "vamp", "vamp-weighted"])
+def test_some_components_estimate_the_density_without_bias(name):
+    """Over many choices the mean of the estimate is p(z); the mean of its logarithm is below log p(z)."""
+    prior = small_vae(name).prior
+    if name == "vamp-weighted":
+        prior.logits.assign([0.0, 1.0, -1.0, 0.5, 2.0])
+    z = tf.constant(np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32))
+    estimate = tf.function(lambda seed: prior.of_some(2, seed).log_prob(z))
+    estimates = np.stack([estimate(seeds.stateless(choice)).numpy() for choice in range(400)])
+    exact = prior.log_prob(z).numpy()
+    ratio = np.exp(estimates - exact)
+    error = ratio.std(axis=0, ddof=1) / np.sqrt(len(ratio))
+    assert np.all(np.abs(ratio.mean(axis=0) - 1.0) < 4.0 * error) and np.all(error > 0.0)
+    assert np.all(estimates.mean(axis=0) < exact)
+    # The bias is about half the relative variance.
+    bias, expected = (estimates - exact).mean(), -0.5 * ratio.var(axis=0, ddof=1).mean()
+    assert expected * 2.0 < bias < expected / 2.0
+    np.testing.assert_array_equal(prior.of_some(5, seeds.stateless(0)).log_prob(z), exact)
+    np.testing.assert_array_equal(prior.of_some(9, seeds.stateless(0)).log_prob(z), exact)
+
+
+def test_each_component_is_chosen_equally_often_and_once():
+    choose = tf.function(lambda seed: priors._chosen(2, 5, seed))
+    chosen = np.stack([choose(seeds.stateless(choice)).numpy() for choice in range(1000)])
+    assert np.all(chosen[:, 0] != chosen[:, 1])
+    counts = np.bincount(chosen.reshape(-1), minlength=5)
+    assert np.all(np.abs(counts - 400) < 4.0 * np.sqrt(1000 * 0.4 * 0.6))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_step_with_some_components_moves_those_alone(images, jit):
+    """The pseudo-inputs of the others keep their values, and validation takes all components."""
+    model = small_vae(components_per_step=2)
+    model.compile(optimizer=NormalizedAdam(1e-2))
+    build_optimizer(model)
+    before = model.prior.pseudo_inputs.numpy()
+    seed = seeds.fold_in_name(model.step_seed(), "components")
+    chosen = set(priors._chosen(2, 5, seed).numpy())
+    tf.function(model.train_step, jit_compile=jit, autograph=False)(tf.constant(images))
+    moved = np.any(model.prior.pseudo_inputs.numpy() != before, axis=(1, 2, 3))
+    assert set(np.flatnonzero(moved)) == chosen
+    whole = small_vae()
+    for a, b in zip(whole.weights, model.weights, strict=True):
+        a.assign(b)
+    images, seed = tf.constant(images), seeds.stateless(4)
+    np.testing.assert_array_equal(model.elbo(images, seed).kl, whole.elbo(images, seed).kl)
+    assert type(model).from_config(model.get_config()).components_per_step == 2
+    with pytest.raises(UsageError, match="components_per_step must be at least 1"):
+        small_vae(components_per_step=0)

@@ -29,6 +29,10 @@ from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.interrupts import Interrupts
 from tfvamp_cli.main import main
 
+SMALL_SETTINGS = (
+    "dataset", "components", "hidden_units", "latent_dims", "epochs", "warmup", "batch_size", "limit", "data_dir",
+)  # fmt: skip
+
 
 def without_seconds(folder):
     with open(folder / "history.csv", newline="") as file:
@@ -442,7 +446,31 @@ def test_what_a_person_sees(small_config, tmp_path):
 def test_the_bar_on_a_terminal(small_config, tmp_path):
     console = rich.console.Console(file=io.StringIO(), width=160, force_terminal=True)
     training.train(small_config, tmp_path / "run", console=console)
-    assert "epoch 3/3" in console.file.getvalue() and "val ELBO -" in console.file.getvalue()
+    text = console.file.getvalue()
+    assert "epoch 3/3" in text and "val ELBO -" in text
+    assert "compiling" in text and "step 2/2" in text and "images/s" in text
+
+
+@pytest.mark.usefixtures("eager")
+def test_progress_as_json(small_config, tmp_path):
+    words = [f"--{name.replace('_', '-')}={getattr(small_config, name)}" for name in SMALL_SETTINGS]
+    words += ["--run-dir", str(tmp_path / "run"), "--no-jit", "--json-progress", "--input-dropout=0.0"]
+    result = CliRunner().invoke(main, ["train", *words])
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "message"] == [
+        "start",
+        *["epoch"] * 3,
+        "end",
+    ]
+    start = next(event for event in events if event["event"] == "start")
+    assert (start["epochs"], start["epoch"], start["steps"], start["images"]) == (3, 0, 2, 60)
+    rows = Run(tmp_path / "run").rows()
+    shown = [event for event in events if event["event"] == "epoch"]
+    assert [{name: event[name] for name in rows[0]} for event in shown] == rows
+    assert events[-1]["best_epoch"] == 3 and events[-1]["best_bound"] == max(row["val_elbo"] for row in rows)
+    assert events[-1]["run_dir"] == str(tmp_path / "run") and not result.stderr
+    resumed = CliRunner().invoke(main, ["train", "--resume", str(tmp_path / "run"), "--json-progress"])
+    assert json.loads(resumed.stdout.splitlines()[-1])["epochs"] == 3
 
 
 @pytest.mark.usefixtures("eager")

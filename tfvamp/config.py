@@ -164,6 +164,14 @@ class TrainConfig:
         unset="the data set's",
         of="model",
     )
+    components_per_step: int | None = setting(
+        None,
+        "Components of the prior, chosen at random, that a step of training takes; for K of many thousands.",
+        metavar="M",
+        least=1,
+        unset="all",
+        of="model",
+    )
     pseudo_input_init: str = setting(
         "normal",
         "Initial pseudo-inputs: normal (the data set's mean and deviation), or images (random training images "
@@ -371,6 +379,8 @@ class TrainConfig:
             found.append(f"components: the prior {self.prior} is no mixture")
         if self.pseudo_input_init != TrainConfig.pseudo_input_init and kind.pseudo_inputs != "learned":
             found.append(f"pseudo_input_init: the prior {self.prior} has no pseudo-inputs that are learned")
+        if self.components_per_step is not None and not kind.mixture:
+            found.append(f"components_per_step: the prior {self.prior} is no mixture")
         if self.objective == "elbo" and self.elbo_epochs:
             found.append("elbo_epochs: the objective is the ELBO in all epochs")
         if self.stop_by == "iwae" and self.validation_samples == 1:

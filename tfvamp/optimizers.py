@@ -26,7 +26,7 @@ class NormalizedAdam(keras.optimizers.Adam):
         super().__init__(learning_rate=learning_rate, epsilon=epsilon, **kwargs)
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = tf.cast(gradient, variable.dtype)
+        gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)  # of some rows alone, too
         gradient /= tf.sqrt(tf.reduce_sum(tf.square(gradient))) + 1e-7
         if self.amsgrad:
             super().update_step(gradient, variable, learning_rate)

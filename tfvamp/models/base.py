@@ -49,6 +49,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       objective: "elbo" or "iwae"; `num_samples`, `importance_samples` and `dreg` as in `Objective`.
       input_dropout: the share of the encoder's input pixels that are set to 0 in training; the others are divided by what
         is left. The bound stays a bound, as it does for any q, and pseudo-inputs are encoded whole.
+      components_per_step: how many components of the prior, chosen at random, a step of training takes (None: all); the
+        density that they estimate is corrected for those left out, see `PriorLayer.of_some`.
       seed: of the noise in training, with the optimiser's iteration.
       check_inputs: look at the values of images, not only at their shape. In steps that XLA compiles, nothing is
         looked at; `fit`, `evaluate` and `predict` do it before.
@@ -84,6 +86,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         importance_samples: int | None = TrainConfig.importance_samples,
         dreg: bool = TrainConfig.dreg,
         input_dropout: float = TrainConfig.input_dropout,
+        components_per_step: int | None = TrainConfig.components_per_step,
         seed: int = TrainConfig.seed,
         check_inputs: bool = True,
         **kwargs,
@@ -97,6 +100,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.input_dropout = float(input_dropout)
         if not 0.0 <= self.input_dropout < 1.0:
             raise UsageError(f"input_dropout must lie in [0, 1); got {input_dropout}")
+        if components_per_step is not None and components_per_step < 1:
+            raise UsageError(f"components_per_step must be at least 1; got {components_per_step}")
+        self.components_per_step = components_per_step
         self.seed = int(seed)
         self.settings = {
             "latent_dims": latent_dims,
@@ -109,6 +115,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             "importance_samples": importance_samples,
             "dreg": dreg,
             "input_dropout": input_dropout,
+            "components_per_step": components_per_step,
         }
         self.make_networks(likelihood_layer(likelihood, self.event_shape))
         self.encoder.check_inputs = self.check_inputs
@@ -275,7 +282,10 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         with unchecked():  # pixels that are scaled up lie above 1
             posterior = self.posterior(inputs)
             noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws, part)
-            generator = self.generator(training=training)
+            prior = None
+            if training and self.components_per_step is not None:
+                prior = self.prior.of_some(self.components_per_step, seeds.fold_in_name(seed, "components"))
+            generator = self.generator(prior, training)
             return self.objective.bound(posterior, generator, images, noise, beta, inputs)
 
     def _with_dropout(self, images: tf.Tensor, seed, part: objectives.Part | None = None) -> tf.Tensor:

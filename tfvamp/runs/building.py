@@ -125,7 +125,7 @@ def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: 
     draws = _objective(config).num_draws
     images = min(config.batch_size, num_examples)
     activations = _bytes_per_image(config, event_shape) * (images * draws + _encoded_pseudo_inputs(config))
-    mixture = 3.0 * 8 * images * draws * (config.components or 1)
+    mixture = 3.0 * 8 * images * draws * max(_in_a_step(config), 1)
     memory.check(
         state + activations + mixture,
         f"a step of {images} images, {draws} latents each, with {config.components or 1} components",
@@ -144,7 +144,12 @@ def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:
 
 
 def _encoded_pseudo_inputs(config: TrainConfig) -> int:
-    return (config.components or 0) if PRIORS[config.prior].pseudo_inputs else 0
+    return _in_a_step(config) if PRIORS[config.prior].pseudo_inputs else 0
+
+
+def _in_a_step(config: TrainConfig) -> int:
+    """How many components of the prior a step of training takes."""
+    return min(config.components or 0, config.components_per_step or config.components or 0)
 
 
 def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:

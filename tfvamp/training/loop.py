@@ -82,6 +82,7 @@ def train(
     run_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
     console: rich.console.Console | None = None,
+    events: Callable[[str], None] | None = None,
     on_start: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Outcome:
     """Trains a model into a new run folder.
@@ -91,6 +92,7 @@ def train(
       run_dir: the run folder, made here; None for runs/DATASET-MODEL-PRIOR-TIME.
       overwrite: replace a run folder that exists, once the new run has finished an epoch.
       console: where progress is shown; None shows nothing.
+      events: gets a line of JSON for each event instead, as docs/training.md has them.
       on_start: told of the run folder when training starts.
 
     Raises:
@@ -103,7 +105,7 @@ def train(
         raise UsageError(
             "several workers need the name of the run folder, which all of them see: name it with --run-dir"
         )
-    progress = Progress(config.epochs, console)
+    progress = Progress(config.epochs, console, events)
     with devices.on(config.device, config.deterministic), contextlib.ExitStack() as stack:
         where = strategies.devices_of(config.strategy, progress.say)
         config, dataset = prepared(config, progress)
@@ -179,6 +181,7 @@ def resume(
     strategy: str | None = None,
     restart: bool = False,
     console: rich.console.Console | None = None,
+    events: Callable[[str], None] | None = None,
     on_start: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Outcome:
     """Goes on with a run after the last step that is saved, as if it had not stopped.
@@ -190,6 +193,7 @@ def resume(
       device, on_nan, strategy: as in `TrainConfig`; None keeps the run's.
       restart: start again from epoch 1 where no checkpoint can be read.
       console: where progress is shown; None shows nothing.
+      events: gets a line of JSON for each event instead, as docs/training.md has them.
       on_start: told of the run folder when training starts.
 
     Raises:
@@ -205,12 +209,13 @@ def resume(
         if not strategies.is_chief(strategy or Run(folder.path).config.strategy):
             with _scratch_run() as copy:  # before the chief goes on, which waits for this worker
                 shutil.copytree(folder.path, copy, ignore=_not_needed)
-                outcome = _resume(Run(copy), changes, places, restart, None, lambda folder: None)
+                outcome = _resume(Run(copy), changes, places, restart, Progress, lambda folder: None)
                 return dataclasses.replace(outcome, run_dir=folder.path)
         folder.sweep()
         with lock.writing(folder.path):
             # Opened under the lock: what was read before may have been trained on, or replaced.
-            return _resume(Run(folder.path), changes, places, restart, console, on_start)
+            progress = functools.partial(Progress, console=console, events=events)
+            return _resume(Run(folder.path), changes, places, restart, progress, on_start)
     except OSError as error:
         raise files.cannot_write(folder.path, error) from error
     finally:
@@ -227,13 +232,13 @@ def _not_needed(folder: str, names: list[str]) -> set[str]:
 
 
 def _resume(
-    run: Run, changes: dict[str, Any], places: dict[str, Any], restart: bool, console, on_start
+    run: Run, changes: dict[str, Any], places: dict[str, Any], restart: bool, progress_of, on_start
 ) -> Outcome:
     changes = {**changes, **_remembered(run, places)}
     config = dataclasses.replace(run.config, **{k: v for k, v in changes.items() if v is not None})
     if not run.document.own:  # what was not typed stays unknown, and is never signed
         config = dataclasses.replace(config, data_dir=changes["data_dir"], raw_dir=changes["raw_dir"])
-    progress = Progress(config.epochs, console)
+    progress = progress_of(config.epochs)
     with devices.on(config.device, config.deterministic):
         where = strategies.devices_of(config.strategy, progress.say)
         strategies.check(config.strategy, config.batch_size, config.on_nan, where)
@@ -414,7 +419,7 @@ def _run(
             if stopped():
                 raise KeyboardInterrupt
 
-        progress.start(len(rows) * per_epoch + begun.step, per_epoch)
+        progress.start(len(rows), begun.step, per_epoch, dataset.train.num_examples)
         try:
             if checkpoint is None:
                 _remove_files(folder)

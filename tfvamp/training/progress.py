@@ -1,8 +1,10 @@
-"""What a person sees of training: a bar on a terminal, now and then a line elsewhere."""
+"""What a person sees of training: a bar on a terminal, now and then a line elsewhere; or JSON for a program."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 
 import rich.console
 import rich.progress
@@ -16,23 +18,31 @@ class Progress:
     Args:
       epochs: the maximum number of epochs.
       console: where to; None says nothing at all.
+      events: gets a line of JSON for each event, in place of what a person sees.
     """
 
-    def __init__(self, epochs: int, console: rich.console.Console | None = None):
-        self._console = console
-        self.on_terminal = console is not None and console.is_terminal
+    def __init__(
+        self,
+        epochs: int,
+        console: rich.console.Console | None = None,
+        events: Callable[[str], None] | None = None,
+    ):
+        self._console, self._events = (None if events else console), events
+        self.on_terminal = self._console is not None and self._console.is_terminal
         self._epochs = epochs
-        self._last_line = time.monotonic()
+        self._last_line = self._began = time.monotonic()
+        self._done = self._first = self._steps = self._images = 0
         self._bar: rich.progress.Progress | None = None
-        if console is not None and console.is_terminal:
+        if self.on_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                rich.progress.BarColumn(bar_width=24),
+                rich.progress.BarColumn(bar_width=16),
                 rich.progress.TextColumn("{task.fields[text]}"),
+                rich.progress.TextColumn("{task.fields[speed]}"),
                 rich.progress.TimeElapsedColumn(),
                 rich.progress.TextColumn("< at most"),
                 rich.progress.TimeRemainingColumn(),
-                console=console,
+                console=self._console,
             )
 
     def __enter__(self) -> Progress:
@@ -44,25 +54,42 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def start(self, epoch: int, steps: int) -> None:
-        """Training begins after `epoch` epochs, each of `steps` steps."""
+    def start(self, epoch: int, step: int, steps: int, images: int) -> None:
+        """Training begins after `epoch` epochs and `step` steps; an epoch has `steps` steps and `images` images."""
+        self._done = self._first = epoch * steps + step
+        self._steps, self._images, self._began = steps, images, time.monotonic()
+        self._event("start", epochs=self._epochs, epoch=epoch, step=step, steps=steps, images=images)
         if self._bar is not None:
             self._task = self._bar.add_task(
-                "",
-                total=self._epochs * steps,
-                completed=epoch * steps,
-                epoch=epoch,
-                epochs=self._epochs,
-                text="",
-            )
+                "", total=self._epochs * steps, completed=self._done, epoch=epoch, epochs=self._epochs,
+                text="compiling", speed="",
+            )  # fmt: skip
 
     def step(self, epoch: int) -> None:
         """One step of `epoch` is done."""
+        self._done += 1
+        if self._done == self._first + 1:  # which compiles
+            self._began = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, epoch=epoch)
+            within = self._done - (epoch - 1) * self._steps
+            first = {"text": ""} if self._done == self._first + 1 else {}
+            self._bar.update(
+                self._task, completed=self._done, epoch=epoch, speed=self._speed(within), **first
+            )
+
+    def _speed(self, within: int) -> str:
+        """The step within the epoch, and images per second since the first step."""
+        seconds, steps = time.monotonic() - self._began, self._done - self._first - 1
+        rate = (
+            f", {steps * self._images / self._steps / seconds:.0f} images/s"
+            if steps and seconds > 0.0
+            else ""
+        )
+        return f"step {within}/{self._steps}{rate}"
 
     def epoch(self, row: dict[str, float], best: bool) -> None:
         """An epoch is done: its row of history.csv."""
+        self._event("epoch", best=best, **row)
         text = (
             f"val ELBO {row['val_elbo']:.2f} = {row['val_reconstruction']:.2f} - {row['val_kl']:.2f}"
             f"{' *' if best else '  '}"
@@ -71,9 +98,17 @@ class Progress:
             self._bar.update(self._task, text=text)
         elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES or row["epoch"] == 1:
             self._last_line = time.monotonic()
-            self.say(f"epoch {row['epoch']}/{self._epochs}  {text}")
+            self._line(f"{time.strftime('%H:%M:%S')}  epoch {row['epoch']}/{self._epochs}  {text}")
 
     def say(self, text: str) -> None:
         """One line."""
+        self._event("message", text=text)
+        self._line(text)
+
+    def _line(self, text: str) -> None:
         if self._console is not None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _event(self, kind: str, **values: object) -> None:
+        if self._events is not None:
+            self._events(json.dumps({"event": kind, **values}))
