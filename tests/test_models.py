@@ -9,10 +9,12 @@ import tensorflow as tf
 
 from tests.conftest import build_optimizer, small_hvae, small_model, small_vae
 from tfvamp import blocks, evaluation, seeds
+from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError
 from tfvamp.layers import BernoulliLikelihood, DiscretizedLogisticLikelihood
 from tfvamp.models import HVAE, LIKELIHOODS, MODELS, PRIORS, VAE, ConvHVAE, ConvVAE, PixelHVAE
 from tfvamp.optimizers import NormalizedAdam
+from tfvamp.runs import building
 
 TWO_LAYERS = (HVAE, ConvHVAE, PixelHVAE)
 each_model = pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
@@ -413,3 +415,76 @@ def test_a_keras_file_of_other_networks_is_refused(tmp_path, monkeypatch):
         ValueError, match="made by version 1 of the networks of ConvVAE, and this is version 2"
     ):
         keras.models.load_model(tmp_path / "model.keras")
+
+
+# --- the gradient of a step some images at a time ---
+
+IN_PARTS = {
+    "vae": (VAE, {}),
+    "vae, standard": (VAE, {"prior": "standard"}),
+    "vae, mog, some components": (VAE, {"prior": "mog", "components_per_step": 2}),
+    "vae, weighted, some components": (
+        VAE,
+        {"prior": "vamp-weighted", "components_per_step": 2},
+    ),
+    "hvae, iwae": (HVAE, {"objective": "iwae", "importance_samples": 4, "input_dropout": 0.2}),
+    "hvae, dreg": (
+        HVAE,
+        {"objective": "iwae", "importance_samples": 3, "dreg": True, "num_samples": 2},
+    ),
+}
+
+
+def check_in_parts(kind, settings, images, compiled):
+    """The gradient of a model in parts, the last one smaller, against that of the whole batch; and what is tracked."""
+    model = small_model(kind, **settings)
+    model.compile(optimizer="sgd")
+    build_optimizer(model)
+
+    def gradients(images):
+        return model.gradients(images, seeds.stateless(5), images.shape[0])
+
+    loss, expected, values = gradients(tf.constant(images))
+    model.images_at_a_time = 3
+    found = compiled(gradients)(tf.constant(images))
+    np.testing.assert_allclose(found[0], loss, rtol=1e-5)
+    for a, b in zip(found[2], values, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    for variable, a, b in zip(model.trainable_variables, found[1], expected, strict=True):
+        b = tf.convert_to_tensor(b)
+        tolerance = 1e-5 * max(1.0, np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=tolerance, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("case", IN_PARTS)
+def test_the_gradient_in_parts_is_that_of_the_whole_batch(case, images):
+    check_in_parts(*IN_PARTS[case], images, lambda step: step)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_the_gradient_in_parts_is_compiled(jit, images):
+    kind, settings = IN_PARTS["hvae, iwae"]
+    check_in_parts(kind, settings, images, lambda step: tf.function(step, jit_compile=jit, autograph=False))
+
+
+def test_the_gradient_in_parts_of_a_convolutional_model(images, shallow):
+    settings = {"event_shape": (12, 12, 1), "objective": "iwae", "importance_samples": 3}
+    batch = np.tile(images, (1, 2, 3, 1))[:4, :12, :12]
+    check_in_parts(ConvHVAE, settings, batch, lambda step: step)
+
+
+def test_how_many_images_a_step_takes_at_a_time():
+    """Where the samples of the whole batch would need more than `step_memory`; never where images are coupled."""
+
+    def at_a_time(**settings):
+        config = TrainConfig(components=10, learning_rate=1e-3, **settings)
+        return building.images_at_a_time(config, (28, 28, 1))
+
+    many = {"objective": "iwae", "importance_samples": 50}
+    assert at_a_time() is None and at_a_time(model="convhvae") is None
+    few = at_a_time(model="convhvae", **many)
+    assert 1 < few < 100 and at_a_time(model="convhvae", step_memory=2.0, **many) == pytest.approx(
+        few / 2, abs=1
+    )
+    assert at_a_time(model="pixelhvae", **many) is None and at_a_time(model="vae", **many) is None
+    assert at_a_time(model="convhvae", step_memory=0.01, **many) == 1

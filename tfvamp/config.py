@@ -292,6 +292,13 @@ class TrainConfig:
     dreg: bool = setting(
         False, "Use the doubly reparameterised gradient, for iwae; not for pixelhvae.", of="model"
     )
+    step_memory: float = setting(
+        4.0,
+        "Memory of a step's activations in GiB: with more samples than that allows, a step takes some images at a time.",
+        least=2**-10,
+        most=2**20,
+        option=False,
+    )
     on_nan: str = setting(
         "stop",
         "What follows a step whose loss or gradient is NaN or infinite: stop, or skip (leave the step out, go on).",

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,6 +19,7 @@ from tfvamp.errors import UsageError
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
+from tfvamp.models import in_parts
 from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer
 from tfvamp.models.inputs import ImageInputs, images_of_step
 from tfvamp.models.objective import Objective
@@ -69,6 +71,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     )
     validation_samples = 1
     validates_iwae = False
+    images_at_a_time: int | None = None  # of which `train_step` computes gradients; None: of the whole batch
     skip_nonfinite = False  # whether `train_step` leaves out what would make the weights NaN or infinite
     has_mean = True  # whether p(x | z) has a mean in closed form; a model without one draws
 
@@ -277,14 +280,23 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         In training, the encoder's input has `input_dropout`, and batch normalisation in a decoder takes the batch's
         moments. `part` as in `objectives.noise`.
         """
+        prior = self.prior_of_step(seed) if training else None
+        return self._bound(images, seed, beta, training, part, prior)
+
+    def prior_of_step(self, seed) -> Any:
+        """p(z) as a step of training takes it: of all components, or estimated from some."""
+        if self.components_per_step is None:
+            return self.prior()
+        return self.prior.of_some(self.components_per_step, seeds.fold_in_name(seed, "components"))
+
+    def _bound(
+        self, images, seed, beta, training: bool, part: objectives.Part | None, prior
+    ) -> objectives.Bound:
         images = self.as_images(images)
         inputs = self._with_dropout(images, seed, part) if training and self.input_dropout else images
         with unchecked():  # pixels that are scaled up lie above 1
             posterior = self.posterior(inputs)
             noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws, part)
-            prior = None
-            if training and self.components_per_step is not None:
-                prior = self.prior.of_some(self.components_per_step, seeds.fold_in_name(seed, "components"))
             generator = self.generator(prior, training)
             return self.objective.bound(posterior, generator, images, noise, beta, inputs)
 
@@ -307,11 +319,11 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         images, seed = images_of_step(data), seeds.of_replica(self.step_seed())
         others = [tf.identity(one) for one in self.non_trainable_variables] if self.skip_nonfinite else []
         count = tf.distribute.get_strategy().num_replicas_in_sync
-        loss, gradients, bound = self.gradients(images, seed, lambda values: tf.reduce_mean(values) / count)
+        loss, gradients, values = self.gradients(images, seed, count * tf.shape(images)[0])
 
         def change() -> None:
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-            self._track(bound)
+            self._track(values)
 
         def skip() -> None:
             self.optimizer.iterations.assign_add(1)
@@ -330,25 +342,27 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
 
     def gradients(
-        self,
-        images,
-        seed,
-        mean: Callable[[tf.Tensor], tf.Tensor] = tf.reduce_mean,
-        part: objectives.Part | None = None,
-    ) -> tuple[tf.Tensor, list[tf.Tensor], objectives.Bound]:
-        """The loss, its gradient for each trainable variable (scaled as the optimiser wants it), and the bound.
+        self, images, seed, total: int | tf.Tensor, part: objectives.Part | None = None
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """The loss, its gradient for each trainable variable (scaled as the optimiser wants it), and what is tracked.
 
         Args:
           images: [B, H, W, C].
           seed: of the noise.
-          mean: from the values [B] of the images to their mean, or a part's share of it.
+          total: by what the sum over the images is divided.
           part: as in `objectives.noise`.
+
+        Returns:
+          the loss; the gradients; the values [B] that `trackers` average.
         """
+        size = self.images_at_a_time
+        if size is not None and images.shape[0] is not None and images.shape[0] > size:
+            return in_parts.gradients(self, images, seed, total, part, size)
         with tf.GradientTape() as tape:
             bound = self.bound(images, seed, self.beta, training=True, part=part)
-            loss = -mean(bound.surrogate)
+            loss = -tf.reduce_sum(bound.surrogate) / tf.cast(total, bound.surrogate.dtype)
             scaled_loss = self.optimizer.scale_loss(loss)
-        return loss, tape.gradient(scaled_loss, self.trainable_variables), bound
+        return loss, tape.gradient(scaled_loss, self.trainable_variables), self.tracked(bound)
 
     def test_step(self, data):
         """The ELBO at beta = 1, of one sample unless `validate_by` says more; its noise depends on the iteration and the place in the pass."""
@@ -372,7 +386,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     def track_validation(self, bound: objectives.Bound) -> None:
         """Takes a batch of the validation into the means."""
-        self._track(bound)
+        self._track(self.tracked(bound))
         if self.validates_iwae:
             self.iwae_tracker.update_state(bound.bound)
 
@@ -399,9 +413,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         """Sets beta, whose final value is 1."""
         self.beta.assign(fraction)
 
-    def _track(self, bound: objectives.Bound) -> None:
-        """Takes a batch into the means over examples."""
-        for tracker, value in zip(self.trackers, self.tracked(bound), strict=True):
+    def _track(self, values: Sequence[tf.Tensor]) -> None:
+        """Takes what `tracked` gave for a batch into the means over examples."""
+        for tracker, value in zip(self.trackers, values, strict=True):
             tracker.update_state(value)
 
     def tracked(self, bound: objectives.Bound) -> list[tf.Tensor]:

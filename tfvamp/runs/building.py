@@ -124,14 +124,26 @@ def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: 
     )
     draws = _objective(config).num_draws
     images = min(config.batch_size, num_examples)
-    activations = _bytes_per_image(config, event_shape) * (images * draws + _encoded_pseudo_inputs(config))
-    mixture = 3.0 * 8 * images * draws * max(_in_a_step(config), 1)
+    at_a_time = images_at_a_time(config, event_shape) or images
+    activations = _bytes_per_image(config, event_shape) * (
+        min(images, at_a_time) * draws + _encoded_pseudo_inputs(config)
+    )
+    mixture = 3.0 * 8 * min(images, at_a_time) * draws * max(_in_a_step(config), 1)
     memory.check(
         state + activations + mixture,
         f"a step of {images} images, {draws} latents each, with {config.components or 1} components",
         "choose a smaller --batch-size, --components, or number of samples",
     )
     return int(state + activations + mixture)
+
+
+def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | None:
+    """Of how many images a step computes gradients at a time; None: of the whole batch."""
+    if MODELS[config.model].couples_images:
+        return None
+    per_image = _bytes_per_image(config, event_shape) * _objective(config).num_draws
+    at_a_time = max(1, int(config.step_memory * 2**30 / per_image))
+    return at_a_time if at_a_time < config.batch_size else None
 
 
 def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:

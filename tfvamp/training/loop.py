@@ -336,6 +336,7 @@ def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
     model.compile(optimizer=optimizer_of(config, spared))
     model.optimizer.build(model.trainable_variables)
     model.skip_nonfinite = config.on_nan == "skip"
+    model.images_at_a_time = building.images_at_a_time(config, model.event_shape)
 
 
 class Steps(NamedTuple):

@@ -72,10 +72,9 @@ class Progress:
             self._began = time.monotonic()
         if self._bar is not None:
             within = self._done - (epoch - 1) * self._steps
-            first = {"text": ""} if self._done == self._first + 1 else {}
-            self._bar.update(
-                self._task, completed=self._done, epoch=epoch, speed=self._speed(within), **first
-            )
+            if self._done == self._first + 1:
+                self._bar.update(self._task, text="")
+            self._bar.update(self._task, completed=self._done, epoch=epoch, speed=self._speed(within))
 
     def _speed(self, within: int) -> str:
         """The step within the epoch, and images per second since the first step."""

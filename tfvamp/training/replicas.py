@@ -30,12 +30,9 @@ def train_step(
     """
 
     def of_rows(images: tf.Tensor, seed: tf.Tensor, part: Part) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        def share(values: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_sum(values) / part.total
-
         with model.maximising(objective):
-            _, gradients, bound = model.gradients(images, seed, share, part)
-        return gradients, _sums(model.tracked(bound))
+            _, gradients, values = model.gradients(images, seed, part.total, part)
+        return gradients, _sums(values)
 
     def replica(images: tf.Tensor, seed: tf.Tensor, part: Part) -> list[tf.Tensor]:
         gradients, sums = _compiled(of_rows, jit)(images, seed, part)

@@ -1,0 +1,81 @@
+"""The gradient of a step some images at a time, so that its memory does not grow with the number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfvamp.layers.priors import SomeComponents
+from tfvamp.objectives import Part
+
+
+def gradients(
+    model, images: tf.Tensor, seed: tf.Tensor, total: int | tf.Tensor, part: Part | None, size: int
+) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+    """As `LatentVariableModel.gradients`, `size` images at a time.
+
+    Each image has the noise that it has in the whole batch, so that the sum is the same but for rounding. The prior is
+    computed once: its distribution's tensors are watched in each part, and what comes together there goes back through it
+    at the end.
+
+    Args:
+      model: whose `couples_images` is false.
+      images: [B, H, W, C], B known.
+      seed, total, part: as in `LatentVariableModel.gradients`.
+      size: number of images at a time.
+    """
+    variables, count = [one.value for one in model.trainable_variables], images.shape[0]
+    first, whole = (0, count) if part is None else part
+    with tf.GradientTape() as through_prior:
+        tensors, rebuilt = _taken_apart(model.prior_of_step(seed))
+
+    def of_part(start: int | tf.Tensor, length: int) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        rows = tf.slice(images, tf.stack([start, 0, 0, 0]), [length, *images.shape[1:]])
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            bound = model._bound(rows, seed, model.beta, True, Part(first + start, whole), rebuilt(tensors))
+            loss = -tf.reduce_sum(bound.surrogate) / tf.cast(total, bound.surrogate.dtype)
+            scaled_loss = model.optimizer.scale_loss(loss)
+        found = tape.gradient(
+            scaled_loss, [*variables, *tensors], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return loss, [tf.convert_to_tensor(one) for one in found], tf.stack(model.tracked(bound))
+
+    parts = count // size
+    loss, sums, tracked = of_part(0, size)
+    values = tf.TensorArray(tracked.dtype, parts, element_shape=tracked.shape).write(0, tracked)
+
+    def body(index, loss, sums, values):
+        more, gradients, tracked = of_part(index * size, size)
+        added = [a + b for a, b in zip(sums, gradients, strict=True)]
+        return index + 1, loss + more, added, values.write(index, tracked)
+
+    _, loss, sums, values = tf.while_loop(
+        lambda index, *_: index < parts, body, (tf.constant(1), loss, sums, values), parallel_iterations=1
+    )
+    joined = [tf.reshape(tf.transpose(values.stack(), [1, 0, 2]), [tracked.shape[0], parts * size])]
+    if rest := count % size:
+        with tf.control_dependencies(sums):
+            more, gradients_of_rest, tracked = of_part(parts * size, rest)
+        loss, sums = loss + more, [a + b for a, b in zip(sums, gradients_of_rest, strict=True)]
+        joined.append(tracked)
+    direct, of_prior = sums[: len(variables)], sums[len(variables) :]
+    through = through_prior.gradient(
+        tensors, variables, of_prior, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    gradients = [a + tf.convert_to_tensor(b) for a, b in zip(direct, through, strict=True)]
+    return loss, gradients, tf.unstack(tf.concat(joined, axis=1))
+
+
+def _taken_apart(prior) -> tuple[list[tf.Tensor], Callable[[list[tf.Tensor]], Any]]:
+    """The tensors of a prior's distribution, and what makes it from them again."""
+    if isinstance(prior, SomeComponents):
+        tensors, rebuilt = _taken_apart(prior.mixture)
+        return [*tensors, prior.log_scale], lambda parts: SomeComponents(rebuilt(parts[:-1]), parts[-1])
+    if not hasattr(prior, "from_tensors"):
+        raise TypeError(f"a {type(prior).__name__} as a prior cannot be taken some images at a time")
+    return [tf.convert_to_tensor(one) for one in prior.tensors()], lambda parts: type(prior).from_tensors(
+        *parts
+    )
