@@ -45,7 +45,7 @@ from tfvamp_cli.compare import DIGITS
 )
 @click.pass_context
 def command(ctx, spec, run_dir, jobs, list_only, search, trials, ray, ray_address, form):
-    """Train (and evaluate) many runs from a file of settings.
+    """Train and evaluate many runs from a file of settings.
 
     [settings] are those of all runs, [vary] has a list of values for each setting that
     varies, [evaluate] the options of an evaluation. Each run is an ordinary run folder, named
