@@ -154,6 +154,7 @@ PROGRAMS = {
     **{f"keras {number}": code for number, code in enumerate(blocks(KERAS_PAGE, "python"))},
     "datasets": "\n".join(blocks(DATA_PAGE, "python")),
     "evaluation": "\n".join(blocks(ROOT / "docs" / "evaluation.md", "python")),
+    "training": "\n".join(blocks(ROOT / "docs" / "training.md", "python")),
     **{f"example {prior}": example(prior) for prior in ("standard", "vamp")},
     "conditional": conditional_example(),
 }

@@ -19,8 +19,8 @@ from tfvamp.networks.images import unchecked
 from tfvamp.optimizers import KINDS, averaged, optimizer_of
 from tfvamp.runs import Run, history
 from tfvamp.training import checkpoints
-from tfvamp.training.loop import compile_model
 from tfvamp.training.schedules import learning_rate
+from tfvamp.training.steps import compile_model
 
 CONFIG = TrainConfig(learning_rate=0.01, components=5, epochs=20, warmup=0)
 

@@ -27,6 +27,7 @@ from tfvamp.runs.history import COLUMNS as HISTORY_COLUMNS
 from tfvamp.training import checkpoints, loop
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.interrupts import Interrupts
+from tfvamp.training.tensorboard import is_pictured
 from tfvamp_cli.main import main
 
 SMALL_SETTINGS = (
@@ -420,6 +421,50 @@ def test_a_jump_of_the_validation_bound_is_a_divergence(small_config, tmp_path, 
         TrainingError, match=r"the validation ELBO fell from -\S+ to -\S+ in epoch 3 \(.*2 whole epochs\)"
     ):
         training.train(small_config, tmp_path / "run")
+
+
+def summaries(folder) -> dict[str, list[int]]:
+    """The epochs of each tag in the event files of a folder."""
+    from tensorflow.python.summary.summary_iterator import summary_iterator
+
+    found: dict[str, list[int]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        for event in summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    return found
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    "settings", [{"model": "hvae"}, {"prior": "standard", "average": 0.5}], ids=["hvae", "vae"]
+)
+def test_pictures_for_tensorboard(small_config, tmp_path, settings):
+    """After epoch 5, once, and kept when the run is resumed; they change nothing of the training."""
+    config = dataclasses.replace(small_config, epochs=4, **settings)
+    training.train(config, tmp_path / "run")
+    folder = tmp_path / "run" / "tensorboard"
+    assert not (folder / "pictures").exists()
+    training.resume(tmp_path / "run", epochs=5)
+    found = summaries(folder / "pictures")
+    expected = {"samples", "reconstructions"}
+    if config.model == "hvae":
+        expected |= {"pseudo-inputs", "shares of the components", "effective number of components"}
+        expected |= {
+            f"{what} of {name}"
+            for what in ("variances of the means", "active units")
+            for name in ("z2", "z1")
+        }
+    else:
+        expected |= {"variances of the means of z", "active units of z"}
+    assert set(found) == expected and set(map(tuple, found.values())) == {(5,)}
+    training.resume(tmp_path / "run", epochs=6)
+    assert summaries(folder / "pictures") == found
+    scalars = summaries(folder)
+    assert scalars["val/elbo"] == [1, 2, 3, 4, 5, 6] and any("hparams" in tag for tag in scalars)
+    training.train(dataclasses.replace(config, epochs=6), tmp_path / "whole")
+    assert without_seconds(tmp_path / "run") == without_seconds(tmp_path / "whole")
+    assert [epoch for epoch in range(1001) if is_pictured(epoch)] == [5, 10, 20, 50, 100, 200, 500, 1000]
 
 
 @pytest.mark.usefixtures("eager")

@@ -16,8 +16,9 @@ from tfvamp.config import TrainConfig
 from tfvamp.files import size
 from tfvamp.graph import compiled
 from tfvamp.runs import building
-from tfvamp.training.loop import compile_model, prepared
+from tfvamp.training.loop import prepared
 from tfvamp.training.progress import Progress
+from tfvamp.training.steps import compile_model
 
 STEPS = 5  # that are timed, after one that compiles
 

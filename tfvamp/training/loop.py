@@ -13,7 +13,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import rich.console
 
@@ -24,23 +24,22 @@ from tfvamp.config import PIXELS, SPLITS, TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import FileError, RunError, TrainingError, UsageError
 from tfvamp.files import expanded, printable, shown
-from tfvamp.graph import compiled
 from tfvamp.models import LatentVariableModel
-from tfvamp.models.objective import Objective
 from tfvamp.networks.images import unchecked
-from tfvamp.optimizers import averaged, optimizer_of
+from tfvamp.optimizers import averaged
 from tfvamp.runs import Run, building, history, lock, weights
 from tfvamp.runs.creating import check_free, creating
 from tfvamp.runs.folder import RunFolder
-from tfvamp.training import checkpoints, replicas, strategies
+from tfvamp.training import checkpoints, strategies
 from tfvamp.training.checkpoints import Checkpoint
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.epoch import Begun, Diverged, epoch_of
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
 from tfvamp.training.schedules import learning_rate
+from tfvamp.training.steps import compile_model, steps_of
 from tfvamp.training.strategies import Agreement, Devices
-from tfvamp.training.tensorboard import Summaries
+from tfvamp.training.tensorboard import NUM_ENCODED, Summaries, is_pictured
 
 JUMP = (
     100.0  # a validation bound this many times its best value below that is a divergence, after the warm-up
@@ -116,9 +115,8 @@ def train(
             folder, place = stack.enter_context(creating(run_dir, config, dataset, overwrite))
             return _run(config, folder, place, dataset, model, where, progress, None, on_start)
         assert run_dir is not None
-        scratch = stack.enter_context(
-            _scratch_run()
-        )  # what another worker than the chief writes, nobody needs
+        # What another worker than the chief writes, nobody needs.
+        scratch = stack.enter_context(_scratch_run())
         folder, place = stack.enter_context(creating(scratch, config, dataset, overwrite=False))
         outcome = _run(
             config, folder, place, dataset, model, where, Progress(config.epochs), None, lambda folder: None
@@ -208,7 +206,7 @@ def resume(
     try:
         if not strategies.is_chief(strategy or Run(folder.path).config.strategy):
             with _scratch_run() as copy:  # before the chief goes on, which waits for this worker
-                shutil.copytree(folder.path, copy, ignore=_not_needed)
+                shutil.copytree(folder.path, copy, symlinks=True, ignore=_not_needed)
                 outcome = _resume(Run(copy), changes, places, restart, Progress, lambda folder: None)
                 return dataclasses.replace(outcome, run_dir=folder.path)
         folder.sweep()
@@ -254,6 +252,10 @@ def _resume(
             compile_model(model, config)
         checkpoint = _checkpoint(run, model, restart, progress)
         if checkpoint is not None:
+            if checkpoint.step > _steps(config, loaded):
+                raise RunError(
+                    f"the newest checkpoint of {run} is of other data: it is at step {checkpoint.step} of an epoch"
+                )
             stopping = EarlyStopping(config.patience, config.warmup)
             stopping.restore(checkpoint.stopping)
             _repair(run.folder, checkpoint, progress)
@@ -322,57 +324,6 @@ def _repair(folder: RunFolder, checkpoint: Checkpoint, progress: Progress) -> No
             files.replace_file(path, contents)
 
 
-def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
-    """Gives a model the optimiser, and the ways of its steps, that settings describe.
-
-    Raises:
-      UsageError: the optimiser does not take its arguments.
-    """
-    which = ("encoder", "decoder") if config.weight_decay_of == "both" else (config.weight_decay_of,)
-    networks = [network for name in which for network in model.networks(name)]
-    decayed = {id(one) for network in networks for one in network.trainable_variables if len(one.shape) > 1}
-    spared = [one for one in model.trainable_variables if id(one) not in decayed]
-    model.validate_by(config.validation_samples, config.stop_by == "iwae")
-    model.compile(optimizer=optimizer_of(config, spared))
-    model.optimizer.build(model.trainable_variables)
-    model.skip_nonfinite = config.on_nan == "skip"
-    model.images_at_a_time = building.images_at_a_time(config, model.event_shape)
-
-
-class Steps(NamedTuple):
-    """The steps of a run, compiled: of the first epochs, of the others, and of the validation."""
-
-    elbo: Callable
-    train: Callable
-    test: Callable
-
-
-def steps_of(
-    model: LatentVariableModel,
-    config: TrainConfig,
-    where: Devices,
-    agreement: Agreement,
-    say: Callable[[str], None],
-) -> Steps:
-    """The steps of a model on the devices that it was made for."""
-    jit, first, others = bool(config.jit), Objective("elbo", config.num_samples), model.objective
-    if (strategy := where.strategy) is not None:
-        return Steps(
-            replicas.train_step(strategy, model, jit, first, agreement),
-            replicas.train_step(strategy, model, jit, others, agreement),
-            replicas.test_step(strategy, model, jit, agreement),
-        )
-
-    def train_step(objective: Objective) -> Callable:
-        def step(images):
-            with model.maximising(objective):
-                return model.train_step(images)
-
-        return compiled(step, jit, say)
-
-    return Steps(train_step(first), train_step(others), compiled(model.test_step, jit, say))
-
-
 def _run(
     config: TrainConfig,
     folder: RunFolder,
@@ -412,11 +363,11 @@ def _run(
             nonlocal begun, saved
             due = config.checkpoint_minutes and time.monotonic() - saved > 60 * config.checkpoint_minutes
             if place is None and (due or stopped()):
-                begun = done()
+                now = done()
                 checkpoints.save(
-                    folder.checkpoints, begun.state, stopping, rows, best_weights, begun.step, begun.seconds
+                    folder.checkpoints, now.state, stopping, rows, best_weights, now.step, now.seconds
                 )
-                saved = time.monotonic()
+                begun, saved = now, time.monotonic()
             if stopped():
                 raise KeyboardInterrupt
 
@@ -424,7 +375,7 @@ def _run(
         try:
             if checkpoint is None:
                 _remove_files(folder)
-            summaries = Summaries(folder.tensorboard, rows)
+            summaries = Summaries(folder.tensorboard, rows, config)
             while len(rows) < config.epochs and not stopping.stop:
                 if stopped():
                     raise KeyboardInterrupt
@@ -452,6 +403,10 @@ def _run(
                         best_weights = weights.to_bytes(model, len(rows) + 1)
                     files.replace_file(folder.best_weights, best_weights)
                 summaries.write(row)
+                if is_pictured(len(rows) + 1):
+                    images = next(iter(dataset.validation.images.batch(NUM_ENCODED))).numpy()
+                    with averaged(model):
+                        summaries.picture(model, images, len(rows) + 1)
                 state = checkpoints.state(model)
                 checkpoints.save(folder.checkpoints, state, stopping, [*rows, row], best_weights)
                 rows.append(row)
@@ -461,7 +416,7 @@ def _run(
                     summaries.close()
                     folder, place = place(), None
                     on_start(folder)
-                    summaries = Summaries(folder.tensorboard, rows)
+                    summaries = Summaries(folder.tensorboard, rows, config)
                 progress.epoch(row, best)
         except KeyboardInterrupt:
             number = interrupts.number or (signal.SIGTERM if agreement.stopping else signal.SIGINT)

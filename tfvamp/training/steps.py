@@ -1,0 +1,66 @@
+"""The steps of training and validation that the settings of a run describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tfvamp.config import TrainConfig
+from tfvamp.graph import compiled
+from tfvamp.models import LatentVariableModel
+from tfvamp.models.objective import Objective
+from tfvamp.optimizers import optimizer_of
+from tfvamp.runs import building
+from tfvamp.training import replicas
+from tfvamp.training.strategies import Agreement, Devices
+
+
+def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
+    """Gives a model the optimiser, and the ways of its steps, that settings describe.
+
+    Raises:
+      UsageError: the optimiser does not take its arguments.
+    """
+    which = ("encoder", "decoder") if config.weight_decay_of == "both" else (config.weight_decay_of,)
+    networks = [network for name in which for network in model.networks(name)]
+    decayed = {id(one) for network in networks for one in network.trainable_variables if len(one.shape) > 1}
+    spared = [one for one in model.trainable_variables if id(one) not in decayed]
+    model.validate_by(config.validation_samples, config.stop_by == "iwae")
+    model.compile(optimizer=optimizer_of(config, spared))
+    model.optimizer.build(model.trainable_variables)
+    model.skip_nonfinite = config.on_nan == "skip"
+    model.images_at_a_time = building.images_at_a_time(config, model.event_shape)
+
+
+class Steps(NamedTuple):
+    """The steps of a run, compiled: of the first epochs, of the others, and of the validation."""
+
+    elbo: Callable
+    train: Callable
+    test: Callable
+
+
+def steps_of(
+    model: LatentVariableModel,
+    config: TrainConfig,
+    where: Devices,
+    agreement: Agreement,
+    say: Callable[[str], None],
+) -> Steps:
+    """The steps of a model on the devices that it was made for."""
+    jit, first, others = bool(config.jit), Objective("elbo", config.num_samples), model.objective
+    if (strategy := where.strategy) is not None:
+        return Steps(
+            replicas.train_step(strategy, model, jit, first, agreement),
+            replicas.train_step(strategy, model, jit, others, agreement),
+            replicas.test_step(strategy, model, jit, agreement),
+        )
+
+    def train_step(objective: Objective) -> Callable:
+        def step(images):
+            with model.maximising(objective):
+                return model.train_step(images)
+
+        return compiled(step, jit, say)
+
+    return Steps(train_step(first), train_step(others), compiled(model.test_step, jit, say))
