@@ -342,6 +342,16 @@ def test_best_weights_that_are_gone_come_back(run, trained):
         assert path.read_bytes() == (trained / "best" / "model.weights.h5").read_bytes()
 
 
+def test_a_run_of_a_newer_version_is_refused_in_one_line(run):
+    edit(run, **{"settings.from_the_future": 1})
+    for words in (("info", run), ("train", "--resume", run), ("evaluate", run)):
+        result = command(*words)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        assert (
+            "has the setting 'from_the_future', which this version of tfvamp does not know" in result.stderr
+        )
+
+
 def test_tensorboard_has_every_epoch_once(run):
     from tensorflow.python.summary.summary_iterator import summary_iterator
 

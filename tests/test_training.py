@@ -70,6 +70,17 @@ def test_bests_during_the_warmup_count():
     assert rule.best_epoch == 1 and rule.stop
 
 
+@pytest.mark.parametrize(("patience", "warmup", "epochs"), [(2, 4, 40), (0, 0, 40), (3, 10, 8), (5, 1, 40)])
+def test_how_many_epochs_are_left_if_none_is_better(patience, warmup, epochs):
+    """At each epoch it is as many as there are then."""
+    rule, said = EarlyStopping(patience, warmup), []
+    rule.update(1, 0.0)
+    while not rule.stop and len(said) + 1 < epochs:
+        said.append(rule.left(len(said) + 1, epochs))
+        rule.update(len(said) + 1, -1.0)
+    assert said == list(range(len(said), 0, -1)) and rule.left(len(said) + 1, epochs) == 0
+
+
 def test_without_warmup():
     rule = EarlyStopping(patience=0, warmup=0)
     assert rule.update(1, -1.0) and not rule.stop

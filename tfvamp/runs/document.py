@@ -6,10 +6,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from tfvamp.config import TrainConfig
+from tfvamp.config import TrainConfig, fields
 from tfvamp.datasets import CATALOG, DatasetSpec
 from tfvamp.errors import RunError
-from tfvamp.files import shown
+from tfvamp.files import printable, shown
 from tfvamp.models import MODELS
 from tfvamp.runs import owner
 
@@ -70,6 +70,12 @@ def checked(raw: dict[str, Any], path: pathlib.Path, run: str) -> Document:
         return value
 
     settings, data = entry("settings", dict, raw), entry("data", dict, raw)
+    known = {field.name for field, _ in fields()}
+    if unknown := [name for name in settings if name not in known]:
+        raise RunError(
+            f"{shown(path)} has the setting {printable(str(unknown[0]))[:60]!r}, which this version of tfvamp does not know: "
+            "it was written by a newer one, or is damaged"
+        )
     config = TrainConfig.from_dict(settings)
     for name in ("learning_rate", "likelihood", *(["components"] if config.mixture else [])):
         if getattr(config, name) is None:

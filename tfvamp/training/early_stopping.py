@@ -52,6 +52,11 @@ class EarlyStopping:
             raise ValueError("the state of a stopping rule is a number and two integers")
         self.best, self.best_epoch, self.waited = best, state["best_epoch"], state["waited"]
 
+    def left(self, epoch: int, epochs: int) -> int:
+        """How many more epochs there are after `epoch` of at most `epochs`, if none is better."""
+        held = max(0, self.warmup - 1 - epoch)  # in which the count does not rise
+        return min(epochs - epoch, held + self.patience + 1 - self.waited)
+
     @property
     def stop(self) -> bool:
         """Whether training ends here."""

@@ -417,7 +417,7 @@ def _run(
                     folder, place = place(), None
                     on_start(folder)
                     summaries = Summaries(folder.tensorboard, rows, config)
-                progress.epoch(row, best)
+                progress.epoch(row, best, stopping.left(len(rows), config.epochs))
         except KeyboardInterrupt:
             number = interrupts.number or (signal.SIGTERM if agreement.stopping else signal.SIGINT)
         except (FileError, OSError) as error:

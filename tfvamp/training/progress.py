@@ -42,6 +42,7 @@ class Progress:
                 rich.progress.TimeElapsedColumn(),
                 rich.progress.TextColumn("< at most"),
                 rich.progress.TimeRemainingColumn(),
+                rich.progress.TextColumn("{task.fields[end]}"),
                 console=self._console,
             )
 
@@ -62,7 +63,7 @@ class Progress:
         if self._bar is not None:
             self._task = self._bar.add_task(
                 "", total=self._epochs * steps, completed=self._done, epoch=epoch, epochs=self._epochs,
-                text="compiling", speed="",
+                text="compiling", speed="", end="",
             )  # fmt: skip
 
     def step(self, epoch: int) -> None:
@@ -86,15 +87,22 @@ class Progress:
         )
         return f"step {within}/{self._steps}{rate}"
 
-    def epoch(self, row: dict[str, float], best: bool) -> None:
-        """An epoch is done: its row of history.csv."""
-        self._event("epoch", best=best, **row)
-        text = (
-            f"val ELBO {row['val_elbo']:.2f} = {row['val_reconstruction']:.2f} - {row['val_kl']:.2f}"
-            f"{' *' if best else '  '}"
-        )
+    def epoch(self, row: dict[str, float], best: bool, left: int) -> None:
+        """An epoch is done.
+
+        Args:
+          row: of history.csv.
+          best: whether it is the best so far.
+          left: how many more there are if none is better.
+        """
+        self._event("epoch", best=best, epochs_left_if_none_is_better=left, **row)
+        parts = f"reconstruction {row['val_reconstruction']:.2f} - KL {row['val_kl']:.2f}"
+        beta = f" (beta {row['beta']:.2g})" if row["beta"] != 1.0 else ""
+        text = f"val ELBO {row['val_elbo']:.2f} = {parts}{beta}{' *' if best else '  '}"
         if self._bar is not None:
-            self._bar.update(self._task, text=text)
+            seconds = left * row["seconds"]
+            end = f"; {_duration(seconds)} if none is better" if row["epoch"] + left < self._epochs else ""
+            self._bar.update(self._task, text=text, end=end)
         elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES or row["epoch"] == 1:
             self._last_line = time.monotonic()
             self._line(f"{time.strftime('%H:%M:%S')}  epoch {row['epoch']}/{self._epochs}  {text}")
@@ -111,3 +119,9 @@ class Progress:
     def _event(self, kind: str, **values: object) -> None:
         if self._events is not None:
             self._events(json.dumps({"event": kind, **values}))
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds as the bar shows them."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
