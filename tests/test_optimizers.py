@@ -13,6 +13,7 @@ import tensorflow as tf
 import tfvamp
 from tests.conftest import build_optimizer, small_model
 from tfvamp import objectives, seeds, training
+from tfvamp.catalog import CATALOG
 from tfvamp.config import OPTIMIZERS, TrainConfig, from_toml
 from tfvamp.errors import UsageError
 from tfvamp.networks.images import unchecked
@@ -53,9 +54,20 @@ def test_every_optimizer_of_keras_has_its_name():
 def test_an_optimizer_by_name_is_that_of_keras(name):
     config = dataclasses.replace(CONFIG, optimizer=name, optimizer_arguments={"clipnorm": 0.7})
     ours = after(optimizer_of(config))
-    theirs = after(KINDS[name](learning_rate=0.01, clipnorm=0.7))
+    # Two of them decay weights unless they are told otherwise; here the setting weight_decay, which is 0, tells them.
+    decay = {"adamw": ("weight_decay",), "muon": ("weight_decay", "adam_weight_decay")}.get(name, ())
+    theirs = after(KINDS[name](learning_rate=0.01, clipnorm=0.7, **dict.fromkeys(decay, 0.0)))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_default_optimizer_takes_the_arguments_of_adam():
+    config = dataclasses.replace(CONFIG, optimizer_arguments={"beta_1": 0.8, "clipnorm": 1.0})
+    optimizer = optimizer_of(config)
+    assert optimizer.beta_1 == 0.8 and optimizer.clipnorm == 1.0
+    for name in ("gradient_accumulation_steps", "loss_scale_factor"):
+        with pytest.raises(UsageError, match=f"unknown argument of normalized-adam '{name}'"):
+            optimizer_of(dataclasses.replace(CONFIG, optimizer_arguments={name: 4}))
 
 
 def test_arguments_of_the_optimizer_from_a_file(tmp_path):
@@ -95,6 +107,10 @@ def test_arguments_that_an_optimizer_does_not_take(arguments, message):
         ({"schedule": "cosin"}, "unknown schedule 'cosin'.*cosine"),
         ({"optimizer": "adma"}, "unknown optimizer 'adma'.*adam"),
         ({"optimizer_arguments": [1]}, "optimizer_arguments must be of type dict"),
+        ({"optimizer_arguments": {"beta_1": {"a": 1}}}, "must be a flat table of numbers"),
+        ({"optimizer_arguments": {"beta_1": [0.1]}}, "must be a flat table of numbers"),
+        ({"on_nan": "skip", "mixed_precision": True}, "on_nan skip goes without mixed_precision"),
+        ({"device": "cpu", "strategy": "auto"}, "device goes with the strategy one"),
         ({"stop_by": "iwae", "beta": 0.5}, "stop_by iwae goes with beta 1"),
     ],
 )
@@ -128,6 +144,7 @@ def test_a_constant_and_a_cosine_by_hand():
     rates = [learning_rate(cosine, rows_of([-1.0] * done)) for done in (0, 5, 10, 19)]
     np.testing.assert_allclose(rates, [0.01, 0.0055, 0.001, 0.001], rtol=1e-12)
     ends = dataclasses.replace(CONFIG, schedule="cosine")  # over all epochs
+    assert ends.resolve(CATALOG["mnist5k"]).schedule_epochs == 20  # also when more epochs follow
     theirs = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=20, alpha=0.01)
     for done in (0, 3, 11, 19):
         assert learning_rate(ends, rows_of([-1.0] * done)) == pytest.approx(float(theirs(done)), rel=1e-5)
@@ -183,6 +200,18 @@ def test_averages_by_hand():
     with averaged(Model):
         np.testing.assert_allclose(ours[0].numpy(), expected, rtol=1e-6)
     np.testing.assert_array_equal(ours[0].numpy(), own)
+
+
+def test_averages_start_at_the_weights_where_the_first_step_is_skipped(images):
+    model = small_model(tfvamp.models.VAE)
+    compile_model(model, dataclasses.replace(CONFIG, average=0.9, on_nan="skip"))
+    model.check_inputs = False
+    before = [variable.numpy() for variable in model.trainable_variables]
+    with unchecked():
+        assert float(model.train_step(tf.constant(images * np.nan))["skipped"]) == 1.0
+        with averaged(model):
+            for variable, value in zip(model.trainable_variables, before, strict=True):
+                np.testing.assert_array_equal(variable.numpy(), value)
 
 
 @pytest.mark.usefixtures("eager")

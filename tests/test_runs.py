@@ -342,6 +342,22 @@ def test_best_weights_that_are_gone_come_back(run, trained):
         assert path.read_bytes() == (trained / "best" / "model.weights.h5").read_bytes()
 
 
+def test_pictures_that_lie_elsewhere_are_not_taken(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "events.out").write_text("precious")
+    pictures = run / "tensorboard" / "pictures"
+    pictures.symlink_to(tmp_path / "mine")
+    training.resume(run, epochs=4)
+    assert not pictures.exists()
+    pictures.mkdir()
+    (pictures / "events.link").symlink_to(tmp_path / "mine" / "events.out")
+    (pictures / "events.own").write_text("own")
+    os.mkfifo(pictures / "events.pipe")
+    training.resume(run, epochs=5)
+    assert (pictures / "events.own").read_text() == "own"
+    assert not (pictures / "events.link").exists() and not (pictures / "events.pipe").exists()
+
+
 def test_a_run_of_a_newer_version_is_refused_in_one_line(run):
     edit(run, **{"settings.from_the_future": 1})
     for words in (("info", run), ("train", "--resume", run), ("evaluate", run)):

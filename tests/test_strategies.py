@@ -249,12 +249,24 @@ def test_settings_that_do_not_go_with_several_devices():
     class Three:
         num_replicas_in_sync = 3
 
+    def check(devices, num_examples=12, **settings):
+        strategies.check(
+            TrainConfig(**{"strategy": "mirrored", "batch_size": 3, **settings}), num_examples, devices
+        )
+
+    three = Devices(Three())
     with pytest.raises(UsageError, match="a batch of 2 images cannot be divided among 3 devices"):
-        strategies.check("mirrored", 2, "stop", Devices(Three()))
+        check(three, batch_size=2)
     with pytest.raises(UsageError, match="--on-nan skip goes with one device"):
-        strategies.check("mirrored", 3, "skip", Devices(Three()))
-    strategies.check("mirrored", 3, "stop", Devices(Three()))
-    strategies.check("one", 1, "skip", Devices())
+        check(three, on_nan="skip")
+    with pytest.raises(UsageError, match="clipnorm would act on the gradient of each of 3 devices"):
+        check(three, optimizer="adam", optimizer_arguments={"clipnorm": 1.0})
+    with pytest.raises(UsageError, match="the last batch of 14 images has 2, fewer than 3 devices"):
+        check(three, 14, model="pixelhvae", batch_size=6)
+    check(three, 15, model="pixelhvae", batch_size=6)
+    check(three, 14, model="convhvae", batch_size=6)
+    check(three)
+    check(Devices(), batch_size=1, on_nan="skip", strategy="one")
     with pytest.raises(UsageError, match="device goes with the strategy one"):
         TrainConfig(device="cpu", strategy="mirrored")
 
@@ -270,8 +282,10 @@ def test_rows_of_a_batch():
 
 def test_workers_agree_on_a_signal_of_one_of_them():
     here = Agreement(lambda: False)
-    here.take(0.0)
-    assert not here.stopping and float(here.flag()) == 0.0
-    here.take(1.0)  # another one's
-    here.take(0.0)
-    assert here.stopping and float(Agreement(lambda: True).flag()) == 1.0
+    here.take([0.0, 0.0])
+    assert not here.stopping and not here.due and here.flag().numpy().tolist() == [0.0, 0.0]
+    here.take([1.0, 2.0])  # others'
+    assert here.stopping and here.due
+    here.take([0.0, 0.0])
+    assert here.stopping and not here.due  # which is so for one step
+    assert Agreement(lambda: True, lambda: True).flag().numpy().tolist() == [1.0, 1.0]

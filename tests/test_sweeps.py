@@ -188,6 +188,12 @@ def test_a_folder_of_other_settings_is_refused_before_anything_runs(file, images
         ("[evaluate]\nlimit = 0\n[vary]\nseed = [1]", "limit must be a whole number"),
         ('[evaluate]\nsplit = "tset"\n[vary]\nseed = [1]', "unknown split 'tset'"),
         (f"[vary]\nseed = {list(range(200))}\nepochs = {list(range(1, 200))}", "the grid has 39800 runs"),
+        ("[evaluate]\nchains = 8\n[vary]\nseed = [1]", "chains goes with estimator ais or bdmc"),
+        ('[evaluate]\nestimator = "bdmc"\nsplit = "test"\n[vary]\nseed = [1]', "split has no effect on bdmc"),
+        (
+            '[vary]\nobjective = ["iwae", "elbo"]\ndreg = [true, false]\nbeta = {low = 0.5, high = 1}',
+            "the run with objective = 'elbo', dreg = True",
+        ),
         ("[vary\n", "is not TOML"),
         ("\x00", "is not TOML"),
     ],
@@ -299,6 +305,86 @@ def test_a_search_goes_on_where_it_stopped(rates, tmp_path):
     rates.write_text(rates.read_text().replace("prior =", "seed = [0, 1]\nprior ="))
     with pytest.raises(UsageError, match="leave seed out of"):
         search.Search(sweeps.read(rates, tmp_path / "other"), 9)
+
+
+def test_a_search_that_asks_for_a_run_in_training_waits_for_it(rates, tmp_path):
+    """Two jobs, one combination: the second trial takes the first one's result."""
+    rates.write_text(
+        rates.read_text()
+        .replace("learning_rate = {low = 1e-5, high = 0.1, log = true}\n", "")
+        .replace('["mog", "standard"]', '["mog"]')
+    )
+    read = sweeps.read(rates)
+
+    class Counting(Here):
+        def __init__(self):
+            super().__init__()
+            self.running = 0
+
+        def start(self, commands, log):
+            self.running += 1
+            assert self.running == 1
+            return [super().start(commands, log), 3]
+
+        def ended(self, handle):
+            handle[1] -= 1
+            if handle[1]:
+                return None
+            self.running -= 1
+            return handle[0]
+
+    workers_, said = Counting(), []
+    done = sweeps.sweep(read, workers_, 2, search.Search(read, 2), said.append)
+    assert len(workers_.started) == 1 and not done.failed and said[1].endswith("prior=mog: finished before")
+
+
+def test_what_is_in_a_folder_of_runs_is_not_trusted(rates, tmp_path):
+    read = sweeps.read(rates)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "runs" / "study.log").symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match=r"study.log is not a file of a search"):
+        search.Search(read, 3)
+    (tmp_path / "runs" / "study.log").unlink()
+    (tmp_path / "runs" / "study.log").write_text("garbage\n{}\n")
+    with pytest.raises(UsageError, match=r"study.log is damaged"):
+        search.Search(read, 3)
+    (tmp_path / "runs" / "logs").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="logs is a link"):
+        sweeps.sweep(dataclasses.replace(read, kind="random", runs=1), Here())
+    log = tmp_path / "log"
+    log.symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic"):
+        workers.open_log(log)
+    assert workers.last_line(log) == "it wrote nothing" and (tmp_path / "mine").read_text() == "precious"
+    (tmp_path / "other").write_text("tfvamp: \x1b[31mred\n")
+    assert workers.last_line(tmp_path / "other") == "?[31mred"
+
+
+def test_changes_of_a_file_are_noticed(file, tmp_path):
+    """A setting that is taken out, and other settings of the evaluation."""
+    text = file.read_text()
+    file.write_text(text.replace("[vary]", "limit = 40\n[vary]").replace('["standard", "mog"]', '["mog"]'))
+    sweeps.sweep(sweeps.read(file), Here())
+    file.write_text(text.replace('["standard", "mog"]', '["mog"]'))
+    with pytest.raises(RunError, match=r"has other settings than the sweep \(limit\)"):
+        sweeps.planned(sweeps.read(file))[0].state()
+    file.write_text(text.replace("[vary]", "limit = 40\n[vary]").replace('["standard", "mog"]', '["mog"]'))
+    run = sweeps.planned(sweeps.read(file))[0]
+    assert run.state() == "finished"
+    for other in (
+        {"samples": 5, "proposal": "encoder", "limit": 3},
+        {"samples": 5},
+        {"samples": 4, "proposal": "encoder"},
+    ):
+        expected = (
+            "finished" if other == {"samples": 5} else "trained"
+        )  # the proposal is then the model's own choice
+        assert dataclasses.replace(run, evaluate=other).state() == expected
+    words = dataclasses.replace(
+        run, config=dataclasses.replace(run.config, epochs=9, on_nan="skip")
+    ).commands(tmp_path)
+    assert words[0][-2:] == ["--raw-dir", run.config.raw_dir] or "--on-nan" in words[0]
 
 
 class FailAll:

@@ -24,7 +24,7 @@ from tfvamp.networks.images import unchecked
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.runs import Run, building, weights
 from tfvamp.runs.history import COLUMNS as HISTORY_COLUMNS
-from tfvamp.training import checkpoints, loop
+from tfvamp.training import checkpoints, loop, steps
 from tfvamp.training.early_stopping import EarlyStopping
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.tensorboard import is_pictured
@@ -397,16 +397,16 @@ def test_a_step_that_is_skipped_changes_nothing(images):
 @pytest.mark.usefixtures("eager")
 def test_nan_is_skipped_where_that_is_asked_for(small_config, tmp_path, monkeypatch):
     def compiled_poisoned(poisoned):
-        return lambda step, *rest: poisoned(step) if "train" in step.__name__ else step
+        return lambda step, *rest: poisoned(step) if step.__name__ == "step" else step
 
     console = rich.console.Console(file=io.StringIO(), width=300)
-    monkeypatch.setattr(loop, "compiled", compiled_poisoned(Poisoned(4)))
+    monkeypatch.setattr(steps, "compiled", compiled_poisoned(Poisoned(4)))
     with pytest.raises(
         TrainingError, match="all its terms became NaN or infinite in epoch 2, step 2 .*--on-nan skip"
     ):
         training.train(small_config, tmp_path / "run")
     assert checkpoints.found(tmp_path / "run" / "checkpoints")[0].name == "epoch-000001.npz"
-    monkeypatch.setattr(loop, "compiled", compiled_poisoned(Poisoned(2)))  # of those that are left
+    monkeypatch.setattr(steps, "compiled", compiled_poisoned(Poisoned(2)))  # of those that are left
     outcome = training.resume(tmp_path / "run", on_nan="skip", console=console)
     assert outcome.epochs == 3
     assert (
@@ -414,9 +414,49 @@ def test_nan_is_skipped_where_that_is_asked_for(small_config, tmp_path, monkeypa
         in console.file.getvalue()
     )
     assert all(np.isfinite(list(row.values())).all() for row in Run(tmp_path / "run").rows())
-    monkeypatch.setattr(loop, "compiled", compiled_poisoned(Poisoned(*range(9))))
+    monkeypatch.setattr(steps, "compiled", compiled_poisoned(Poisoned(*range(9))))
     with pytest.raises(TrainingError, match="all steps of epoch 4 have a NaN"):
         training.resume(tmp_path / "run", epochs=4)
+
+
+@pytest.mark.usefixtures("eager")
+def test_skipped_steps_are_counted_over_a_stop(small_config, tmp_path, monkeypatch):
+    """The first of two steps is trained, then the run is stopped; the second is skipped after it is resumed."""
+    config, console = dataclasses.replace(small_config, on_nan="skip", epochs=1), None
+    real = loop.Progress.step
+
+    def step(self, epoch):
+        real(self, epoch)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "step", step)
+        assert training.train(config, tmp_path / "run").steps == 1
+    monkeypatch.setattr(
+        steps, "compiled", lambda step, *rest: Poisoned(1)(step) if step.__name__ == "step" else step
+    )
+    console = rich.console.Console(file=io.StringIO(), width=300)
+    assert training.resume(tmp_path / "run", console=console).epochs == 1
+    assert "epoch 1: 1 of 2 steps had a NaN" in console.file.getvalue()
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_checkpoint_without_metrics_is_read(run, trained):
+    """Those of tfvamp 0.1.0 have none, and no step."""
+    for path in checkpoints.found(run / "checkpoints"):
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        meta = json.loads(arrays["meta"].tobytes())
+        arrays["meta"] = np.frombuffer(
+            json.dumps({k: meta[k] for k in ("stopping", "rows")}).encode(), np.uint8
+        )
+        metrics = 2 * len(tfvamp.load(trained).trackers)
+        for name in sorted(name for name in arrays if name.isdigit())[-metrics:]:
+            del arrays[name]
+        np.savez(path, **arrays)
+    checkpoints.found(run / "checkpoints")[0].unlink()
+    training.resume(run)
+    assert without_seconds(run) == without_seconds(trained)
 
 
 @pytest.mark.usefixtures("eager")

@@ -367,8 +367,18 @@ class TrainConfig:
                 "with elbo"
             )
 
-        if self.device is not None and self.strategy in ("mirrored", "multiworker"):
+        if self.device is not None and self.strategy != "one":
             raise UsageError(f"device goes with the strategy one, not with {self.strategy}")
+        if self.on_nan == "skip" and self.mixed_precision:
+            raise UsageError(
+                "on_nan skip goes without mixed_precision, which leaves out such steps by itself"
+            )
+        for name, value in (self.optimizer_arguments or {}).items():
+            if not isinstance(name, str) or not isinstance(value, (bool, int, float, str)):
+                raise UsageError(
+                    "optimizer_arguments must be a flat table of numbers, texts, true and false; got "
+                    f"{str(name)[:40]} = {type(value).__name__!s}"
+                )
         if self.average >= 1.0:
             raise UsageError(f"average must be below 1; got {self.average}")
         if self.stop_by == "iwae" and self.beta != 1.0:
@@ -399,7 +409,7 @@ class TrainConfig:
             "schedule_floor": ("the learning rate is constant", self.schedule != "constant"),
             "plateau_factor": ("the schedule is not plateau", self.schedule == "plateau"),
             "plateau_patience": ("the schedule is not plateau", self.schedule == "plateau"),
-            "weight_decay_of": ("no weights decay", self.weight_decay > 0.0 or self.optimizer == "adamw"),
+            "weight_decay_of": ("no weights decay", self.weight_decay > 0.0),
         }
         for name, (reason, effect) in needs.items():
             if getattr(self, name) != getattr(TrainConfig, name) and not effect:
@@ -417,6 +427,8 @@ class TrainConfig:
             defaults["components"] = spec.num_components
         if self.objective == "iwae":
             defaults["importance_samples"] = IMPORTANCE_SAMPLES
+        if self.schedule == "cosine":  # which a later change of `epochs` leaves as it is
+            defaults["schedule_epochs"] = self.epochs
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.likelihood == "paper":
             missing["likelihood"] = PAPER_LIKELIHOODS[spec.likelihood]

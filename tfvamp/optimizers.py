@@ -55,6 +55,8 @@ KINDS = {"normalized-adam": NormalizedAdam} | {
     for name in dir(keras.optimizers)
     if name.lower() in OPTIMIZERS
 }
+# What training takes the sum or the number of steps from: not with these.
+REFUSED = ("gradient_accumulation_steps", "loss_scale_factor")
 OWN_SETTINGS = ("learning_rate", "weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency", "name")
 
 
@@ -69,16 +71,18 @@ def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optim
       UsageError: the optimiser does not take the arguments.
     """
     kind, arguments = KINDS[config.optimizer], dict(config.optimizer_arguments or {})
-    known = [name for name in inspect.signature(kind).parameters if name != "kwargs"]
-    known += inspect.signature(keras.optimizers.Optimizer).parameters
+    known = _arguments(kind)
     for name in arguments:
-        check_choice(f"argument of {config.optimizer}", name, sorted(set(known) - {"kwargs"}))
+        check_choice(f"argument of {config.optimizer}", name, sorted(set(known) - set(REFUSED)))
         if name in OWN_SETTINGS:
             raise UsageError(
                 f"the optimiser's {name} has settings of its own: leave it out of optimizer_arguments"
             )
-    if config.weight_decay:
-        arguments["weight_decay"] = config.weight_decay
+    decays = {name for name in known if name.endswith("weight_decay") and known[name] is not None}
+    for name in decays | (
+        {"weight_decay"} if config.weight_decay else set()
+    ):  # AdamW and Muon decay by default
+        arguments[name] = config.weight_decay
     if config.average:
         arguments |= {"use_ema": True, "ema_momentum": config.average}
     try:
@@ -88,6 +92,26 @@ def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optim
     if spared:
         optimizer.exclude_from_weight_decay(var_list=list(spared))
     return optimizer
+
+
+def _arguments(kind: type) -> dict[str, Any]:
+    """The arguments that an optimiser class and its bases take, with their defaults."""
+    found: dict[str, Any] = {}
+    for one in reversed(kind.__mro__):
+        for name, parameter in inspect.signature(vars(one).get("__init__", lambda: None)).parameters.items():
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self":
+                found[name] = parameter.default
+    return found
+
+
+def start_averages(model: keras.Model) -> None:
+    """Starts the averages that a built optimiser keeps at the model's weights; Keras does so in the first step alone."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema:
+        for average, variable in zip(
+            optimizer._model_variables_moving_average, model.trainable_variables, strict=True
+        ):
+            average.assign(variable)
 
 
 @contextlib.contextmanager

@@ -97,8 +97,12 @@ def evaluate(
             "dataset": data.spec.name,
             "dataset_verified": data.verified,
             "sources": data.checksums,
+            "images_sha256": digest,
         }
     images = "simulated" if how.estimator == "bdmc" else split
+    used = dataclasses.asdict(how)
+    del used["max_memory"]  # on which no number depends
+    document |= {"settings": used, "limit": limit}
     document |= {"split": images, "epoch": run.weights_epoch, "weights_sha256": run.weights_sha256}
     if not math.isfinite(document["log_likelihood"]):
         raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")

@@ -16,7 +16,16 @@ from tfvamp.runs.run import Run, paths_of, table_of
 # Where and on what a run was computed, which no result depends on.
 PLACES = ("data_dir", "raw_dir", "device", "checkpoint_minutes")
 # Two estimates compare, image by image, where these are equal.
-ALIKE = ("split", "estimator", "proposal", "num_samples", "num_examples", "sources")
+ALIKE = (
+    "split",
+    "estimator",
+    "proposal",
+    "num_samples",
+    "num_examples",
+    "sources",
+    "images_sha256",
+    "settings",
+)
 SPREAD = (
     "bound",
     "log_likelihood",

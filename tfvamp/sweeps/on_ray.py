@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from tfvamp.sweeps.workers import command_line, environment
+from tfvamp.sweeps.workers import command_line, cores, environment, open_log
 
 
 def _carried_out(commands: Sequence[Sequence[str]], log: str, folder: str, variables: dict[str, str]) -> int:
@@ -19,7 +19,7 @@ def _carried_out(commands: Sequence[Sequence[str]], log: str, folder: str, varia
 
     status = 0
     for words in commands:
-        with open(log, "ab") as file:
+        with open_log(pathlib.Path(log)) as file:
             process = subprocess.Popen(
                 command_line(words),
                 stdin=subprocess.DEVNULL,
@@ -49,9 +49,9 @@ class RayWorkers:
 
     def __init__(self, jobs: int, address: str | None = None):
         ray.init(address=address, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
-        cores = max(1, len(os.sched_getaffinity(0)) // jobs)
+        share = max(1, cores() // jobs)
         self._variables = {name: value for name, value in environment(jobs).items() if name not in os.environ}
-        self._task = ray.remote(num_cpus=cores, max_retries=0)(_carried_out)
+        self._task = ray.remote(num_cpus=share, max_retries=0)(_carried_out)
 
     def start(self, commands: Sequence[Sequence[str]], log: pathlib.Path) -> Any:
         return self._task.remote(commands, os.path.abspath(log), os.getcwd(), self._variables)

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from tfvamp import datasets
 from tfvamp.config import Estimation, TrainConfig
 from tfvamp.errors import RunError
-from tfvamp.runs import Run, history
+from tfvamp.runs import Run, building, history
 from tfvamp.runs.comparing import PLACES
 from tfvamp.runs.folder import RunFolder
 from tfvamp.sweeps.spec import Spec
 from tfvamp.training.early_stopping import EarlyStopping
 
+LEFT_TO_THE_DATA = ("learning_rate", "components", "likelihood", "importance_samples")  # where they are None
 LONGEST_NAME = 120  # letters
 
 
@@ -68,7 +69,7 @@ class Planned:
             raise RunError(
                 f"{run} has other settings than the sweep ({', '.join(other)}): choose another run_dir"
             )
-        if not is_trained(run.rows(), self.config):
+        if not _is_trained(run.rows(), self.config):
             return "unfinished"
         return "finished" if self._is_evaluated(run) else "trained"
 
@@ -80,14 +81,11 @@ class Planned:
         found = run.evaluation("simulated" if wanted.get("estimator") == "bdmc" else split)
         if found is None or not found["current"]:
             return False
-        estimation = Estimation(**wanted)
-        counts = {"importance": estimation.samples, "ais": estimation.chains, "bdmc": estimation.chains}
-        return (
-            found.get("estimator") == estimation.estimator
-            and (estimation.proposal is None or found.get("proposal") == estimation.proposal)
-            and found.get("num_samples") == counts[estimation.estimator]
-            and (limit is None or found.get("num_examples", 0) <= limit)
-        )
+        settings = dataclasses.asdict(Estimation(**wanted))
+        del settings["max_memory"]
+        if settings["proposal"] is None:  # the model's own
+            settings["proposal"] = found.get("proposal")
+        return found.get("settings") == settings and found.get("limit") == limit
 
     def progress(self) -> Progress:
         """How far its training is; nothing where it has no folder yet."""
@@ -97,13 +95,27 @@ class Planned:
             return Progress(0, 0, None)
         return Progress(len(rows), int(best["epoch"]), history.bound(best, self.config.beta))
 
+    def bounds(self) -> list[float]:
+        """The validation bound of each epoch so far."""
+        rows, _ = history.read(RunFolder(self.path).history_file)
+        return [history.bound(row, self.config.beta) for row in rows]
+
+    def is_trained(self) -> bool:
+        """Whether its training has ended by itself."""
+        rows, _ = history.read(RunFolder(self.path).history_file)
+        return _is_trained(rows, self.config)
+
     def commands(self, settings: pathlib.Path) -> list[list[str]]:
         """The commands that finish it, as words after `tfvamp`; `settings` is the file that gets its settings."""
         state, found = self.state(), []
         if state == "missing":
             found.append(["train", "--config", str(settings), "--run-dir", str(self.path)])
         elif state == "unfinished":
-            found.append(["train", "--resume", str(self.path), "--epochs", str(self.config.epochs)])
+            words = ["train", "--resume", str(self.path), "--epochs", str(self.config.epochs)]
+            for name in ("on_nan", "strategy", "device", "data_dir", "raw_dir"):
+                if (value := getattr(self.config, name)) is not None:
+                    words += [f"--{name.replace('_', '-')}", str(value)]
+            found.append(words)
         if state != "finished" and self.evaluate is not None:
             options = [
                 word
@@ -120,9 +132,14 @@ def planned(spec: Spec) -> list[Planned]:
 
 
 def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
-    """The run with these values of the settings that vary."""
-    name = name_of(values)
-    return Planned(name, spec.run_dir / name, values, spec.config(values), spec.evaluate)
+    """The run with these values of the settings that vary.
+
+    Raises:
+      UsageError: a value that the setting cannot have, or that the model does not.
+    """
+    name, config = name_of(values), spec.config(values)
+    building.check_objective(config)
+    return Planned(name, spec.run_dir / name, values, config, spec.evaluate)
 
 
 def name_of(values: Mapping[str, Any]) -> str:
@@ -139,7 +156,7 @@ def name_of(values: Mapping[str, Any]) -> str:
     return f"{safe[:LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def is_trained(rows: list[dict[str, float]], config: TrainConfig) -> bool:
+def _is_trained(rows: list[dict[str, float]], config: TrainConfig) -> bool:
     """Whether a history is that of a run whose training ended by itself."""
     stopping = EarlyStopping(config.patience, config.warmup)
     for row in rows:
@@ -151,12 +168,15 @@ def _differing(found: TrainConfig, wanted: TrainConfig) -> list[str]:
     """The settings of a run that are not those wanted; those that are left to the data set do not count."""
     names = []
     for name, value in wanted.to_dict().items():
-        if (
-            name in (*PLACES, "epochs", "jit", "on_nan")
-            or value is None
-            or (name, value) == ("likelihood", "paper")
+        if name in (*PLACES, "epochs", "jit", "on_nan", "strategy") or (name, value) == (
+            "likelihood",
+            "paper",
         ):
             continue
+        if value is None and name in LEFT_TO_THE_DATA:
+            continue
+        if name == "schedule_epochs" and value is None and wanted.schedule == "cosine":
+            continue  # it is the number of epochs that the run was made with
         if name == "dataset":
             value = datasets.absolute(value)
         if getattr(found, name) != value:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfvamp import files
-from tfvamp.errors import RunError
+from tfvamp.errors import RunError, UsageError
 from tfvamp.sweeps.plan import Planned, planned, run_of
 from tfvamp.sweeps.search import Search
 from tfvamp.sweeps.spec import Spec
@@ -47,6 +47,7 @@ class _Running:
     trial: Any
     log: pathlib.Path
     started: float
+    reported: int = 0  # epochs that a search knows
     given_up: bool = False
 
 
@@ -79,7 +80,10 @@ def sweep(
     failed: dict[str, str] = {}
     given_up: list[str] = []
     running: list[_Running] = []
+    held: list[tuple[Planned, Any]] = []  # trials whose run is in training for another trial
     ended = 0
+    if (spec.run_dir / LOGS).is_symlink():
+        raise RunError(f"{files.shown(spec.run_dir / LOGS)} is a link: it is not followed")
     try:
         (spec.run_dir / LOGS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,7 +95,11 @@ def sweep(
         if search.left <= 0:
             return None
         trial, values = search.ask()
-        return run_of(spec, values), trial
+        try:
+            return run_of(spec, values), trial
+        except UsageError:
+            search.finish(trial, None, given_up=False)
+            raise
 
     def finish(one: _Running, status: int, stopped: bool) -> None:
         nonlocal ended
@@ -119,9 +127,16 @@ def sweep(
         stopping = False
         while True:
             while not stopping and len(running) < jobs:
-                if (chosen := following()) is None:
+                free = [one for one in held if not any(one[0].path == other.run.path for other in running)]
+                chosen = free[0] if free else following()
+                if chosen is None:
                     break
+                if free:
+                    held.remove(chosen)
                 run, trial = chosen
+                if any(run.path == other.run.path for other in running):  # which a search may ask for twice
+                    held.append(chosen)
+                    break
                 runs.append(run)
                 started = _begin(run, trial, workers, spec)
                 if started is not None:
@@ -160,9 +175,13 @@ def _begin(run: Planned, trial: Any, workers: Workers, spec: Spec) -> _Running |
         return None
     files.replace_file(settings, run.config.to_toml().encode())
     log = spec.run_dir / LOGS / f"{run.name}.log"
+    files.replace_file(log, b"")  # of this attempt alone
     return _Running(run, workers.start(commands, log), trial, log, time.monotonic())
 
 
 def _is_hopeless(search: Search, one: _Running) -> bool:
-    far = one.run.progress()
-    return far.bound is not None and search.is_hopeless(one.trial, far.epochs, far.bound)
+    """Tells a search of the epochs since it was asked last; whether it gives the run up, which is in training."""
+    bounds = one.run.bounds()
+    new = {epoch: max(bounds[:epoch]) for epoch in range(one.reported + 1, len(bounds) + 1)}
+    one.reported = len(bounds)
+    return not one.run.is_trained() and search.is_hopeless(one.trial, new)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfvamp.errors import UsageError
+from tfvamp.files import shown
 from tfvamp.sweeps.spec import Between, Spec
 
 STUDY = "study.log"  # of Optuna, in the folder of the runs
@@ -38,10 +40,19 @@ class Search:
         self._optuna, self._trials, self._failed = optuna, trials, 0
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         spec.run_dir.mkdir(parents=True, exist_ok=True)
-        backend = JournalFileBackend(str(spec.run_dir / STUDY))
+        path = spec.run_dir / STUDY
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise UsageError(f"{shown(path)} is not a file of a search: remove it")
+        backend = JournalFileBackend(str(path))
         self._distributions = {name: self._distribution(name, of) for name, of in spec.vary.items()}
+        try:
+            storage = optuna.storages.JournalStorage(backend)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+            raise UsageError(
+                f"{shown(path)} is damaged ({type(error).__name__}): remove it, and the search begins again"
+            ) from error
         self._study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
+            storage=storage,
             study_name="sweep",
             load_if_exists=True,
             direction="maximize",
@@ -86,10 +97,13 @@ class Search:
         trial = self._study.ask(self._distributions)
         return trial, dict(trial.params)
 
-    def is_hopeless(self, trial: Any, epoch: int, bound: float) -> bool:
-        """Takes in the best validation bound up to an epoch; whether the trial is below the median of the others."""
-        trial.report(bound, epoch)
-        return bool(trial.should_prune())
+    def is_hopeless(self, trial: Any, bounds: Mapping[int, float]) -> bool:
+        """Takes in the best validation bound up to each of some epochs; whether the trial is below the others' median."""
+        for epoch, bound in bounds.items():
+            trial.report(bound, epoch)
+            if trial.should_prune():
+                return True
+        return False
 
     def finish(self, trial: Any, bound: float | None, given_up: bool) -> None:
         """Takes in how a trial ended: its best validation bound, None where it failed."""

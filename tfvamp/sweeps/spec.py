@@ -89,6 +89,18 @@ class Spec:
                 seen.add(key)
                 yield combination
 
+    def extremes(self) -> Iterator[dict[str, Any]]:
+        """All combinations of the lists, each with all numbers at their low and at their high ends: what may be drawn."""
+        lists = {name: of for name, of in self.vary.items() if not isinstance(of, Between)}
+        if (
+            math.prod(map(len, lists.values())) > LARGEST_SWEEP
+        ):  # too many to look at: the first values stand for them
+            lists = {name: of[:1] for name, of in lists.items()}
+        for chosen in itertools.product(*lists.values()):
+            for share in (0.0, 1.0 - 2**-53):
+                ends = {name: of.at(share) for name, of in self.vary.items() if isinstance(of, Between)}
+                yield {**dict(zip(lists, chosen, strict=True)), **ends}
+
     @staticmethod
     def _listed(name: str, of: Sequence[Any] | Between) -> Sequence[Any]:
         if isinstance(of, Between):
@@ -133,18 +145,14 @@ def read(path: str | os.PathLike, run_dir: str | os.PathLike | None = None) -> S
         raise UsageError(f"{shown(file)} is not TOML: {' '.join(str(error).split())}") from error
     try:
         spec = _checked(document, run_dir, pathlib.Path("runs", file.stem))
-        for end in (0.0, 1.0 - 2**-53):
-            spec.config({name: _end(of, end) for name, of in spec.vary.items()})
+        for combination in spec.extremes():
+            spec.config(combination)
         if spec.kind == "random" or not any(isinstance(of, Between) for of in spec.vary.values()):
             for combination in spec.combinations():
                 spec.config(combination)
     except UsageError as error:
         raise UsageError(f"{shown(file)}: {error}") from error
     return spec
-
-
-def _end(of: Sequence[Any] | Between, share: float) -> Any:
-    return of.at(share) if isinstance(of, Between) else of[0]
 
 
 def _checked(document: dict[str, Any], run_dir: str | os.PathLike | None, default: pathlib.Path) -> Spec:
@@ -232,7 +240,10 @@ def _evaluation(document: dict[str, Any]) -> dict[str, Any] | None:
     names = [field.name for field, _ in fields_of(Estimation)]
     for name in table:
         check_choice("setting of an evaluation", name, [*names, *OF_EVALUATION])
-    Estimation(**{name: value for name, value in table.items() if name in names})
+    given = {name: value for name, value in table.items() if name in names}
+    Estimation(**given).check_effect(given)
+    if table.get("estimator") == "bdmc" and "split" in table:
+        raise UsageError("split has no effect on bdmc, whose images the model makes")
     limit, split = table.get("limit", 1), table.get("split", "test")
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise UsageError(f"limit must be a whole number of at least 1; got {limit!r}")

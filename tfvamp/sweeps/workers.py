@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from tfvamp.errors import UsageError
+from tfvamp.files import printable
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+LONGEST_LINE = 2000  # letters
 LONGEST_ERROR = 2**16  # bytes at the end of a log in which its last line is looked for
 
 
@@ -42,18 +44,33 @@ def environment(jobs: int) -> dict[str, str]:
     """The environment of one of some processes, which share the cores."""
     if jobs == 1:
         return dict(os.environ)
-    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    threads = str(max(1, cores() // jobs))
     return {**os.environ, **{name: os.environ.get(name, threads) for name in THREADS}}
+
+
+def open_log(log: pathlib.Path, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> IO[bytes]:
+    """Opens a log, which must not be a link or a pipe.
+
+    Raises:
+      OSError: it cannot be opened.
+    """
+    descriptor = os.open(log, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "ab")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def last_line(log: pathlib.Path) -> str:
     """What the log of a command that failed says: its line that begins with "tfvamp: ", or its last one."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
+    with contextlib.suppress(OSError), open_log(log, os.O_RDONLY) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_ERROR))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("tfvamp: ") for line in lines if line.startswith("tfvamp: ")]
         if lines:
-            return (errors or lines)[-1]
+            return printable((errors or lines)[-1])[:LONGEST_LINE]
     return "it wrote nothing"
 
 
@@ -74,7 +91,7 @@ class Processes:
 
     def _next(self, handle: list) -> None:
         _, commands, log = handle
-        with log.open("ab") as file:
+        with open_log(log) as file:
             handle[0] = subprocess.Popen(
                 command_line(commands.pop(0)),
                 stdin=subprocess.DEVNULL,

@@ -33,6 +33,7 @@ class Checkpoint(NamedTuple):
       epoch: the last whole epoch; 0 within the first one.
       step: how many steps of the next epoch are done, too.
       seconds: how long those took.
+      skipped: how many of them were skipped.
       stopping: best, best_epoch and waited of the stopping rule.
       rows: of the history, one for each epoch.
       best_weights: the contents of the file with the best epoch's weights.
@@ -42,6 +43,7 @@ class Checkpoint(NamedTuple):
     epoch: int
     step: int
     seconds: float
+    skipped: int
     stopping: dict[str, Any]
     rows: list[dict[str, float]]
     best_weights: bytes
@@ -66,18 +68,20 @@ def save(
     best_weights: bytes,
     step: int = 0,
     seconds: float = 0.0,
+    skipped: int = 0,
 ) -> None:
     """Writes a checkpoint whole, and removes all but the newest two.
 
     Args:
       folder: where they are.
       state, stopping, rows, best_weights: as in `Checkpoint`.
-      step, seconds: how many steps of the epoch after the last one in `rows` are done, and how long they took.
+      step, seconds, skipped: how many steps of the epoch after the last one in `rows` are done, how long they took, and how
+        many were skipped.
 
     Raises:
       FileError: it cannot be written.
     """
-    meta = {"stopping": stopping.state(), "rows": rows, "step": step, "seconds": seconds}
+    meta = {"stopping": stopping.state(), "rows": rows, "step": step, "seconds": seconds, "skipped": skipped}
     arrays = {f"{index:04d}": value for index, value in enumerate(state)}
     arrays["best"] = np.frombuffer(best_weights, np.uint8)
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
@@ -108,7 +112,11 @@ def _place(path: pathlib.Path) -> tuple[int, int]:
 
 
 def newest(
-    folder: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int, say: Callable[[str], None]
+    folder: pathlib.Path,
+    shapes: Sequence[Sequence[int]],
+    best_size: int,
+    say: Callable[[str], None],
+    num_metrics: int = 0,
 ) -> Checkpoint | None:
     """The newest checkpoint that is not damaged; None where there is no checkpoint.
 
@@ -117,6 +125,7 @@ def newest(
       shapes: of the variables that are saved.
       best_size: the maximum number of bytes of the best weights' file.
       say: told in one line of a damaged one.
+      num_metrics: how many of the shapes, the last ones, are those of metrics, which tfvamp 0.1.0 did not save.
 
     Raises:
       RunError: all are damaged, or belong to another model.
@@ -124,7 +133,7 @@ def newest(
     paths, damage = found(folder), ""
     for path in paths:
         try:
-            return _read(path, shapes, best_size)
+            return _read(path, shapes, best_size, num_metrics)
         except FileError as error:
             damage = str(error)
             say(f"warning: {damage}: using the previous checkpoint")
@@ -135,10 +144,14 @@ def newest(
     return None
 
 
-def _read(path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int) -> Checkpoint:
+def _read(
+    path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int, num_metrics: int
+) -> Checkpoint:
     state_size = 8 * sum(int(np.prod(shape)) for shape in shapes)
     largest = state_size + best_size + history.LARGEST + MARGIN + MARGIN_PER_ARRAY * len(shapes)
     arrays = unpacked(files.read_bytes(path, largest), shown(path), largest)
+    if len(arrays) - 2 == len(shapes) - num_metrics:  # of an older version, after a whole epoch
+        shapes = shapes[: len(shapes) - num_metrics]
     names = {f"{index:04d}" for index in range(len(shapes))} | {"best", "meta"}
     shapes_found = [arrays[name].shape for name in sorted(arrays) if name.isdigit()]
     if set(arrays) != names or shapes_found != [tuple(shape) for shape in shapes]:
@@ -148,11 +161,13 @@ def _read(path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int) -
         stopping, rows, best = meta["stopping"], meta["rows"], arrays["best"].tobytes()
         state = [arrays[f"{index:04d}"] for index in range(len(shapes))]
         epoch, step = _place(path)
+        seconds, skipped = float(meta.get("seconds", 0.0)), int(meta.get("skipped", 0))
         history.check(rows)
         if (
             len(rows) != epoch
-            or meta["step"] != step
-            or not 0 <= float(meta["seconds"]) < history.LARGEST_VALUE
+            or meta.get("step", 0) != step
+            or not 0 <= seconds < history.LARGEST_VALUE
+            or not 0 <= skipped <= step
         ):
             raise ValueError("another place")
         if epoch == step == 0:
@@ -164,11 +179,11 @@ def _read(path: pathlib.Path, shapes: Sequence[Sequence[int]], best_size: int) -
         raise FileError(f"{shown(path)} is damaged or belongs to another model")
     if not all(np.isfinite(one).all() for one in state):
         raise FileError(f"{shown(path)} is damaged: it has weights that are not finite")
-    return Checkpoint(epoch, step, float(meta["seconds"]), stopping, rows, best, state)
+    return Checkpoint(epoch, step, seconds, skipped, stopping, rows, best, state)
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model, stopping: EarlyStopping) -> None:
-    """Gives a compiled model, its optimiser and the stopping rule the state of a checkpoint."""
-    for variable, value in zip(variables(model), checkpoint.state, strict=True):
+    """Gives a compiled model, its optimiser and the stopping rule the state of a checkpoint; metrics that it lacks stay."""
+    for variable, value in zip(variables(model), checkpoint.state, strict=False):
         variable.assign(value)
     stopping.restore(checkpoint.stopping)

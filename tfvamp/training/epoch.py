@@ -25,11 +25,13 @@ class Begun(NamedTuple):
     Attributes:
       step: how many steps of training are.
       seconds: how long they took.
+      skipped: how many of them were skipped.
       state: the values of all that training changes after them, in the order of `checkpoints.variables`.
     """
 
     step: int = 0
     seconds: float = 0.0
+    skipped: int = 0
     state: tuple[np.ndarray, ...] = ()
 
 
@@ -72,7 +74,9 @@ def epoch_of(
     model.optimizer.learning_rate = learning_rate
     if not begun.step:
         model.reset_metrics()
-    step, skipped, results = begun.step, 0, None
+    step, skipped, results = begun.step, begun.skipped, None
+
+    counted = False  # whether the newest step is among those that `skipped` counts
 
     def look(results: dict[str, tf.Tensor]) -> None:
         nonlocal skipped
@@ -80,9 +84,11 @@ def epoch_of(
         skipped += int(results.get("skipped", 0))
 
     def done() -> Begun:
+        newest = 0
         if results is not None:
             _check_finite(results, epoch, step)
-        return Begun(step, time.perf_counter() - start, checkpoints.state(model))
+            newest = 0 if counted else int(results.get("skipped", 0))
+        return Begun(step, time.perf_counter() - start, skipped + newest, checkpoints.state(model))
 
     for images in dataset.training_batches(config.batch_size, config.seed, epoch, begun.step):
         before, results = results, train_step(images)
@@ -93,11 +99,12 @@ def epoch_of(
         pause(done)
     if results is not None:
         look(results)
+    counted = True
     if skipped:
         progress.say(
             f"epoch {epoch}: {skipped} of {step} steps had a NaN or infinite loss or gradient and were skipped"
         )
-    if skipped and skipped == step - begun.step:
+    if skipped and skipped == step:
         raise Diverged(f"all steps of epoch {epoch} have a NaN or infinite loss or gradient")
     trained, training = done(), _values(model)
     model.reset_metrics()

@@ -18,7 +18,6 @@ from typing import Any
 import rich.console
 
 from tfvamp import datasets, devices, files
-from tfvamp.blocks import images_at_once
 from tfvamp.catalog import CATALOG
 from tfvamp.config import PIXELS, SPLITS, TrainConfig
 from tfvamp.datasets import Dataset
@@ -37,7 +36,7 @@ from tfvamp.training.epoch import Begun, Diverged, epoch_of
 from tfvamp.training.interrupts import Interrupts
 from tfvamp.training.progress import Progress
 from tfvamp.training.schedules import learning_rate
-from tfvamp.training.steps import compile_model, steps_of
+from tfvamp.training.steps import compile_model, steps_of, validated_at_once
 from tfvamp.training.strategies import Agreement, Devices
 from tfvamp.training.tensorboard import NUM_ENCODED, Summaries, is_pictured
 
@@ -108,7 +107,7 @@ def train(
     with devices.on(config.device, config.deterministic), contextlib.ExitStack() as stack:
         where = strategies.devices_of(config.strategy, progress.say)
         config, dataset = prepared(config, progress)
-        strategies.check(config.strategy, config.batch_size, config.on_nan, where)
+        strategies.check(config, dataset.train.num_examples, where)
         with where.scope():
             model = building.untrained(config, dataset)
         if where.chief:
@@ -118,9 +117,18 @@ def train(
         # What another worker than the chief writes, nobody needs.
         scratch = stack.enter_context(_scratch_run())
         folder, place = stack.enter_context(creating(scratch, config, dataset, overwrite=False))
-        outcome = _run(
-            config, folder, place, dataset, model, where, Progress(config.epochs), None, lambda folder: None
-        )
+        with _named(scratch, expanded(run_dir)):
+            outcome = _run(
+                config,
+                folder,
+                place,
+                dataset,
+                model,
+                where,
+                Progress(config.epochs),
+                None,
+                lambda folder: None,
+            )
         return dataclasses.replace(outcome, run_dir=expanded(run_dir))
 
 
@@ -129,6 +137,15 @@ def _scratch_run() -> Iterator[pathlib.Path]:
     """The place of a run folder that is not kept."""
     with tempfile.TemporaryDirectory(prefix="tfvamp-worker-") as folder:
         yield pathlib.Path(folder) / "run"
+
+
+@contextlib.contextmanager
+def _named(copy: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
+    """Errors within it name the run folder instead of its copy."""
+    try:
+        yield
+    except (RunError, TrainingError) as error:
+        raise type(error)(str(error).replace(shown(copy), shown(folder))) from error
 
 
 def prepared(config: TrainConfig, progress: Progress) -> tuple[TrainConfig, Dataset]:
@@ -207,7 +224,8 @@ def resume(
         if not strategies.is_chief(strategy or Run(folder.path).config.strategy):
             with _scratch_run() as copy:  # before the chief goes on, which waits for this worker
                 shutil.copytree(folder.path, copy, symlinks=True, ignore=_not_needed)
-                outcome = _resume(Run(copy), changes, places, restart, Progress, lambda folder: None)
+                with _named(copy, folder.path):
+                    outcome = _resume(Run(copy), changes, places, restart, Progress, lambda folder: None)
                 return dataclasses.replace(outcome, run_dir=folder.path)
         folder.sweep()
         with lock.writing(folder.path):
@@ -233,13 +251,16 @@ def _resume(
     run: Run, changes: dict[str, Any], places: dict[str, Any], restart: bool, progress_of, on_start
 ) -> Outcome:
     changes = {**changes, **_remembered(run, places)}
-    config = dataclasses.replace(run.config, **{k: v for k, v in changes.items() if v is not None})
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    if chosen.get("strategy", "one") != "one":
+        chosen.setdefault("device", None)  # the run's own does not go with several
+    config = dataclasses.replace(run.config, **chosen)
     if not run.document.own:  # what was not typed stays unknown, and is never signed
         config = dataclasses.replace(config, data_dir=changes["data_dir"], raw_dir=changes["raw_dir"])
     progress = progress_of(config.epochs)
     with devices.on(config.device, config.deterministic):
         where = strategies.devices_of(config.strategy, progress.say)
-        strategies.check(config.strategy, config.batch_size, config.on_nan, where)
+        strategies.check(config, run.spec.sizes[0], where)
         building.check_memory(config, run.spec.shape, run.spec.sizes[0])
         loaded = run.dataset(None, **places, say=progress.say)
         if not run.made_from(loaded):
@@ -282,7 +303,11 @@ def _checkpoint(run: Run, model: LatentVariableModel, restart: bool, progress: P
     folder, shapes = run.folder, [tuple(one.shape) for one in checkpoints.variables(model)]
     try:
         checkpoint = checkpoints.newest(
-            folder.checkpoints, shapes, weights.largest(model.weights), progress.say
+            folder.checkpoints,
+            shapes,
+            weights.largest(model.weights),
+            progress.say,
+            len(model.metrics_variables),
         )
     except RunError:
         if not restart:
@@ -344,15 +369,21 @@ def _run(
     if checkpoint is not None:
         checkpoints.restore(checkpoint, model, stopping)
         rows, best_weights = list(checkpoint.rows), checkpoint.best_weights
-        begun = Begun(checkpoint.step, checkpoint.seconds)
+        begun = Begun(checkpoint.step, checkpoint.seconds, checkpoint.skipped)
     _announce(config, dataset, progress)
-    validation = dataset.validation.images.batch(images_at_once(model, dataset.spec.shape)).prefetch(1)
+    at_once = validated_at_once(model, config.validation_samples)
+    validation = dataset.validation.images.batch(at_once).prefetch(1)
     per_epoch, number = _steps(config, dataset), None
     on_start(folder)
     with unchecked(), progress, Interrupts() as interrupts:  # the data were looked at when they were prepared
-        agreement = Agreement(lambda: interrupts.number is not None)
-        steps = steps_of(model, config, where, agreement, functools.cache(progress.say))
         saved = time.monotonic()
+
+        def is_due() -> bool:
+            minutes = (time.monotonic() - saved) / 60.0
+            return 0.0 < config.checkpoint_minutes < minutes
+
+        agreement = Agreement(lambda: interrupts.number is not None, is_due)
+        steps = steps_of(model, config, where, agreement, functools.cache(progress.say))
 
         def stopped() -> bool:
             """Whether training ends here: on several machines, when all know it."""
@@ -361,13 +392,22 @@ def _run(
         def pause(done: Callable[[], Begun]) -> None:
             """Saves the state within an epoch when that is due, and before an interrupt."""
             nonlocal begun, saved
-            due = config.checkpoint_minutes and time.monotonic() - saved > 60 * config.checkpoint_minutes
-            if place is None and (due or stopped()):
-                now = done()
-                checkpoints.save(
-                    folder.checkpoints, now.state, stopping, rows, best_weights, now.step, now.seconds
-                )
-                begun, saved = now, time.monotonic()
+            due = agreement.due if where.strategy is not None else is_due()
+            if due or stopped():
+                now = done()  # on all machines at the same step, since it reads what they hold together
+                if place is None:
+                    checkpoints.save(
+                        folder.checkpoints,
+                        now.state,
+                        stopping,
+                        rows,
+                        best_weights,
+                        now.step,
+                        now.seconds,
+                        now.skipped,
+                    )
+                    begun = now
+                saved = time.monotonic()
             if stopped():
                 raise KeyboardInterrupt
 

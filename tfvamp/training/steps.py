@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tfvamp.blocks import images_at_once, rows_of
 from tfvamp.config import TrainConfig
 from tfvamp.graph import compiled
 from tfvamp.models import LatentVariableModel
 from tfvamp.models.objective import Objective
-from tfvamp.optimizers import optimizer_of
+from tfvamp.optimizers import optimizer_of, start_averages
 from tfvamp.runs import building
 from tfvamp.training import replicas
 from tfvamp.training.strategies import Agreement, Devices
@@ -28,8 +29,19 @@ def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
     model.validate_by(config.validation_samples, config.stop_by == "iwae")
     model.compile(optimizer=optimizer_of(config, spared))
     model.optimizer.build(model.trainable_variables)
+    start_averages(model)
     model.skip_nonfinite = config.on_nan == "skip"
     model.images_at_a_time = building.images_at_a_time(config, model.event_shape)
+
+
+def validated_at_once(model: LatentVariableModel, num_samples: int) -> int:
+    """How many images are validated at a time, with so many samples of each."""
+    rows = rows_of(model, model.event_shape) // num_samples
+    return (
+        min(images_at_once(model, model.event_shape), max(1, rows))
+        if num_samples > 1
+        else images_at_once(model, model.event_shape)
+    )
 
 
 class Steps(NamedTuple):

@@ -10,14 +10,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
+from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, UsageError
+from tfvamp.models import MODELS
 
 JOIN_SECONDS = 300.0  # for which workers wait for each other
 SECONDS_BETWEEN_TRIES = 0.5
+CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")  # arguments of Keras's optimisers
 # What TensorFlow raises in a step when another worker is gone.
 GONE = (
     tf.errors.UnavailableError,
@@ -202,10 +204,20 @@ def _is_reached(address: str) -> bool:
     return False
 
 
-def check(name: str, batch_size: int, on_nan: str, devices: Devices) -> None:
+def check(config: TrainConfig, num_examples: int, devices: Devices) -> None:
     """Raises UsageError where settings do not go with several devices."""
+    batch_size, on_nan, name = config.batch_size, config.on_nan, config.strategy
     if devices.count == 1:
         return
+    if clipped := [one for one in config.optimizer_arguments or {} if one in CLIPS]:
+        raise UsageError(
+            f"{clipped[0]} would act on the gradient of each of {devices.count} devices, not on their sum: leave it out"
+        )
+    if MODELS[config.model].couples_images and 0 < num_examples % batch_size < devices.count:
+        raise UsageError(
+            f"the last batch of {num_examples} images has {num_examples % batch_size}, fewer than {devices.count} devices, "
+            f"and the batch normalisation of {config.model} needs some on each: choose another --batch-size"
+        )
     if batch_size < devices.count:
         raise UsageError(
             f"a batch of {batch_size} images cannot be divided among {devices.count} devices: raise --batch-size"
@@ -215,20 +227,22 @@ def check(name: str, batch_size: int, on_nan: str, devices: Devices) -> None:
 
 
 class Agreement:
-    """Whether a signal has come to any of the workers, as all of them know it after the same step.
+    """What the workers decide together after each step: whether a signal has come to one, whether the state is saved.
 
     Attributes:
       stopping: whether one has.
+      due: whether one of them wants the state to be saved.
     """
 
-    def __init__(self, interrupted: Callable[[], bool]):
-        self._interrupted = interrupted
-        self.stopping = False
+    def __init__(self, interrupted: Callable[[], bool], is_due: Callable[[], bool] = lambda: False):
+        self._interrupted, self._is_due = interrupted, is_due
+        self.stopping = self.due = False
 
     def flag(self) -> tf.Tensor:
-        """What this worker adds to the sum over the workers."""
-        return tf.constant(float(self._interrupted()))
+        """What this worker adds to the sum over the workers, [2]."""
+        return tf.constant([float(self._interrupted()), float(self._is_due())])
 
-    def take(self, total: Any) -> None:
-        """Takes in the sum after a step."""
-        self.stopping = self.stopping or float(total) > 0.0
+    def take(self, total: tf.Tensor) -> None:
+        """Takes in the sum after a step, [2]."""
+        stopping, due = (float(one) > 0.0 for one in total)
+        self.stopping, self.due = self.stopping or stopping, due

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tfvamp.evaluation import diagnostics
 from tfvamp.models import LatentVariableModel
 
 PICTURES = "pictures"  # a folder of its own, whose files are kept when the scalars are written again
+LARGEST_PICTURES = 2**28  # bytes of the file of an epoch
 FIRST_PICTURED = 5  # epoch
 NUM_SHOWN = 32  # images of each kind
 NUM_ENCODED = 500  # validation images whose latents are looked at
@@ -37,8 +39,7 @@ class Summaries:
 
     def __init__(self, folder: pathlib.Path, rows: list[dict[str, float]], config: TrainConfig):
         def fill(new: pathlib.Path) -> None:
-            if (folder / PICTURES).is_dir():
-                shutil.copytree(folder / PICTURES, new / PICTURES, symlinks=True)
+            _keep_pictures(folder / PICTURES, new / PICTURES)
             writer = tf.summary.create_file_writer(str(new))
             _write_settings(writer, config)
             for row in rows:
@@ -104,6 +105,18 @@ class Summaries:
             yield
         except (OSError, tf.errors.OpError) as error:
             raise files.cannot_write(self._folder, error) from error
+
+
+def _keep_pictures(old: pathlib.Path, new: pathlib.Path) -> None:
+    """Copies event files: regular ones alone, which are in the folder itself."""
+    if old.is_symlink() or not old.is_dir():
+        return
+    new.mkdir()
+    with os.scandir(old) as entries:
+        for entry in entries:
+            regular = entry.is_file(follow_symlinks=False) and entry.name.startswith("events.")
+            if regular and entry.stat(follow_symlinks=False).st_size <= LARGEST_PICTURES:
+                shutil.copyfile(entry.path, new / entry.name, follow_symlinks=False)
 
 
 def is_pictured(epoch: int) -> bool:
