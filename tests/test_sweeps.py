@@ -262,9 +262,9 @@ def test_a_run_is_trained_when_its_history_says_so():
         ]
 
     config = TrainConfig(epochs=5, patience=1, warmup=0)
-    assert not plan.is_trained([], config) and not plan.is_trained(rows(-2.0, -3.0), config)
-    assert plan.is_trained(rows(-2.0, -3.0, -3.0), config)
-    assert plan.is_trained(rows(-5.0, -4.0, -3.0, -2.0, -1.0), config)
+    assert not plan.has_ended([], config) and not plan.has_ended(rows(-2.0, -3.0), config)
+    assert plan.has_ended(rows(-2.0, -3.0, -3.0), config)
+    assert plan.has_ended(rows(-5.0, -4.0, -3.0, -2.0, -1.0), config)
 
 
 # --- a search ---
@@ -402,6 +402,12 @@ def test_a_search_gives_up_what_is_below_the_median(rates, monkeypatch):
     class Run_(plan.Planned):
         def progress(self):
             return plan.Progress(20, 20, given[self.name])
+
+        def bounds(self):
+            return [given[self.name]] * 20
+
+        def is_trained(self):
+            return False
 
         def commands(self, settings):
             given[self.name] = next(bounds)

@@ -69,7 +69,7 @@ class Planned:
             raise RunError(
                 f"{run} has other settings than the sweep ({', '.join(other)}): choose another run_dir"
             )
-        if not _is_trained(run.rows(), self.config):
+        if not has_ended(run.rows(), self.config):
             return "unfinished"
         return "finished" if self._is_evaluated(run) else "trained"
 
@@ -103,7 +103,7 @@ class Planned:
     def is_trained(self) -> bool:
         """Whether its training has ended by itself."""
         rows, _ = history.read(RunFolder(self.path).history_file)
-        return _is_trained(rows, self.config)
+        return has_ended(rows, self.config)
 
     def commands(self, settings: pathlib.Path) -> list[list[str]]:
         """The commands that finish it, as words after `tfvamp`; `settings` is the file that gets its settings."""
@@ -156,7 +156,7 @@ def name_of(values: Mapping[str, Any]) -> str:
     return f"{safe[:LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def _is_trained(rows: list[dict[str, float]], config: TrainConfig) -> bool:
+def has_ended(rows: list[dict[str, float]], config: TrainConfig) -> bool:
     """Whether a history is that of a run whose training ended by itself."""
     stopping = EarlyStopping(config.patience, config.warmup)
     for row in rows:
