@@ -34,9 +34,9 @@ DIGITS = {**dict.fromkeys(NATS, 2), "monte_carlo_error": 3, "trained_epochs": 0,
 @click.option("--output", "path", metavar="FILE", help="Write the table to a file.")
 @click.pass_context
 def command(ctx, runs, baseline, split, over, form, path):
-    """List runs side by side: the settings that differ, the results, paired differences.
+    """List runs side by side, with paired differences.
 
-    A difference is that of the log-likelihood, image by image, so that its error is smaller
+    The table has the settings that differ and the results. A difference is that of the log-likelihood, image by image, so that its error is smaller
     than that of either number. Runs that are not evaluated on the same images by the same
     estimator have none.
 

@@ -106,7 +106,7 @@ def _show(ctx, spec, done, form: str) -> None:
     """The table of the runs that have an epoch, and the best values of a search."""
     from tfvamp.runs import compare
 
-    paths = [run.path for run in done.runs if (run.path / "history.csv").is_file()]
+    paths = [run.path for run in done.runs if run.progress().epochs]
     if paths:
         over = "seed" if "seed" in spec.vary else None
         say = output.say(ctx) if spec.evaluate is not None else (lambda text: None)

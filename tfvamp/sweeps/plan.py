@@ -62,7 +62,7 @@ class Planned:
         Raises:
           RunError: the folder holds a run of other settings, or is damaged.
         """
-        if not os.path.lexists(self.path / "config.json"):
+        if not os.path.lexists(RunFolder(self.path).config_file):
             return "missing"
         run = Run(self.path)
         if other := _differing(run.config, self.config):

@@ -221,7 +221,8 @@ def resume(
     changes = {"epochs": epochs, "device": device, "on_nan": on_nan, "strategy": strategy}
     places = {"dataset": dataset, "data_dir": data_dir, "raw_dir": raw_dir}
     try:
-        if not strategies.is_chief(strategy or Run(folder.path).config.strategy):
+        several = bool(os.environ.get("TF_CONFIG"))
+        if several and not strategies.is_chief(strategy or Run(folder.path).config.strategy):
             with _scratch_run() as copy:  # before the chief goes on, which waits for this worker
                 shutil.copytree(folder.path, copy, symlinks=True, ignore=_not_needed)
                 with _named(copy, folder.path):
