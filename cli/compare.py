@@ -23,14 +23,7 @@ DIGITS = {**dict.fromkeys(NATS, 2), "monte_carlo_error": 3, "trained_epochs": 0,
 @click.option(
     "--over", metavar="SETTING", help="Average over runs that differ in this setting alone, such as seed."
 )
-@click.option(
-    "--format",
-    "form",
-    metavar="NAME",
-    default="text",
-    show_default=True,
-    help=f"Form of the table: {light.config.listed(tables.FORMATS)}.",
-)
+@tables.option
 @click.option("--output", "path", metavar="FILE", help="Write the table to a file.")
 @click.pass_context
 def command(ctx, runs, baseline, split, over, form, path):

@@ -35,14 +35,7 @@ from tfvamp_cli.compare import DIGITS
 )
 @click.option("--ray", is_flag=True, help="Hand the runs to Ray (needs the extra ray).")
 @click.option("--ray-address", metavar="ADDRESS", help="Ray cluster to use.  [default: one on this machine]")
-@click.option(
-    "--format",
-    "form",
-    metavar="NAME",
-    default="text",
-    show_default=True,
-    help=f"Form of the table at the end: {light.config.listed(tables.FORMATS)}.",
-)
+@tables.option
 @click.pass_context
 def command(ctx, spec, run_dir, jobs, list_only, search, trials, ray, ray_address, form):
     """Train and evaluate many runs from a file of settings.

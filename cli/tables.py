@@ -9,9 +9,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import click
+
 from tfvamp_cli import light
 
 FORMATS = ("text", "markdown", "csv", "latex", "json")
+option = click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    default="text",
+    show_default=True,
+    help=f"Form of the table: {light.config.listed(FORMATS)}.",
+)
 LONGEST_CELL = 200  # letters: a file may hold texts of any length
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -54,7 +54,7 @@ def one(storm, small, tmp_path_factory):
 
 
 def check_equal(run, other):
-    """Two histories agree but for rounding, and so do the weights and the moments of the optimiser."""
+    """Two histories agree except for rounding, and so do the weights and the moments of the optimiser."""
     ours, theirs = Run(run).rows(), Run(other).rows()
     assert len(ours) == len(theirs) == EPOCHS
     for a, b in zip(ours, theirs, strict=True):

@@ -53,7 +53,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         return None
 
     def of_some(self, count: int, seed: tf.Tensor) -> tfd.Distribution | SomeComponents:
-        """p(z) estimated from `count` of the K components, drawn anew for each seed; p(z) itself for a prior that is no mixture.
+        """Estimates p(z) from `count` of the K components, which the seed chooses; gives p(z) itself for a prior that is no mixture.
 
         Args:
           count: M, of components without repetition; all where there are no more.

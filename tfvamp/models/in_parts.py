@@ -16,7 +16,7 @@ def gradients(
 ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
     """As `LatentVariableModel.gradients`, `size` images at a time.
 
-    Each image has the noise that it has in the whole batch, so that the sum is the same but for rounding. The prior is
+    Each image has the noise that it has in the whole batch, so that the sum is the same except for rounding. The prior is
     computed once: its distribution's tensors are watched in each part, and what comes together there goes back through it
     at the end.
 

@@ -138,7 +138,7 @@ def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: 
 
 
 def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | None:
-    """Of how many images a step computes gradients at a time; None: of the whole batch."""
+    """The number of images whose gradients a step computes at a time; None where it takes the whole batch."""
     if MODELS[config.model].couples_images:
         return None
     per_image = _bytes_per_image(config, event_shape) * _objective(config).num_draws

@@ -94,7 +94,7 @@ class Spec:
         lists = {name: of for name, of in self.vary.items() if not isinstance(of, Between)}
         if (
             math.prod(map(len, lists.values())) > LARGEST_SWEEP
-        ):  # too many to look at: the first values stand for them
+        ):  # too many to check all: the first values represent the lists
             lists = {name: of[:1] for name, of in lists.items()}
         for chosen in itertools.product(*lists.values()):
             for share in (0.0, 1.0 - 2**-53):
