@@ -15,8 +15,13 @@ from tfvamp_cli import light, options, output
 @options.seed
 @options.of_data
 @options.device
+@click.option(
+    "--share",
+    metavar="I/N",
+    help="Compute the I-th of N shares of the images; the process with I = 1 waits for the others and writes.",
+)
 @click.pass_context
-def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **settings):
+def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, share, **settings):
     """Estimate the log-likelihood of a run.
 
     Importance sampling from the encoder's q(z | x) is what papers print. It is too low where
@@ -25,6 +30,9 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **
     without, --proposal refined asks for it. --estimator ais (annealed importance sampling)
     checks it, at some seconds an image; --estimator bdmc bounds log p(x) from both sides, for
     images that the model makes itself.
+
+    Several processes, on one machine or on several that see the run folder, divide the images:
+    start the same command N times, with --share 1/N to --share N/N.
 
     Writes evaluation.json and, image by image, log_likelihood.npz into the run folder
     (evaluation-SPLIT.json and so on for another split than test). Earlier evaluations stay
@@ -52,8 +60,11 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, **
     with output.counter(ctx, "evaluating") as (say, advance), devices.on(device):
         opened = runs.Run(run)
         result = runs.evaluate(
-            opened, samples, split, limit, seed, dataset, data_dir, raw_dir, say, advance, **settings
+            opened, samples, split, limit, seed, dataset, data_dir, raw_dir, say, advance, share, **settings
         )
+    if result is None:
+        click.echo(f"share {share} of {run} is computed: --share 1/{share.partition('/')[2]} collects it")
+        return
     split = result["split"]
     epoch = "" if result["epoch"] is None else f", weights of epoch {result['epoch']}"
     number = f"{result['num_samples']} {'samples' if result['estimator'] == 'importance' else 'chains'} each"

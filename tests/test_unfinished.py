@@ -9,7 +9,8 @@ import pytest
 
 import tfvamp
 from tests.oracles import TwoLayers
-from tfvamp.evaluation import annealing, images, importance
+from tfvamp.errors import UsageError
+from tfvamp.evaluation import annealing, images, importance, sharing
 from tfvamp.runs import owner
 from tfvamp.runs.unfinished import Unfinished
 
@@ -125,3 +126,45 @@ def test_what_was_stopped_long_ago_goes(run):
     third = blocks_of(run, seed=2)
     assert not place.exists() and list(new) == ["first"] and list(third) == []
     assert json.loads((run / "config.json").read_text())  # nothing else went
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("way", [WAYS[1], AIS, AIS | {"estimator": "bdmc"}], ids=["refined", "ais", "bdmc"])
+def test_processes_that_divide_the_images_give_the_numbers_of_one(run, way, monkeypatch):
+    opened, split = tfvamp.Run(run), "simulated" if way.get("estimator") == "bdmc" else "test"
+    settings = way if "estimator" in way else {"num_samples": 6, **way}
+    tfvamp.evaluate(run, limit=10, **settings)
+    whole, arrays = opened.evaluation(split), opened.evaluated_arrays(split)
+    computed: list[str] = []
+    keep = Unfinished.__setitem__
+    monkeypatch.setattr(
+        Unfinished, "__setitem__", lambda self, *item: (computed.append(item[0]), keep(self, *item))
+    )
+    shares = {}
+    for share in ("2/3", "3/3", "1/3"):
+        assert (tfvamp.evaluate(run, limit=10, share=share, **settings) is None) == (share != "1/3")
+        shares[share], computed = set(computed), []
+    assert all(shares.values())
+    assert sum(len(of) for of in shares.values()) == len(
+        set().union(*shares.values())
+    )  # none was computed twice
+    divided = opened.evaluation(split)
+    assert divided.pop("number") == whole.pop("number") + 1 and divided == whole
+    for name, values in opened.evaluated_arrays(split).items():
+        np.testing.assert_array_equal(values, arrays[name], err_msg=name)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_first_process_computes_what_another_does_not(run, monkeypatch):
+    monkeypatch.setattr(sharing, "SHORTEST_WAIT", 0.1)
+    monkeypatch.setattr(sharing, "BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(sharing, "SLOWEST", 0.0)
+    whole = tfvamp.evaluate(run, 6, limit=10, proposal="encoder")
+    alone = tfvamp.evaluate(run, 6, limit=10, proposal="encoder", share="1/2")
+    assert alone["log_likelihood"] == whole["log_likelihood"]
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "1/0", "-1/2", "a/b", "1/2/3", "1/99999", "\u0661/2"])
+def test_a_share_that_is_none_is_refused(run, share):
+    with pytest.raises(UsageError, match="a share must be I/N"):
+        tfvamp.evaluate(run, 6, share=share)

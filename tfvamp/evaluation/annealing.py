@@ -18,9 +18,10 @@ from tfvamp import seeds
 from tfvamp.blocks import rows_of_gradients
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import AT_ONCE, Kept, Part, by_blocks, noise_of, padded, taken
+from tfvamp.evaluation.images import AT_ONCE, Part, by_blocks, noise_of, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
+from tfvamp.evaluation.sharing import Kept
 from tfvamp.objectives import Level
 
 ACCEPTED = 0.65  # of the moves, for which step sizes are chosen: Neal (2011), section 4.4

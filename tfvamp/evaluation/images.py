@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from tfvamp import seeds
 from tfvamp.blocks import images_at_once
 from tfvamp.errors import UsageError
 from tfvamp.evaluation.protocol import Evaluable, levels_of, posterior_of
+from tfvamp.evaluation.sharing import Kept, Shared, ShareDone
 from tfvamp.layers.gaussian import DiagonalGaussian
 
 AT_ONCE = 100  # images encoded or refined at a time
@@ -86,9 +87,6 @@ def joined(blocks):
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
 
 
-Kept = MutableMapping[str, dict[str, np.ndarray]]  # arrays of finished blocks, by name
-
-
 def once(kept: Kept, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays of a block: those that are kept, or else computed, and kept."""
     arrays = kept.get(name)
@@ -106,7 +104,7 @@ def by_blocks(
     advance: Callable[[int, int], None],
     of_block: Callable[[Part, Callable[[], Any], int, int], dict[str, np.ndarray]],
 ) -> list[dict[str, np.ndarray]]:
-    """The arrays of all blocks of images, those that are kept not computed again.
+    """The arrays of all blocks of images, those that are kept not computed again; for others of a `Shared` it waits.
 
     Args:
       parts, total: the images, and how many there are.
@@ -115,15 +113,23 @@ def by_blocks(
       kept, advance: as for `log_likelihood`.
       of_block: from a part, its proposal (found once, when it is asked for), the first image of the block in the part and
         the number of images to the block's arrays.
+
+    Raises:
+      ShareDone: the blocks of this process's share are kept, and another process collects all.
     """
-    results = []
+    results, shared = [], kept if isinstance(kept, Shared) else None
     for part in parts:
         proposal = functools.cache(part.proposal)
         for first in range(0, len(part.x), size):
             count = min(size, len(part.x) - first)
             name = f"{kind}-{part.first + first}-{size}"
-            results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
-            advance(part.done((first + count) / len(part.x)), total)
+            # A part whose proposals take long stays with one process.
+            unit = part.first if part.begun else part.first + first
+            if shared is None or shared.to_compute(name, unit, total):
+                results.append(once(kept, name, functools.partial(of_block, part, proposal, first, count)))
+                advance(part.done((first + count) / len(part.x)), total)
+    if shared is not None and not shared.share.collects:
+        raise ShareDone
     return results
 
 

@@ -11,9 +11,10 @@ import tensorflow as tf
 from tfvamp import objectives, seeds
 from tfvamp.config import Estimation
 from tfvamp.evaluation import estimate, proposals
-from tfvamp.evaluation.images import Kept, Part, by_blocks, noise_of, padded, taken
+from tfvamp.evaluation.images import Part, by_blocks, noise_of, padded, taken
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
+from tfvamp.evaluation.sharing import Kept
 from tfvamp.graph import compiled
 from tfvamp.layers.gaussian import DiagonalGaussian
 

@@ -17,11 +17,12 @@ from tfvamp.errors import UsageError
 from tfvamp.evaluation import estimate, proposals
 from tfvamp.evaluation.annealing import annealed
 from tfvamp.evaluation.estimate import LogLikelihood
-from tfvamp.evaluation.images import Kept, as_images, encode
+from tfvamp.evaluation.images import as_images, encode
 from tfvamp.evaluation.importance import importance_sampling
 from tfvamp.evaluation.needs import check_memory, latent_dims
 from tfvamp.evaluation.protocol import Evaluable, is_convolutional, latent_names, levels_of, prior_of
 from tfvamp.evaluation.refining import in_parts
+from tfvamp.evaluation.sharing import Kept
 
 
 def log_likelihood(

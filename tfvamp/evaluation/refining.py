@@ -10,10 +10,11 @@ import tensorflow as tf
 from tfvamp import seeds
 from tfvamp.config import Estimation
 from tfvamp.evaluation import proposals
-from tfvamp.evaluation.images import Kept, Part, noise_of, once, padded, taken
+from tfvamp.evaluation.images import Part, noise_of, once, padded, taken
 from tfvamp.evaluation.needs import images_refined_at_once, latent_dims
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
+from tfvamp.evaluation.sharing import Kept
 
 
 def in_parts(

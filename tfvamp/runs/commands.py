@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tfvamp import datasets, evaluation, plots, seeds
 from tfvamp.config import Estimation
 from tfvamp.errors import RunError
+from tfvamp.evaluation.sharing import Shared, ShareDone, share_of
 from tfvamp.files import replace_file
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
@@ -36,8 +38,9 @@ def evaluate(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    share: str | None = None,
     **settings: Any,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Evaluates a run; writes evaluation.json and log_likelihood.npz (-SPLIT for other splits).
 
     Every evaluation is kept in the run's folder `evaluations`. One that is stopped, killed too, goes on where it was when it
@@ -51,10 +54,12 @@ def evaluate(
       seed: of the samples.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
       say, advance: told what takes long and what did not converge; of the number of images done, and of how many.
+      share: "I/N" where N processes evaluate the run together, on one machine or on several that see its folder: the one
+        with I = 1 waits for the others and writes. The numbers are those of one process.
       settings: those of `tfvamp.log_likelihood`: `estimator`, `proposal` and so on.
 
     Returns:
-      the contents of evaluation.json. Unless the estimate is importance sampling from the encoder's q, "encoder" has
+      the contents of evaluation.json; None from a process with I > 1. Unless the estimate is importance sampling from the encoder's q, "encoder" has
       the numbers of that; with refined proposals, "amortisation_gap" is the difference of the two ELBOs. With
       `estimator="bdmc"` the split is "simulated", and its `limit` images (100 by default) are made by the model.
 
@@ -66,6 +71,7 @@ def evaluate(
     how.check_effect(settings)
     if how.proposal is None and any(name.startswith("refine_") for name in settings):
         how = dataclasses.replace(how, proposal="refined")
+    own = share_of(share)
     run = as_run(run)
     model = run.model()
     how = how.resolve(evaluation.is_convolutional(model))
@@ -79,26 +85,34 @@ def evaluate(
         "weights": run.weights_sha256,
         "tensorflow": tf.__version__,
     }
-    if how.estimator == "bdmc":
-        common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"limit": limit})
-        count = SIMULATED if limit is None else limit
-        evaluation.say_time(model, tf.zeros([1, *model.event_shape]), count, how, say)
-        document, arrays = _bracketed(model, how, count, common)
-    else:
-        data = run.dataset(limit, dataset, data_dir, raw_dir, say)
-        part = data.split(split)
-        x = evaluation.as_images(part.images, model)
-        digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
-        common["kept"] = unfinished = Unfinished(run.folder, depends_on | {"images": digest})
-        evaluation.say_time(model, x[:1], len(x), how, say)
-        document, arrays = _estimated(model, x, how, common)
-        arrays["label"] = part.labels
-        document |= {
-            "dataset": data.spec.name,
-            "dataset_verified": data.verified,
-            "sources": data.checksums,
-            "images_sha256": digest,
-        }
+
+    def begin(of: dict[str, Any], example: tf.Tensor, count: int) -> Unfinished:
+        unfinished = Unfinished(run.folder, depends_on | of)
+        common["kept"] = unfinished if own is None else Shared(unfinished, own)
+        evaluation.say_time(model, example, count // (own.count if own else 1), how, say)
+        return unfinished
+
+    try:
+        if how.estimator == "bdmc":
+            count = SIMULATED if limit is None else limit
+            unfinished = begin({"limit": limit}, tf.zeros([1, *model.event_shape]), count)
+            document, arrays = _bracketed(model, how, count, common)
+        else:
+            data = run.dataset(limit, dataset, data_dir, raw_dir, say)
+            part = data.split(split)
+            x = evaluation.as_images(part.images, model)
+            digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
+            unfinished = begin({"images": digest}, x[:1], len(x))
+            document, arrays = _estimated(model, x, how, common)
+            arrays["label"] = part.labels
+            document |= {
+                "dataset": data.spec.name,
+                "dataset_verified": data.verified,
+                "sources": data.checksums,
+                "images_sha256": digest,
+            }
+    except ShareDone:
+        return None
     images = "simulated" if how.estimator == "bdmc" else split
     used = dataclasses.asdict(how)
     del used["max_memory"]  # on which no number depends
@@ -114,10 +128,9 @@ def evaluate(
 def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict, dict]:
     """The document and the arrays of an evaluation of images."""
     of_encoder = dataclasses.replace(how, estimator="importance", proposal="encoder")
-    result = own = evaluation.estimated(model, x, of_encoder, **common)
+    own, result = _of_ways(model, x, [of_encoder, how], common)
     document, arrays = own.summary(), {}
     if how != of_encoder:
-        result = evaluation.estimated(model, x, how, **common)
         document = {**result.summary(), "encoder": own.summary()}
         arrays = {"encoder_log_likelihood": own.per_example, "encoder_elbo": own.elbo}
         if how.estimator == "importance":
@@ -128,6 +141,21 @@ def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict,
     }
     document["active_units"] = active if len(active) > 1 else sum(active.values())
     return document, {**result.arrays(), **arrays}
+
+
+def _of_ways(model, x, ways: list[Estimation], common: dict[str, Any]) -> list[evaluation.LogLikelihood]:
+    """The estimates of each way; a process that does not collect computes its share of all of them.
+
+    Raises:
+      ShareDone: it has.
+    """
+    found: dict[Estimation, evaluation.LogLikelihood] = {}
+    for way in dict.fromkeys(ways):
+        with contextlib.suppress(ShareDone):
+            found[way] = evaluation.estimated(model, x, way, **common)
+    if not found:
+        raise ShareDone
+    return [found[way] for way in ways]
 
 
 def _bracketed(model, how: Estimation, count: int, common: dict[str, Any]) -> tuple[dict, dict]:
