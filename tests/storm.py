@@ -89,12 +89,14 @@ def _before_each(request: dict) -> Callable[[int], None]:
 
 
 def small_blocks(setattr) -> None:
-    """Evaluations of a few images, op by op: blocks are padded to a size that fits, as each image's noise is drawn by itself."""
+    """Evaluations and pictures of a few images, op by op: blocks are padded to a size that fits, as each image's noise is drawn by itself."""
     from tfvamp.evaluation import images, importance, needs
+    from tfvamp.runs import commands
 
     for module in (images, needs):
         setattr(module, "AT_ONCE", 8)
     setattr(importance, "WEIGHED", 4)
+    setattr(commands, "NUM_MAPPED", 64)
 
 
 def _child(request: dict, counter, output: int, errors: int) -> None:

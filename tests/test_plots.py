@@ -25,7 +25,7 @@ PICTURES = {
     "curves": lambda look: plots.curves(HISTORY, HISTORY[2], look),
     "histogram": lambda look: plots.histogram(RNG.normal(size=40), look),
     "map": lambda look: plots.latent_map(
-        RNG.normal(size=(30, 2)), np.arange(30) % 3, ["a", "b"], COMPONENTS, look
+        RNG.normal(size=(30, 2)), np.arange(30) % 3, ["a", "b"], COMPONENTS, COMPONENTS[1], look
     ),
 }
 

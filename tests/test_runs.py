@@ -576,7 +576,7 @@ def test_hostile_contents_are_read_right_or_refused_in_one_line(kind, run, tmp_p
     for words in (
         ("info", run),
         ("sample", run, "-n", 2, "--output", tmp_path / "s.png"),
-        ("plot", run),
+        ("plot", run, "--dpi", 20),
         ("evaluate", run, "--proposal", "encoder", "--samples", 2, "--limit", 2),
         ("train", "--resume", run, "--epochs", 4),
     ):

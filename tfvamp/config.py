@@ -29,10 +29,12 @@ class PriorKind(NamedTuple):
     Attributes:
       mixture: whether it has a number of components.
       pseudo_inputs: "learned", "images" (fixed training images), or None.
+      over_another: whether it transforms another prior, its base.
     """
 
     mixture: bool = True
     pseudo_inputs: Literal["learned", "images"] | None = None
+    over_another: bool = False
 
 
 PRIORS = {
@@ -41,7 +43,10 @@ PRIORS = {
     "vamp": PriorKind(pseudo_inputs="learned"),
     "vamp-data": PriorKind(pseudo_inputs="images"),
     "vamp-weighted": PriorKind(pseudo_inputs="learned"),
+    "flow": PriorKind(mixture=False, over_another=True),
 }
+FLOW_BASES = tuple(name for name, kind in PRIORS.items() if not kind.over_another)
+FLOW_TRANSFORMS = ("affine", "spline")
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
 OBJECTIVES = ("elbo", "iwae")
 ON_NAN = ("stop", "skip")
@@ -113,6 +118,12 @@ def setting(
     return dataclasses.field(default=default, metadata={**known, "unset": unset})
 
 
+def prior_kind(prior: str, flow_base: str) -> PriorKind:
+    """What a prior needs, or the base that it transforms."""
+    kind = PRIORS[prior]
+    return PRIORS[flow_base]._replace(over_another=True) if kind.over_another else kind
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """What `tfvamp train` does; `tfvamp train --help` describes each setting.
@@ -171,6 +182,36 @@ class TrainConfig:
         least=1,
         unset="all",
         of="model",
+    )
+    flow_base: str = setting(
+        "standard",
+        f"What the prior flow transforms: {listed(FLOW_BASES)}.",
+        choices=FLOW_BASES,
+        of="model",
+    )
+    flow_couplings: int = setting(
+        6,
+        "Number of couplings of a flow.",
+        metavar="N",
+        least=1,
+        most=1000,
+        of="model",
+        option=False,
+    )
+    flow_units: int = setting(
+        128,
+        "Width of the hidden layers of a flow.",
+        metavar="H",
+        least=1,
+        of="model",
+        option=False,
+    )
+    flow_transform: str = setting(
+        "affine",
+        f"Function of a flow: {listed(FLOW_TRANSFORMS)}.",
+        choices=FLOW_TRANSFORMS,
+        of="model",
+        option=False,
     )
     pseudo_input_init: str = setting(
         "normal",
@@ -386,12 +427,17 @@ class TrainConfig:
 
     @property
     def mixture(self) -> bool:
-        """Whether the prior has a number of components."""
-        return PRIORS[self.prior].mixture
+        """Whether the prior, or its base, has a number of components."""
+        return self.prior_kind.mixture
+
+    @property
+    def prior_kind(self) -> PriorKind:
+        """What the prior, or its base, needs."""
+        return prior_kind(self.prior, self.flow_base)
 
     def without_effect(self) -> list[str]:
         """The settings that were changed and do nothing, each with the reason."""
-        found, kind = [], PRIORS[self.prior]
+        found, kind = [], self.prior_kind
         if self.components is not None and not kind.mixture:
             found.append(f"components: the prior {self.prior} is no mixture")
         if self.pseudo_input_init != TrainConfig.pseudo_input_init and kind.pseudo_inputs != "learned":
@@ -410,6 +456,11 @@ class TrainConfig:
             "plateau_factor": ("the schedule is not plateau", self.schedule == "plateau"),
             "plateau_patience": ("the schedule is not plateau", self.schedule == "plateau"),
             "weight_decay_of": ("no weights decay", self.weight_decay > 0.0),
+            **{
+                name: ("the prior is no flow", kind.over_another)
+                for name in names_of("model")
+                if name.startswith("flow_")
+            },
         }
         for name, (reason, effect) in needs.items():
             if getattr(self, name) != getattr(TrainConfig, name) and not effect:

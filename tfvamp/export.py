@@ -168,8 +168,8 @@ class Functions:
     def __init__(self, model: LatentVariableModel):
         self.model = model
         self.event_shape, self.rows = tuple(model.event_shape), rows_of(model, model.event_shape)
-        self.prior, self.components = model.prior(), model.prior.components()  # tensors from here on
-        latent_dims, self.num_components = self.prior.event_shape[0], self.components.batch_shape[0]
+        self.prior = model.prior()  # tensors from here on
+        latent_dims = self.prior.event_shape[0]
         self.limits = {
             "n": LARGEST_ARRAY // math.prod(self.event_shape),
             "num_samples": LARGEST_ARRAY // latent_dims,
@@ -181,12 +181,13 @@ class Functions:
         latents = tf.TensorSpec([None, latent_dims], tf.float32, "latents")
         self.signatures = {
             "sample": [n, seed],
-            "sample_component": [k, n, seed],
             "encode": [images],
             "decode": [latents],
             "reconstruct": [images, seed],
             "log_likelihood": [images, num_samples, seed],
         }
+        if model.prior.num_components is not None:
+            self.signatures["sample_component"] = [k, n, seed]
         self.clipped_pseudo_inputs = model.prior.clipped_pseudo_inputs()
         if self.clipped_pseudo_inputs is not None:
             self.signatures["pseudo_inputs"] = []
@@ -196,12 +197,11 @@ class Functions:
         return self._images(self.prior.sample(n, seed=seeds.fold_in_name(seed, "latents")), seed)
 
     def sample_component(self, k, n, seed):
-        k = _checked(
-            k, (k >= 0) & (k < self.num_components), f"k must lie between 0 and {self.num_components - 1}"
-        )
-        component = DiagonalGaussian(self.components.loc[k], self.components.log_variance[k])
+        count = self.prior.num_components
+        k = _checked(k, (k >= 0) & (k < count), f"k must lie between 0 and {count - 1}")
         n = self._checked_n(n)
-        return self._images(component.sample(n, seed=seeds.fold_in_name(seed, "latents")), seed)
+        latents = self.prior.sample_component(k, n, seeds.fold_in_name(seed, "latents"))
+        return self._images(latents, seed)
 
     def encode(self, images):
         return self.unchecked_encode(_checked_images(images))

@@ -208,7 +208,8 @@ def latent_map(
     means: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
-    components: tuple[np.ndarray, np.ndarray, np.ndarray],
+    density: tuple[np.ndarray, np.ndarray, np.ndarray],
+    components: np.ndarray | None = None,
     look: Look = PLAIN,
 ) -> bytes:
     """Posterior means [N, 2] on two principal axes, by label, over the prior's density there.
@@ -217,22 +218,22 @@ def latent_map(
       means: of test images.
       labels: [N]; below 0 where there is none.
       class_names: of the labels; empty where they have no names.
-      components: the prior as a mixture of normals in the plane: log-weights [K], means [K, 2], covariances [K, 2, 2].
+      density: of the prior, as a mixture of normals in the plane: log-weights [M], means [M, 2], covariances [M, 2, 2].
+      components: the latents [K, 2] at the means of the prior's components; None for a prior without any.
     """
     figure = matplotlib.figure.Figure(figsize=(6.5, 5.5), layout="constrained")
     axes = figure.subplots()
-    log_weights, centres, covariances = components
     low, high = means.min(axis=0), means.max(axis=0)
     margin = 0.1 * (high - low) + 1e-6
     lines = [
         np.linspace(start, stop, MAP_POINTS) for start, stop in zip(low - margin, high + margin, strict=True)
     ]
     points = np.stack(np.meshgrid(*lines), axis=-1)
-    density = np.zeros(points.shape[:2])
-    for log_weight, centre, covariance in zip(log_weights, centres, covariances, strict=True):
+    height = np.zeros(points.shape[:2])
+    for log_weight, centre, covariance in zip(*density, strict=True):
         square = np.einsum("...i,ij,...j", points - centre, np.linalg.inv(covariance), points - centre)
-        density += np.exp(log_weight - 0.5 * square) / (2 * np.pi * np.sqrt(np.linalg.det(covariance)))
-    axes.contourf(*lines, density, levels=12, cmap="Greys", alpha=0.6)
+        height += np.exp(log_weight - 0.5 * square) / (2 * np.pi * np.sqrt(np.linalg.det(covariance)))
+    axes.contourf(*lines, height, levels=12, cmap="Greys", alpha=0.6)
     known = [label for label in np.unique(labels) if label >= 0]
     colours = matplotlib.colormaps["tab10" if len(known) <= 10 else "turbo"]
     for index, label in enumerate(known if known else [-1]):
@@ -241,8 +242,8 @@ def latent_map(
         colour = colours(index if len(known) <= 10 else index / (len(known) - 1))
         x, y = means[chosen, 0], means[chosen, 1]
         axes.scatter(x, y, s=6, alpha=0.7, color=colour, label=name, linewidths=0)
-    if len(centres) > 1:
-        x, y = centres[:, 0], centres[:, 1]
+    if components is not None:
+        x, y = components[:, 0], components[:, 1]
         axes.scatter(x, y, s=12, marker="x", color="black", linewidths=0.7, label="components")
     axes.set(
         title="Posterior means of test images on two principal axes, over the prior's density",

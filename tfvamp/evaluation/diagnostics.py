@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
+from tfvamp.layers.flow_prior import FlowDistribution
 from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 
@@ -106,10 +107,13 @@ class Usage(NamedTuple):
 
 
 def usage(
-    posterior: DiagonalGaussian, prior: DiagonalGaussianMixture, draws: int = DRAWS, seed: int = 0
+    posterior: DiagonalGaussian,
+    prior: DiagonalGaussianMixture | FlowDistribution,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Usage:
     """The responsibilities p(k | z) of a mixture's components for latents of posteriors, batch shape [N]."""
-    count = prior.components_distribution.batch_shape[0]
+    count = prior.num_components
     shares, entropies, latents = np.zeros(count), [], 0
     for z in _drawn(posterior, draws, seed):
         for rows in _rows(z, count):

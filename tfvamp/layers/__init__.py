@@ -2,6 +2,7 @@
 
 from tfvamp.layers.discretized_logistic import DiscretizedLogistic, DiscretizedLogisticLikelihood
 from tfvamp.layers.distribution_layer import DistributionLayer
+from tfvamp.layers.flow_prior import FlowDistribution, FlowPriorLayer
 from tfvamp.layers.gated import GatedConv2D, GatedDense
 from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior, GaussianSample, as_diagonal_gaussian
 from tfvamp.layers.kl_divergence import KLDivergence
@@ -11,11 +12,12 @@ from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.normal_likelihood import GaussianLikelihood
 from tfvamp.layers.priors import (
     MixtureOfGaussiansPriorLayer,
+    MixturePriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
-    VampPriorLayer,
 )
 from tfvamp.layers.reconstruction_loss import ReconstructionLoss
+from tfvamp.layers.vamp_prior import VampPriorLayer
 
 __all__ = [
     "BernoulliLikelihood",
@@ -24,6 +26,8 @@ __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
     "DistributionLayer",
+    "FlowDistribution",
+    "FlowPriorLayer",
     "GatedConv2D",
     "GatedDense",
     "GaussianLikelihood",
@@ -33,6 +37,7 @@ __all__ = [
     "LikelihoodLayer",
     "MaskedConv2D",
     "MixtureOfGaussiansPriorLayer",
+    "MixturePriorLayer",
     "PriorLayer",
     "ReconstructionLoss",
     "StandardNormalPriorLayer",

@@ -8,6 +8,7 @@ shape), the distribution is hollow: it can be handed to a layer, and nothing els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -33,6 +34,10 @@ class TravellingDistribution:
     def from_tensors(cls, *tensors) -> tfd.Distribution:
         """The distribution that such tensors make up."""
         raise NotImplementedError  # each subclass has its own
+
+    def rebuilt(self, tensors: Sequence[tf.Tensor]) -> tfd.Distribution:
+        """The distribution of this kind that other tensors make up, as many and in the order of `tensors`."""
+        return self.from_tensors(*tensors)
 
     def __len__(self):
         """The number of tensors: Keras asks a nested argument of a layer for its length."""

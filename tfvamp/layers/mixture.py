@@ -40,6 +40,17 @@ class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
     def from_tensors(cls, logits, loc, log_variance):
         return cls(tfd.Categorical(logits=logits), DiagonalGaussian(loc, log_variance))
 
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return self.components_distribution.batch_shape[0]
+
+    def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """n draws [n, D] from one component alone, numbered from 0."""
+        components = self.components_distribution
+        one = DiagonalGaussian(components.loc[component], components.log_variance[component])
+        return one.sample(n, seed=seed)
+
     def component_log_prob(self, value: tf.Tensor) -> tf.Tensor:
         """log w_k + log N(value; component k): [..., K] for a value [..., D], in nats."""
         components = self.components_distribution

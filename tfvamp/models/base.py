@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfvamp import memory, objectives, seeds
 from tfvamp.blocks import in_blocks, rows_of
-from tfvamp.config import PRIORS, TrainConfig
+from tfvamp.config import TrainConfig, prior_kind
 from tfvamp.errors import UsageError
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
@@ -40,7 +40,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       event_shape: one image, (H, W, C).
       latent_dims: D, of each layer.
       hidden_units: width of the hidden layers.
-      prior: "standard", "mog", "vamp", "vamp-data" or "vamp-weighted"; or a function from the
+      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted" or "flow"; or a function from the
         encoder to a prior layer.
       components: K, for the mixtures.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
@@ -53,6 +53,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         is left. The bound stays a bound, as it does for any q, and pseudo-inputs are encoded whole.
       components_per_step: how many components of the prior, chosen at random, a step of training takes (None: all); the
         density that they estimate is corrected for those left out, see `PriorLayer.of_some`.
+      flow_base, flow_couplings, flow_units, flow_transform: of the prior "flow": the name of the prior that it transforms, and what
+        `FlowPriorLayer` calls `num_couplings`, `hidden_units` and `transform`.
       seed: of the noise in training, with the optimiser's iteration.
       check_inputs: look at the values of images, not only at their shape. In steps that XLA compiles, nothing is
         looked at; `fit`, `evaluate` and `predict` do it before.
@@ -90,6 +92,10 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         dreg: bool = TrainConfig.dreg,
         input_dropout: float = TrainConfig.input_dropout,
         components_per_step: int | None = TrainConfig.components_per_step,
+        flow_base: str = TrainConfig.flow_base,
+        flow_couplings: int = TrainConfig.flow_couplings,
+        flow_units: int = TrainConfig.flow_units,
+        flow_transform: str = TrainConfig.flow_transform,
         seed: int = TrainConfig.seed,
         check_inputs: bool = True,
         **kwargs,
@@ -107,7 +113,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             raise UsageError(f"components_per_step must be at least 1; got {components_per_step}")
         self.components_per_step = components_per_step
         self.seed = int(seed)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "latent_dims": latent_dims,
             "hidden_units": hidden_units,
             "prior": prior,
@@ -120,13 +126,20 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             "input_dropout": input_dropout,
             "components_per_step": components_per_step,
         }
+        of_flow: dict[str, Any] = {
+            "flow_base": flow_base,
+            "flow_couplings": flow_couplings,
+            "flow_units": flow_units,
+            "flow_transform": flow_transform,
+        }
+        self.settings |= of_flow
         self.make_networks(likelihood_layer(likelihood, self.event_shape))
         self.encoder.check_inputs = self.check_inputs
         if callable(prior):
             self.prior = prior(self.encoder)
         else:
             self.prior = build_prior(
-                prior, self.encoder, self.event_shape, latent_dims, components, pseudo_inputs
+                prior, self.encoder, self.event_shape, latent_dims, components, pseudo_inputs, **of_flow
             )
         self.beta = self.add_weight(name="beta", shape=(), initializer="ones", trainable=False)
         names = ["loss", "elbo", "reconstruction", "kl"]
@@ -451,11 +464,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         if component is None:
             z = self.prior.sample(n, seeds.fold_in_name(seed, "latents"))
         else:
-            components = self.prior.components()
-            count = components.batch_shape[0]
-            if not 0 <= component < count:
-                raise UsageError(f"the prior has components 0 to {count - 1}; got {component}")
-            z = components[component].sample(n, seed=seeds.fold_in_name(seed, "latents"))
+            z = self.prior.sample_component(component, n, seeds.fold_in_name(seed, "latents"))
         return self.generate_images(z, seed, draw)
 
     def get_config(self):
@@ -480,6 +489,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                 f"the file was made by version {version} of the networks of {cls.__name__}, and this is version "
                 f"{cls.networks_version}, in which the same weights would compute something else: train again"
             )
-        if PRIORS[config["prior"]].pseudo_inputs == "images":  # they come with the weights
+        kind = prior_kind(config["prior"], config.get("flow_base", TrainConfig.flow_base))
+        if kind.pseudo_inputs == "images":  # they come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
         return cls(**config)

@@ -8,16 +8,17 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from tfvamp.config import LIKELIHOODS, PRIORS
+from tfvamp.config import FLOW_BASES, LIKELIHOODS, PRIORS, TrainConfig, prior_kind
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
+from tfvamp.layers.flow_prior import FlowPriorLayer
 from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood, LikelihoodLayer
 from tfvamp.layers.priors import (
     MixtureOfGaussiansPriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
-    VampPriorLayer,
 )
+from tfvamp.layers.vamp_prior import VampPriorLayer
 
 PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable | None
 
@@ -29,14 +30,20 @@ def build_prior(
     latent_dims: int,
     components: int,
     pseudo_inputs: PseudoInputs = None,
+    flow_base: str = TrainConfig.flow_base,
+    flow_couplings: int = TrainConfig.flow_couplings,
+    flow_units: int = TrainConfig.flow_units,
+    flow_transform: str = TrainConfig.flow_transform,
+    layer_name: str = "prior",
 ) -> PriorLayer:
-    """The prior layer of that name.
+    """The prior layer of that name; of a flow, the base is the prior layer `flow_base`.
 
     Raises:
-      UsageError: the name is unknown, K is below 1, or the prior takes images as pseudo-inputs and gets none.
+      UsageError: a name is unknown, K is below 1, or the prior takes images as pseudo-inputs and gets none.
     """
     check_choice("prior", name, PRIORS)
-    kind = PRIORS[name]
+    check_choice("base of a flow", flow_base, FLOW_BASES)
+    kind = prior_kind(name, flow_base)
     if kind.mixture and components < 1:
         raise UsageError(f"the number of components K must be at least 1; got {components}")
     if kind.pseudo_inputs == "images" and pseudo_inputs is None:
@@ -45,15 +52,22 @@ def build_prior(
     def vamp(**options: Any) -> VampPriorLayer:
         shape = tuple(event_shape)
         return VampPriorLayer(
-            encoder, components, event_shape=shape, initial=pseudo_inputs, name="prior", **options
+            encoder, components, event_shape=shape, initial=pseudo_inputs, name=layer_name, **options
         )
 
+    def flow() -> FlowPriorLayer:
+        base = build_prior(
+            flow_base, encoder, event_shape, latent_dims, components, pseudo_inputs, layer_name="base"
+        )
+        return FlowPriorLayer(base, latent_dims, flow_couplings, flow_units, flow_transform, name=layer_name)
+
     builders: dict[str, Callable[[], PriorLayer]] = {
-        "standard": lambda: StandardNormalPriorLayer(latent_dims, name="prior"),
-        "mog": lambda: MixtureOfGaussiansPriorLayer(components, latent_dims, name="prior"),
+        "standard": lambda: StandardNormalPriorLayer(latent_dims, name=layer_name),
+        "mog": lambda: MixtureOfGaussiansPriorLayer(components, latent_dims, name=layer_name),
         "vamp": vamp,
         "vamp-data": lambda: vamp(trainable=False),
         "vamp-weighted": lambda: vamp(weighted=True),
+        "flow": flow,
     }
     return builders[name]()
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import tensorflow as tf
 
-from tfvamp.layers.priors import SomeComponents
 from tfvamp.objectives import Part
 
 
@@ -29,13 +25,20 @@ def gradients(
     variables, count = [one.value for one in model.trainable_variables], images.shape[0]
     first, whole = (0, count) if part is None else part
     with tf.GradientTape() as through_prior:
-        tensors, rebuilt = _taken_apart(model.prior_of_step(seed))
+        prior = model.prior_of_step(seed)
+        if not hasattr(prior, "rebuilt"):
+            raise TypeError(
+                f"a {type(prior).__name__} as a prior cannot be taken some images at a time: see PriorLayer.of_some"
+            )
+        tensors = [tf.convert_to_tensor(one) for one in prior.tensors()]
 
     def of_part(start: int | tf.Tensor, length: int) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         rows = tf.slice(images, tf.stack([start, 0, 0, 0]), [length, *images.shape[1:]])
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            bound = model._bound(rows, seed, model.beta, True, Part(first + start, whole), rebuilt(tensors))
+            bound = model._bound(
+                rows, seed, model.beta, True, Part(first + start, whole), prior.rebuilt(tensors)
+            )
             loss = -tf.reduce_sum(bound.surrogate) / tf.cast(total, bound.surrogate.dtype)
             scaled_loss = model.optimizer.scale_loss(loss)
         found = tape.gradient(
@@ -67,15 +70,3 @@ def gradients(
     )
     gradients = [a + tf.convert_to_tensor(b) for a, b in zip(direct, through, strict=True)]
     return loss, gradients, tf.unstack(tf.concat(joined, axis=1))
-
-
-def _taken_apart(prior) -> tuple[list[tf.Tensor], Callable[[list[tf.Tensor]], Any]]:
-    """The tensors of a prior's distribution, and what makes it from them again."""
-    if isinstance(prior, SomeComponents):
-        tensors, rebuilt = _taken_apart(prior.mixture)
-        return [*tensors, prior.log_scale], lambda parts: SomeComponents(rebuilt(parts[:-1]), parts[-1])
-    if not hasattr(prior, "from_tensors"):
-        raise TypeError(f"a {type(prior).__name__} as a prior cannot be taken some images at a time")
-    return [tf.convert_to_tensor(one) for one in prior.tensors()], lambda parts: type(prior).from_tensors(
-        *parts
-    )

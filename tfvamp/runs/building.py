@@ -16,7 +16,7 @@ from keras.src.backend.common import global_state  # no public way to forget var
 
 from tfvamp import memory, seeds
 from tfvamp.blocks import CONV_LAYERS, DENSE_LAYERS
-from tfvamp.config import PRIORS, TrainConfig, height_and_width
+from tfvamp.config import TrainConfig, height_and_width
 from tfvamp.datasets import Dataset, DatasetSpec
 from tfvamp.errors import UsageError
 from tfvamp.models import MODELS, LatentVariableModel
@@ -156,7 +156,7 @@ def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:
 
 
 def _encoded_pseudo_inputs(config: TrainConfig) -> int:
-    return _in_a_step(config) if PRIORS[config.prior].pseudo_inputs else 0
+    return _in_a_step(config) if config.prior_kind.pseudo_inputs else 0
 
 
 def _in_a_step(config: TrainConfig) -> int:
@@ -172,13 +172,13 @@ def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
 
 
 def _takes_images(config: TrainConfig) -> bool:
-    kind = PRIORS[config.prior].pseudo_inputs
+    kind = config.prior_kind.pseudo_inputs
     return kind == "images" or (kind == "learned" and config.pseudo_input_init == "images")
 
 
 def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInputs:
     """An array or initializer for a prior with pseudo-inputs; None for the others."""
-    kind, spec = PRIORS[config.prior].pseudo_inputs, dataset.spec
+    kind, spec = config.prior_kind.pseudo_inputs, dataset.spec
     if kind is None:
         return None
     if not _takes_images(config):

@@ -18,6 +18,7 @@ from tfvamp.config import Estimation
 from tfvamp.errors import RunError
 from tfvamp.evaluation.sharing import Shared, ShareDone, share_of
 from tfvamp.files import replace_file
+from tfvamp.layers import MixturePriorLayer
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
 from tfvamp.runs.unfinished import Unfinished
@@ -25,6 +26,7 @@ from tfvamp.runs.unfinished import Unfinished
 SIMULATED = 100  # images that a model makes for bounds from both sides, unless told otherwise
 NUM_SHOWN = 64  # images in a picture
 NUM_MAPPED = 1000  # test images whose posterior means are drawn
+NUM_DRAWN = 1000  # latents from which the density of a prior that is no mixture is drawn
 
 
 def evaluate(
@@ -241,8 +243,9 @@ def plot(
         return model.pictures(likelihood, seeds.stateless(seed)).numpy()
 
     pseudo_inputs = model.prior.clipped_pseudo_inputs()
-    if pseudo_inputs is not None:
-        components = generated(model.prior.components().mean()[:NUM_SHOWN])
+    centres = model.prior.centres()
+    if pseudo_inputs is not None and centres is not None:
+        components = generated(centres[:NUM_SHOWN])
         title = "Pseudo-inputs (contrast stretched), each with what it generates to the right"
         inputs = plots.stretched(pseudo_inputs[: NUM_SHOWN // 2].numpy())
         pictures["pseudo_inputs"] = plots.pairs(inputs, components[: NUM_SHOWN // 2], title=title, look=look)
@@ -276,16 +279,18 @@ def plot(
 def _map(model, means: np.ndarray, labels: np.ndarray, class_names, look: plots.Look) -> bytes:
     """Posterior means [N, D] on their principal axes, over the prior's density in that plane."""
     axes, centre = evaluation.plane(means)
-    prior, components = model.prior(), model.prior.components()
-    count = components.batch_shape[0]
-    mixture = getattr(prior, "mixture_distribution", None)
-    log_weights = (
-        np.zeros(count) if mixture is None else tf.nn.log_softmax(mixture.logits_parameter()).numpy()
-    )
-    variances = components.variance().numpy()
-    covariances = np.einsum("di,kd,dj->kij", axes, variances, axes) + 1e-6 * np.eye(2)
-    in_plane = log_weights, (components.mean().numpy() - centre) @ axes, covariances
-    return plots.latent_map((means - centre) @ axes, labels, class_names, in_plane, look)
+    prior, centres = model.prior, model.prior.centres()
+    if isinstance(prior, MixturePriorLayer):
+        mixture, components = prior().mixture_distribution, prior.components()
+        log_weights = tf.nn.log_softmax(mixture.logits_parameter()).numpy()
+        covariances = np.einsum("di,kd,dj->kij", axes, components.variance().numpy(), axes) + 1e-6 * np.eye(2)
+        in_plane = log_weights, (components.mean().numpy() - centre) @ axes, covariances
+    else:  # a kernel density estimate from draws: Scott (1992)
+        drawn = (prior.sample(NUM_DRAWN, seed=0).numpy() - centre) @ axes
+        kernel = np.cov(drawn.T) * NUM_DRAWN ** (-1.0 / 3.0) + 1e-6 * np.eye(2)
+        in_plane = np.full(NUM_DRAWN, -np.log(NUM_DRAWN)), drawn, np.broadcast_to(kernel, (NUM_DRAWN, 2, 2))
+    shown = None if centres is None else (centres.numpy() - centre) @ axes
+    return plots.latent_map((means - centre) @ axes, labels, class_names, in_plane, shown, look)
 
 
 def _along_latents(means: np.ndarray, rows: int = 8, steps: int = 9) -> tuple[int, np.ndarray]:

@@ -101,8 +101,9 @@ def diagnose(
     document["samples"], pairs = _samples(samples, arrays)
     pseudo_inputs = model.prior.clipped_pseudo_inputs()
     if pseudo_inputs is not None:
-        most_used = np.argsort(document["components"]["shares"])[::-1]
-        ours = pseudo_inputs.numpy()[most_used]
+        ours = pseudo_inputs.numpy()
+        if document["components"] is not None:  # the most used ones first
+            ours = ours[np.argsort(document["components"]["shares"])[::-1]]
         index, distance = diagnostics.nearest(ours, arrays["train"])
         document["pseudo_inputs"] = {"median_distance": float(np.median(distance))}
         pairs["pseudo_inputs"] = (ours, arrays["train"][index])
@@ -159,10 +160,9 @@ def _layers(model: LatentVariableModel, posteriors, estimate) -> dict[str, Any]:
 
 def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, Any] | None:
     """The use of a mixture prior's components; None of another prior."""
-    prior = model.prior()
-    if not hasattr(prior, "component_log_prob"):
+    if model.prior.num_components is None:
         return None
-    used = diagnostics.usage(posterior, prior, seed=seed)
+    used = diagnostics.usage(posterior, model.prior(), seed=seed)
     return used._asdict() | {"shares": used.shares.tolist(), "number": len(used.shares)}
 
 
@@ -255,9 +255,8 @@ def _pictures(model, document, posterior, estimates, x_test, pairs) -> dict[str,
     test = estimates["test", "refined"]
     means = posterior.loc.numpy()
     axes, centre = diagnostics.plane(means)
-    components = None
-    if document["components"] is not None:
-        components = (model.prior.components().mean().numpy() - centre) @ axes
+    centres = model.prior.centres()
+    components = None if centres is None else (centres.numpy() - centre) @ axes
     pictures = {
         "diagnosis_latents.png": plots.spectra(
             {name: layer["variances"] for name, layer in document["layers"].items()},

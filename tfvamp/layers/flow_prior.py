@@ -1,0 +1,324 @@
+"""Normalising flows as priors: invertible couplings over any other prior."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
+
+from tfvamp.config import FLOW_TRANSFORMS
+from tfvamp.layers.distribution_layer import TravellingDistribution
+from tfvamp.layers.priors import PriorLayer, StandardNormalPriorLayer, at_least_one
+
+LARGEST_LOG_SCALE = 2.0  # of one affine coupling
+BINS, RANGE = 8, 6.0  # of a spline, on [-6, 6]; beyond, it is the identity
+LEAST = 1e-3  # of a spline: share of a bin in the range, and slope
+ARRAYS = 6  # of a coupling's network: three kernels and biases
+
+
+class Kind(NamedTuple):
+    """What the arrays of a flow's networks mean.
+
+    Attributes:
+      transform: "affine" or "spline".
+      dims: D.
+    """
+
+    transform: str
+    dims: int
+
+    @property
+    def changed(self) -> int:
+        """How many of the D latents one coupling changes."""
+        return (self.dims + 1) // 2
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers its network gives for each of them."""
+        return 2 if self.transform == "affine" else 3 * BINS - 1
+
+    def first(self, index: int) -> int:
+        """The first of the latents that coupling number `index` changes; the others follow it cyclically.
+
+        Two couplings in a row change all; the next two cut the latents elsewhere.
+        """
+        cut = math.floor(_halves(index // 2) * self.dims)
+        return (cut + (index % 2) * (self.dims // 2)) % self.dims
+
+
+def _halves(index: int) -> float:
+    """0, 1/4, 1/8, 3/8, 1/16...: where a half of a circle is cut, the points spread evenly (van der Corput)."""
+    value, scale = 0.0, 0.25
+    while index:
+        value, index, scale = value + scale * (index % 2), index // 2, scale / 2
+    return value
+
+
+class FlowDistribution(TravellingDistribution, tfd.Distribution):
+    """z = f(e) for e of a base distribution and an invertible f made of couplings.
+
+    log p(z) = log p_base(f^-1(z)) + log |det df^-1 / dz|. A coupling keeps about half of the latents, and changes each of the others by
+    an increasing function whose parameters a network computes from those that are kept, so that its inverse and its
+    determinant cost one pass of the network: Dinh, Sohl-Dickstein and Bengio (2017), equations 4-8. The function is affine, e =
+    (z - t) exp(-s), or a rational-quadratic spline: Durkan, Bekasov, Murray and Papamakarios (2019), equations 4-8.
+
+    Args:
+      base: p(e), event shape [D].
+      arrays: the kernels and biases of the networks, six for each coupling, in the order from z to e.
+      kind: how they are to be read.
+    """
+
+    def __init__(
+        self,
+        base,
+        arrays: Sequence[tf.Tensor],
+        kind: Kind,
+        validate_args=False,
+        allow_nan_stats=True,
+        name="FlowDistribution",
+    ):
+        parameters = dict(locals())
+        _check_width(base.event_shape[0], kind.dims)
+        self.base, self.arrays, self.kind = base, list(arrays), kind
+        super().__init__(
+            dtype=self.arrays[0].dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=validate_args,
+            allow_nan_stats=allow_nan_stats,
+            parameters=parameters,
+            name=name,
+        )
+
+    def tensors(self):
+        return *self.base.tensors(), *self.arrays
+
+    def rebuilt(self, tensors):
+        count = len(tensors) - len(self.arrays)
+        return FlowDistribution(self.base.rebuilt(tensors[:count]), tensors[count:], self.kind)
+
+    def to_base(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """f^-1(z) and log |det df^-1 / dz| for z [..., D]."""
+        z = tf.convert_to_tensor(z, self.dtype)
+        rows, log_det = tf.reshape(z, [-1, self.kind.dims]), tf.zeros([], self.dtype)
+        for index, network in enumerate(self._networks()):
+            rows, more = _coupled(network, self.kind, index, rows, to_base=True)
+            log_det = log_det + more
+        log_det = tf.broadcast_to(log_det, tf.shape(rows)[:1])
+        e, log_det = tf.reshape(rows, tf.shape(z)), tf.reshape(log_det, tf.shape(z)[:-1])
+        return tf.ensure_shape(e, z.shape), tf.ensure_shape(log_det, z.shape[:-1])
+
+    def from_base(self, e: tf.Tensor) -> tf.Tensor:
+        """f(e) for e [..., D]."""
+        e = tf.convert_to_tensor(e, self.dtype)
+        rows = tf.reshape(e, [-1, self.kind.dims])
+        for index, network in reversed(list(enumerate(self._networks()))):
+            rows, _ = _coupled(network, self.kind, index, rows, to_base=False)
+        return tf.ensure_shape(tf.reshape(rows, tf.shape(e)), e.shape)
+
+    @property
+    def num_components(self) -> int:
+        """K of the base, a mixture: f makes it another one."""
+        return self.base.num_components
+
+    def component_log_prob(self, value) -> tf.Tensor:
+        """log w_k + log p_k(value), [..., K] for a value [..., D], in nats, over a base that is a mixture."""
+        e, log_det = self.to_base(value)
+        return self.base.component_log_prob(tf.cast(e, self.base.dtype)) + log_det[..., tf.newaxis]
+
+    def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """n draws [n, D] from what f makes of one component of the base."""
+        return self.from_base(self.base.sample_component(component, n, seed))
+
+    def _networks(self) -> list[list[tf.Tensor]]:
+        return [self.arrays[first : first + ARRAYS] for first in range(0, len(self.arrays), ARRAYS)]
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {}
+
+    def _event_shape(self):
+        return tf.TensorShape([self.kind.dims])
+
+    def _event_shape_tensor(self):
+        return tf.constant([self.kind.dims])
+
+    def _batch_shape(self):
+        return tf.TensorShape([])
+
+    def _batch_shape_tensor(self):
+        return tf.zeros([0], tf.int32)
+
+    def _log_prob(self, value):
+        e, log_det = self.to_base(value)
+        return tf.cast(self.base.log_prob(tf.cast(e, self.base.dtype)), self.dtype) + log_det
+
+    def _sample_n(self, n, seed):
+        return self.from_base(self.base.sample(n, seed=tfp.random.sanitize_seed(seed)))
+
+
+def _coupled(
+    network: Sequence[tf.Tensor], kind: Kind, index: int, rows: tf.Tensor, to_base: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One coupling of rows [N, D], in either direction, and the log-determinant [N] of the direction to the base."""
+    first = kind.first(index)
+    rolled = tf.concat([rows[:, first:], rows[:, :first]], axis=1)
+    changed, kept = rolled[:, : kind.changed], rolled[:, kind.changed :]
+    kernels, biases = network[0::2], network[1::2]
+    hidden = tf.nn.silu(tf.matmul(kept, kernels[0]) + biases[0])
+    hidden = tf.nn.silu(tf.matmul(hidden, kernels[1]) + biases[1])
+    parameters = tf.matmul(hidden, kernels[2]) + biases[2]
+    transform = _affine if kind.transform == "affine" else _spline
+    changed, log_det = transform(changed, parameters, to_base)
+    rolled = tf.concat([changed, kept], axis=1)
+    back = kind.dims - first
+    return tf.concat([rolled[:, back:], rolled[:, :back]], axis=1), tf.reduce_sum(log_det, axis=1)
+
+
+def _affine(values: tf.Tensor, parameters: tf.Tensor, to_base: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    shift, log_scale = tf.split(parameters, 2, axis=1)
+    log_scale = LARGEST_LOG_SCALE * tf.tanh(log_scale / LARGEST_LOG_SCALE)
+    values = (values - shift) * tf.exp(-log_scale) if to_base else values * tf.exp(log_scale) + shift
+    return values, -log_scale
+
+
+def _spline(values: tf.Tensor, parameters: tf.Tensor, to_base: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """In float64: float32 loses some 1e-3 in the inverse, and percents of gradients."""
+    parameters = tf.reshape(tf.cast(parameters, tf.float64), [-1, values.shape[1], 3 * BINS - 1])
+    widths, heights, slopes = tf.split(parameters, [BINS, BINS, BINS - 1], axis=2)
+    spline = tfb.RationalQuadraticSpline(
+        2.0 * RANGE * _shares(widths),
+        2.0 * RANGE * _shares(heights),
+        LEAST + (1.0 - LEAST) * tf.nn.softplus(slopes + math.log(math.e - 1.0)),  # 1 for 0
+        range_min=-RANGE,
+    )
+    at = tf.cast(values, tf.float64)
+    if not to_base:
+        return tf.cast(spline.inverse(at), values.dtype), tf.zeros_like(values)
+    log_det = spline.forward_log_det_jacobian(at, event_ndims=0)
+    return tf.cast(spline.forward(at), values.dtype), tf.cast(log_det, values.dtype)
+
+
+def _shares(logits: tf.Tensor) -> tf.Tensor:
+    """Widths of the bins, as shares of the whole, none of them near 0."""
+    return LEAST + (1.0 - BINS * LEAST) * tf.nn.softmax(logits)
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class FlowPriorLayer(PriorLayer):
+    """p(z) of z = f(e), with a learned invertible f and e of any other prior; f starts as the identity.
+
+    See `FlowDistribution` for the density. Over a `VampPriorLayer`, the prior starts as the VampPrior that it would be without
+    the flow.
+
+    Args:
+      base: p(e), a prior layer, whose weights are trained, too; None for a standard normal.
+      latent_dims: D; None for that of the base.
+      num_couplings: how many; two change all latents once.
+      hidden_units: width of the two hidden layers of each coupling's network.
+      transform: "affine" (RealNVP) or "spline" (rational-quadratic, 8 bins on [-6, 6]).
+
+    Raises:
+      ValueError: a number below 1, an unknown transform, or a base of another width.
+
+    >>> prior = FlowPriorLayer(latent_dims=40)
+    >>> prior.log_prob(prior.sample(3, seed=0)).shape
+    TensorShape([3])
+    """
+
+    def __init__(
+        self,
+        base: PriorLayer | None = None,
+        latent_dims: int | None = None,
+        num_couplings: int = 6,
+        hidden_units: int = 128,
+        transform: str = "affine",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if transform not in FLOW_TRANSFORMS:
+            raise ValueError(f"transform must be one of {', '.join(FLOW_TRANSFORMS)}; got {transform!r}")
+        if base is None:
+            if latent_dims is None:
+                raise ValueError("a flow needs a base, or latent_dims for a standard normal")
+            base = StandardNormalPriorLayer(latent_dims, name="base", dtype=self.dtype_policy)
+        if not isinstance(base, PriorLayer):
+            raise TypeError(
+                f"base must be a prior layer, such as VampPriorLayer(...); got {type(base).__name__}"
+            )
+        self.base, self.num_components = base, base.num_components
+        self.latent_dims = at_least_one("latent_dims", _width(base) if latent_dims is None else latent_dims)
+        self.num_couplings = at_least_one("num_couplings", num_couplings)
+        self.hidden_units = at_least_one("hidden_units", hidden_units)
+        self.transform = transform
+        _check_width(getattr(base, "latent_dims", self.latent_dims), self.latent_dims)
+        self._kind = kind = Kind(transform, self.latent_dims)
+        widths = (kind.dims - kind.changed, self.hidden_units, self.hidden_units, kind.changed * kind.outputs)
+        self._networks = []
+        for coupling in range(self.num_couplings):
+            for layer, shape in enumerate(itertools.pairwise(widths)):
+                last = layer == len(widths) - 2
+                kernel = self.add_weight(
+                    name=f"coupling_{coupling}_kernel_{layer}",
+                    shape=shape,
+                    initializer="zeros" if last else "glorot_uniform",
+                )
+                bias = self.add_weight(
+                    name=f"coupling_{coupling}_bias_{layer}", shape=shape[1:], initializer="zeros"
+                )
+                self._networks += [kernel, bias]
+        self.built = True
+
+    def _over(self, base) -> FlowDistribution:
+        arrays = [tf.cast(tf.convert_to_tensor(one), self.density_dtype) for one in self._networks]
+        return FlowDistribution(base, arrays, self._kind)
+
+    def distribution(self) -> FlowDistribution:
+        return self._over(self.base.distribution())
+
+    def of_some(self, count: int, seed: tf.Tensor) -> FlowDistribution:
+        return self._over(self.base.of_some(count, seed))
+
+    def adapt(self, data, seed: int = 0) -> None:
+        self.base.adapt(data, seed)
+
+    def centres(self):
+        of_base = self.base.centres()
+        return None if of_base is None else self.distribution().from_base(of_base)
+
+    def clipped_pseudo_inputs(self):
+        return self.base.clipped_pseudo_inputs()
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "base": keras.saving.serialize_keras_object(self.base),
+            "latent_dims": self.latent_dims,
+            "num_couplings": self.num_couplings,
+            "hidden_units": self.hidden_units,
+            "transform": self.transform,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "base": keras.saving.deserialize_keras_object(config["base"])})
+
+
+def _check_width(of_base: int, dims: int) -> None:
+    if of_base != dims:
+        raise ValueError(f"a flow of {dims} latents needs a base of as many; got one of {of_base}")
+
+
+def _width(base: PriorLayer) -> int:
+    """D of a prior, without computing anything."""
+    shape: list[int] = []
+    tf.function(
+        lambda: shape.append(base.distribution().event_shape[0]), autograph=False
+    ).get_concrete_function()
+    return shape[0]

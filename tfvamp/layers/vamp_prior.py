@@ -1,0 +1,211 @@
+"""The VampPrior: a mixture of the encoder's posteriors at learned pseudo-inputs."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfvamp.layers import pseudo_inputs
+from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
+from tfvamp.layers.mixture import DiagonalGaussianMixture
+from tfvamp.layers.priors import MixturePriorLayer, SomeComponents, at_least_one, choose, mixture_of
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class VampPriorLayer(MixturePriorLayer):
+    """p(z) = sum_k w_k q(z | u_k): Tomczak and Welling (2018), equation 9 (w_k = 1/K) or 16.
+
+    The components are the encoder's posteriors at K learned pseudo-inputs u_k. The encoder
+    is shared with the model, not copied: its weights get gradients from the prior too. It is
+    called on the pseudo-inputs with `training=False`, so that dropout and batch statistics
+    act on data alone.
+
+    Args:
+      encoder: a Keras layer or model from inputs [B, *event], a list or a dictionary of them, to a diagonal normal
+        over [D]: see `as_diagonal_gaussian` for what it may return.
+      num_components: K.
+      event_shape: shape of one input; for several a list or a dictionary of shapes, as the encoder takes its inputs;
+        None takes it from a built encoder.
+      initial: initial pseudo-inputs: an array [K, *event], what a Keras initializer may be (an instance, a name, a
+        function), a number, or None for the middle of the bounds with a standard deviation of a 50th of their width,
+        N(0.5, 0.02^2) for pixels. To start at data, see `adapt`.
+      bounds: pseudo-inputs pass through a clip to these bounds, without gradient outside; None where the data are not
+        bounded; "softmax" for probabilities along the last axis, such as one-hot labels.
+      weighted: learn the weights w_k, a softmax of K logits.
+      trainable: False fixes pseudo-inputs and weights ("VampPrior data" with images as
+        `initial`); the encoder keeps learning all the same.
+
+    For an encoder of several inputs, `initial`, `bounds` and `trainable` are either one for all inputs or have their
+    structure: `bounds={"image": (0, 1), "label": "softmax"}` learns pseudo-labels, and
+    `trainable={"image": True, "label": False}` fixes them at their initial values.
+
+    Attributes:
+      event_shape: a tuple, or a list or a dictionary of tuples.
+      bounds: likewise.
+      pseudo_inputs: the weights [K, *event], likewise.
+
+    Raises:
+      ValueError: `event_shape` is neither given nor known to the encoder; or `initial` has another shape, lies outside
+        `bounds`, where it would get no gradient, or is not finite; or an input to be learned has no gradient (integers).
+
+    >>> encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])  # 2 means, 2 log-variances
+    >>> prior = VampPriorLayer(encoder, num_components=500)
+    >>> prior.log_prob(prior.sample(3, seed=0)).shape
+    TensorShape([3])
+    """
+
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        num_components: int,
+        event_shape=None,
+        initial=None,
+        bounds=(0.0, 1.0),
+        weighted: bool = False,
+        trainable: bool | list | dict = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.num_components = at_least_one("num_components", num_components)
+        self.weighted = bool(weighted)
+        self._parts = pseudo_inputs.describe(encoder, event_shape, bounds, trainable)
+        pseudo_inputs.check_gradients(encoder, self._parts)
+        initials = pseudo_inputs.spread("initial", initial, self._parts, pseudo_inputs.is_initial)
+        weights = {}
+        for key, part in self._parts.items():
+            weights[key] = self.add_weight(
+                name="pseudo_inputs" if key is None else f"pseudo_inputs_{key}",
+                shape=(self.num_components, *part.shape),
+                dtype=part.dtype,
+                initializer=part.initializer(initials[key], self.num_components),
+                trainable=part.trainable,
+            )
+        self.pseudo_inputs = pseudo_inputs.structure_of(weights)
+        if self.weighted:
+            self.logits = self.add_weight(
+                name="logits",
+                shape=(self.num_components,),
+                initializer="zeros",
+                trainable=any(part.trainable for part in self._parts.values()),
+            )
+        self.built = True
+
+    @property
+    def event_shape(self):
+        return self._of_parts("shape")
+
+    @property
+    def bounds(self):
+        return self._of_parts("bounds")
+
+    def _of_parts(self, attribute: str):
+        return pseudo_inputs.structure_of(
+            {key: getattr(part, attribute) for key, part in self._parts.items()}
+        )
+
+    def _weights(self) -> dict:
+        return dict(pseudo_inputs.leaves(self.pseudo_inputs, lambda leaf: not isinstance(leaf, (list, dict))))
+
+    def adapt(self, data, seed: int = 0) -> None:
+        """Starts the pseudo-inputs at K random data points, and takes bounds from the range of the data.
+
+        As for `keras.layers.Normalization`, call it before the model is compiled. Bounds that are None or "softmax"
+        stay so.
+
+        Args:
+          data: what `fit` takes: arrays [N, *event], with the structure of the encoder's inputs, or batches of them (a
+            `tf.data.Dataset`, with targets or without, that ends).
+          seed: of the choice.
+
+        Raises:
+          ValueError: there are fewer than K data points, their shape is not the encoder's, or they are not finite.
+        """
+        drawn, ranges = pseudo_inputs.draw(data, self.num_components, self._parts, seed)
+        for key, weight in self._weights().items():
+            part, (low, high) = self._parts[key], ranges[key]
+            if isinstance(part.bounds, tuple):
+                if low == high:
+                    raise ValueError(
+                        f"all values of the data are {low:.6g}: {part.name} would have no bounds"
+                    )
+                part.bounds = (low, high)
+            weight.assign(part.weights_of(drawn[key]))
+
+    def clipped_pseudo_inputs(self):
+        """The pseudo-inputs as the encoder sees them, [K, *event]; a list or a dictionary for several inputs."""
+        weights = self._weights()
+        return pseudo_inputs.structure_of({key: part.seen(weights[key]) for key, part in self._parts.items()})
+
+    def components(self) -> DiagonalGaussian:
+        return self._encoded(self.clipped_pseudo_inputs(), self.num_components)
+
+    def _encoded(self, inputs, count: int) -> DiagonalGaussian:
+        posterior = as_diagonal_gaussian(self.encoder(inputs, training=False))
+        if posterior.batch_shape.rank != 1:
+            raise TypeError(
+                f"the encoder must return a batch of [K] = [{count}] posteriors at the pseudo-inputs; got batch shape "
+                f"{list(posterior.batch_shape)}"
+            )
+        return posterior
+
+    def of_some(self, count: int, seed: tf.Tensor) -> DiagonalGaussianMixture | SomeComponents:
+        if count >= self.num_components:
+            return self.distribution()
+        chosen, weights = choose(count, self.num_components, seed), self._weights()
+        inputs = {key: part.seen(tf.gather(weights[key], chosen)) for key, part in self._parts.items()}
+        components = self._encoded(pseudo_inputs.structure_of(inputs), count)
+        if not self.weighted:
+            zeros = tf.zeros([count], components.dtype)
+            return SomeComponents(mixture_of(zeros, components), tf.zeros([], components.dtype))
+        log_weights = tf.gather(tf.nn.log_softmax(tf.cast(self.logits, components.dtype)), chosen)
+        scale = math.log(self.num_components / count) + tf.reduce_logsumexp(log_weights)
+        return SomeComponents(mixture_of(log_weights, components), scale)
+
+    def distribution(self) -> DiagonalGaussianMixture:
+        components = self.components()
+        zeros = tf.zeros([self.num_components], components.dtype)
+        return mixture_of(tf.cast(self.logits, components.dtype) if self.weighted else zeros, components)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "num_components": self.num_components,
+            "event_shape": self.event_shape,
+            "bounds": self.bounds,
+            "weighted": self.weighted,
+            "trainable": self._of_parts("trainable"),
+        }
+
+    @classmethod
+    def from_config(cls, config, encoder: keras.layers.Layer | None = None):
+        """The layer of a config; its encoder is `encoder`, or the one that a `.keras` file shares.
+
+        Raises:
+          ValueError: there is neither, as in `keras.models.clone_model`: the prior would get an encoder of its
+            own, no longer tied to the model's.
+        """
+        config = dict(config)
+        serialized = config.pop("encoder")
+        if encoder is None and not _objects_are_shared():
+            raise ValueError(
+                "a VampPriorLayer shares its encoder with the model, and a config alone (clone_model, "
+                "from_config) would give it a copy: clone the whole model with tfvamp.clone_model(model), or "
+                "say which encoder it shares: VampPriorLayer.from_config(config, encoder=encoder)"
+            )
+        return cls(encoder=encoder or keras.saving.deserialize_keras_object(serialized), **config)
+
+
+def _objects_are_shared() -> bool:
+    """Whether Keras is reading a `.keras` file, in which objects that occur twice are one.
+
+    Keras 3.15 has no public way to ask; should its inside change, copies go unnoticed again.
+    """
+    try:
+        from keras.src.backend.common import global_state
+    except ImportError:
+        return True
+    return global_state.get_global_attribute("shared_objects/id_to_obj_map") is not None
