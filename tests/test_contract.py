@@ -95,13 +95,24 @@ def kl_model(prior=None) -> keras.Model:
     return keras.Model(x, keras.layers.Dense(3)(z))
 
 
-def vamp_model() -> keras.Model:
+def vamp_model(over=lambda prior: prior) -> keras.Model:
     encoder = encoder_pair()
     prior = layers.VampPriorLayer(
         encoder, 4, weighted=True, initial=keras.initializers.RandomUniform(0.2, 0.8, seed=1), name="prior"
     )
     x = keras.Input(SHAPE)
-    return keras.Model(x, prior(encoder(x)[0]))
+    return keras.Model(x, over(prior)(encoder(x)[0]))
+
+
+def flow_model() -> keras.Model:
+    """A flow that is not the identity, over a VampPrior."""
+    model = vamp_model(
+        lambda prior: layers.FlowPriorLayer(prior, num_couplings=2, hidden_units=3, name="prior")
+    )
+    rng = np.random.default_rng(0)
+    for weight in model.get_layer("prior")._networks:
+        weight.assign(weight + rng.normal(0.0, 0.2, weight.shape))
+    return model
 
 
 def conditional_model() -> keras.Model:
@@ -189,6 +200,7 @@ CASES = [
     Case(layers.MixtureOfGaussiansPriorLayer, lambda: around(layers.MixtureOfGaussiansPriorLayer(3, 4))),
     Case(layers.VampPriorLayer, vamp_model),
     Case(layers.VampPriorLayer, conditional_model),
+    Case(layers.FlowPriorLayer, flow_model),
     Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
     Case(MLPDecoder, lambda: around(decoder_of(MLPDecoder), after=Moments())),
     Case(MLPJointEncoder, lambda: joint_encoder_model(MLPJointEncoder)),
@@ -202,6 +214,7 @@ CASES = [
 BASES = {
     layers.DistributionLayer,
     layers.PriorLayer,
+    layers.MixturePriorLayer,
     layers.LikelihoodLayer,
     mlp.Network,
     mlp.DecoderNetwork,
@@ -366,7 +379,7 @@ def test_weight_files(case, tmp_path):
 @each_case
 def test_clone_by_keras_is_whole_or_refused(case):
     model, _, _ = fresh(case)
-    if case.layer in (layers.VampPriorLayer, layers.KLDivergence):
+    if case.layer in (layers.VampPriorLayer, layers.FlowPriorLayer, layers.KLDivergence):
         for copy in (keras.models.clone_model, lambda model: type(model).from_config(model.get_config())):
             with pytest.raises(ValueError, match=r"shares its encoder.*tfvamp\.clone_model"):
                 copy(model)
