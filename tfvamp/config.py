@@ -166,6 +166,30 @@ class TrainConfig:
         40, "Number of latent dimensions of each stochastic layer.", metavar="D", least=1, of="model"
     )
     hidden_units: int = setting(300, "Width of the hidden layers.", metavar="N", least=1, of="model")
+    layers: int | None = setting(
+        None,
+        "Number of stochastic layers; the model hvae takes 2 to 8.",
+        metavar="L",
+        least=1,
+        most=8,
+        unset="the model's",
+        of="model",
+    )
+    shared_levels: bool = setting(
+        False, "Let the stochastic layers below the top one share their networks.", of="model", option=False
+    )
+    decoder_layers: int = setting(
+        2, "Number of hidden layers of the decoder.", metavar="N", least=0, most=8, of="model", option=False
+    )
+    decoder_units: int | None = setting(
+        None,
+        "Width of the hidden layers of the decoder.",
+        metavar="N",
+        least=1,
+        unset="hidden_units",
+        of="model",
+        option=False,
+    )
     prior: str = setting("vamp", f"Prior: {listed(PRIORS)}.", choices=PRIORS, of="model")
     components: int | None = setting(
         None,
@@ -456,6 +480,11 @@ class TrainConfig:
             "plateau_factor": ("the schedule is not plateau", self.schedule == "plateau"),
             "plateau_patience": ("the schedule is not plateau", self.schedule == "plateau"),
             "weight_decay_of": ("no weights decay", self.weight_decay > 0.0),
+            "decoder_units": ("the decoder has no hidden layers", self.decoder_layers > 0),
+            "shared_levels": (
+                "there is at most one layer below the top one",
+                self.layers is not None and self.layers > 2,
+            ),
             **{
                 name: ("the prior is no flow", kind.over_another)
                 for name in names_of("model")

@@ -40,6 +40,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       event_shape: one image, (H, W, C).
       latent_dims: D, of each layer.
       hidden_units: width of the hidden layers.
+      layers: number of stochastic layers; None for that of the class. `HVAE` takes 2 to 8.
+      shared_levels: of an `HVAE`: the layers below the top one share the networks of q(z_l | x, z_l+1) and p(z_l | z_l+1).
+      decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of a decoder of dense layers.
       prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted" or "flow"; or a function from the
         encoder to a prior layer.
       components: K, for the mixtures.
@@ -65,7 +68,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     """
 
     networks_version: int = 1
-    latent_names: tuple[str, ...] = ("z",)  # the top ones first
+    layer_counts = (1, 1)  # the fewest and the most stochastic layers that it may have
+    dense = True  # whether its networks are of dense layers
+    latent_names: tuple[str, ...]  # of each stochastic layer, the top one first
     features_per_pixel = 1  # of the decoder's widest layer
     faster_with_xla = True  # measured on CPUs: docs/performance.md
     couples_images = (
@@ -82,6 +87,10 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         event_shape: Sequence[int] = (28, 28, 1),
         latent_dims: int = TrainConfig.latent_dims,
         hidden_units: int = TrainConfig.hidden_units,
+        layers: int | None = TrainConfig.layers,
+        shared_levels: bool = TrainConfig.shared_levels,
+        decoder_layers: int = TrainConfig.decoder_layers,
+        decoder_units: int | None = TrainConfig.decoder_units,
         prior: str | Callable[[keras.layers.Layer], PriorLayer] = TrainConfig.prior,
         components: int = 500,
         pseudo_inputs: PseudoInputs = None,
@@ -106,6 +115,15 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
         self.objective = Objective(objective, num_samples, importance_samples, dreg)
         self.check_objective(self.objective)
+        self.check_sizes(layers, shared_levels, decoder_layers, decoder_units)
+        self.latent_names = self.names_of_latents(layers)
+        self.shared_levels = bool(shared_levels)
+        self.decoder_sizes = {
+            "latent_dims": self.latent_dims,
+            "hidden_units": self.hidden_units if decoder_units is None else int(decoder_units),
+        }
+        if self.dense:
+            self.decoder_sizes["hidden_layers"] = int(decoder_layers)
         self.input_dropout = float(input_dropout)
         if not 0.0 <= self.input_dropout < 1.0:
             raise UsageError(f"input_dropout must lie in [0, 1); got {input_dropout}")
@@ -116,6 +134,10 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.settings: dict[str, Any] = {
             "latent_dims": latent_dims,
             "hidden_units": hidden_units,
+            "layers": layers,
+            "shared_levels": shared_levels,
+            "decoder_layers": decoder_layers,
+            "decoder_units": decoder_units,
             "prior": prior,
             "components": components,
             "likelihood": likelihood,
@@ -156,6 +178,33 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                 f"{cls.__name__} has no doubly reparameterised gradient: its batch normalisation makes the weight of "
                 "one sample depend on the others"
             )
+
+    @classmethod
+    def check_sizes(
+        cls, layers: int | None, shared_levels: bool, decoder_layers: int, decoder_units: int | None
+    ) -> None:
+        """Raises UsageError for numbers of layers that the model does not have."""
+        fewest, most = cls.layer_counts
+        if layers is not None and not fewest <= layers <= most:
+            wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            plural = "s" if most > 1 else ""
+            raise UsageError(f"{cls.__name__} has {wanted} stochastic layer{plural}; got layers = {layers}")
+        if shared_levels and most <= 2:
+            raise UsageError(f"shared_levels goes with the model hvae: {cls.__name__} has nothing to share")
+        if not cls.dense and (decoder_layers != TrainConfig.decoder_layers or decoder_units is not None):
+            raise UsageError(
+                f"decoder_layers and decoder_units go with the models vae and hvae: the decoder of {cls.__name__} is convolutional"
+            )
+        if decoder_layers < 0:
+            raise UsageError(f"decoder_layers must be at least 0; got {decoder_layers}")
+        if decoder_units is not None and decoder_units < 1:
+            raise UsageError(f"decoder_units must be at least 1; got {decoder_units}")
+
+    @classmethod
+    def names_of_latents(cls, layers: int | None) -> tuple[str, ...]:
+        """The names of the latents of each stochastic layer, the top ones first."""
+        count = cls.layer_counts[0] if layers is None else layers
+        return ("z",) if count == 1 else tuple(f"z{layer}" for layer in range(count, 0, -1))
 
     @property
     def levels(self) -> tuple[objectives.Level, ...]:

@@ -1,4 +1,4 @@
-"""Hierarchical variational auto-encoders, with two stochastic layers."""
+"""Hierarchical variational auto-encoders, with two stochastic layers or more."""
 
 from __future__ import annotations
 
@@ -14,59 +14,82 @@ from tfvamp.networks.mlp import MLPEncoder, MLPJointDecoder, MLPJointEncoder
 from tfvamp.networks.pixelcnn import PixelDecoder
 
 
-class _TwoLayers(LatentVariableModel):
+class _Hierarchical(LatentVariableModel):
     """Tomczak and Welling (2018), equations 10-12: the prior is on z2.
 
     q(z2 | x) q(z1 | x, z2) and p(x | z1, z2) p(z1 | z2) p(z2). `encoder(x)` is q(z2 | x), `encoder_z1(x, z2)`,
     `prior_z1(z2)`, `decoder(z2, z1)`, `prior()`, each a `tfd`.
     """
 
-    latent_names = ("z2", "z1")
+    layer_counts = (2, 2)
     encoder_network: ClassVar[type]
     joint_encoder_network: ClassVar[type]
     decoder_network: ClassVar[type]
 
     def make_networks(self, likelihood):
         sizes = {"latent_dims": self.latent_dims, "hidden_units": self.hidden_units}
+        below, latents = self.latent_names[1:], (None, self.latent_dims)
+        own = below[-1:] if self.shared_levels else below  # the layers with networks of their own
         self.encoder = self.encoder_network(self.event_shape, **sizes, name="encoder")
-        self.encoder_z1 = self.joint_encoder_network(self.event_shape, **sizes, name="encoder_z1")
-        self.prior_z1 = MLPEncoder((self.latent_dims,), **sizes, name="prior_z1")
-        self.decoder = self.decoder_network(likelihood, self.event_shape, **sizes, name="decoder")
-        latents = (None, self.latent_dims)
+        for name in own:
+            encoder = self.joint_encoder_network(self.event_shape, **sizes, name=f"encoder_{name}")
+            setattr(self, f"encoder_{name}", encoder)
+            setattr(self, f"prior_{name}", MLPEncoder((self.latent_dims,), **sizes, name=f"prior_{name}"))
+        self.decoder = self.decoder_network(
+            likelihood, self.event_shape, **self.decoder_sizes, **self._of_decoder(), name="decoder"
+        )
         self.encoder.build((None, *self.event_shape))
-        self.encoder_z1.build((None, *self.event_shape), latents)
-        self.prior_z1.build(latents)
-        self.decoder.build(latents, latents)
+        for name in own:
+            getattr(self, f"encoder_{name}").build((None, *self.event_shape), latents)
+            getattr(self, f"prior_{name}").build(latents)
+        self.decoder.build(*[latents] * len(self.latent_names))
+
+    def _of_decoder(self) -> dict[str, int]:
+        """What the decoder takes besides its sizes."""
+        return {}
 
     @property
     def levels(self):
-        return (objectives.Level("z1", self.latent_dims, self.encoder_z1, self.prior_z1),)
+        return tuple(
+            objectives.Level(
+                name, self.latent_dims, self._network("encoder", name), self._network("prior", name)
+            )
+            for name in self.latent_names[1:]
+        )
+
+    def _network(self, kind: str, name: str):
+        return getattr(self, f"{kind}_{self.latent_names[-1] if self.shared_levels else name}")
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class HVAE(_TwoLayers):
-    """Two stochastic layers, the paper's gated MLPs, any prior on z2.
+class HVAE(_Hierarchical):
+    """Two stochastic layers or more, the paper's gated MLPs, any prior on the top one.
 
     `encoder(x)` is q(z2 | x), `encoder_z1(x, z2)` q(z1 | x, z2), `prior_z1(z2)` p(z1 | z2), `decoder(z2, z1)`
-    p(x | z1, z2), `prior()` p(z2), each a `tfd`: Tomczak and Welling (2018), equations 10-12. The arguments are
-    those of `LatentVariableModel`.
+    p(x | z1, z2), `prior()` p(z2), each a `tfd`: Tomczak and Welling (2018), equations 10-12. With `layers` = L, further ones
+    in the same way: q(z_l | x, z_l+1) and p(z_l | z_l+1) for each l below L, and p(x | z_1 .. z_L). The arguments are those of
+    `LatentVariableModel`.
     """
 
+    layer_counts = (2, 8)
     encoder_network, joint_encoder_network, decoder_network = MLPEncoder, MLPJointEncoder, MLPJointDecoder
+
+    def _of_decoder(self):
+        return {"num_latents": len(self.latent_names)}
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class ConvHVAE(_TwoLayers):
+class ConvHVAE(_Hierarchical):
     """Two stochastic layers, the paper's gated convolutions; else as `HVAE`."""
 
     # 2: convolutions are padded as in the paper's code
     networks_version = 2
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, ConvJointDecoder
-    features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False
+    features_per_pixel, faster_with_xla, dense = conv.FEATURES_PER_PIXEL, False, False
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
-class PixelHVAE(_TwoLayers):
+class PixelHVAE(_Hierarchical):
     """Two stochastic layers and the paper's autoregressive decoder; else as `HVAE`.
 
     p(x | z1, z2) has no mean in closed form: wherever other models give means, it gives draws.
@@ -75,5 +98,5 @@ class PixelHVAE(_TwoLayers):
     # 2: convolutions are padded as in the paper's code; heads of grey images have no bias
     networks_version = 2
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, PixelDecoder
-    features_per_pixel, faster_with_xla = pixelcnn.FEATURES_PER_PIXEL, False
+    features_per_pixel, faster_with_xla, dense = pixelcnn.FEATURES_PER_PIXEL, False, False
     couples_images, has_mean = True, False

@@ -21,7 +21,9 @@ class _OneLayer(LatentVariableModel):
     def make_networks(self, likelihood):
         sizes = {"latent_dims": self.latent_dims, "hidden_units": self.hidden_units}
         self.encoder = self.encoder_network(self.event_shape, **sizes, name="encoder")
-        self.decoder = self.decoder_network(likelihood, self.event_shape, **sizes, name="decoder")
+        self.decoder = self.decoder_network(
+            likelihood, self.event_shape, **self.decoder_sizes, name="decoder"
+        )
         self.encoder.build((None, *self.event_shape))
         self.decoder.build((None, self.latent_dims))
 
@@ -44,4 +46,4 @@ class ConvVAE(_OneLayer):
     # 2: convolutions are padded as in the paper's code
     networks_version = 2
     encoder_network, decoder_network = ConvEncoder, ConvDecoder
-    features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False
+    features_per_pixel, faster_with_xla, dense = conv.FEATURES_PER_PIXEL, False, False

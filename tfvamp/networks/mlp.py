@@ -7,25 +7,58 @@ import math
 import keras
 import tensorflow as tf
 
+from tfvamp.config import TrainConfig
 from tfvamp.layers import initializers
 from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
 
 
 class _MLPDecoder(DecoderNetwork):
-    """A decoder whose heads are dense."""
+    """A decoder of gated layers whose heads are dense.
 
-    def __init__(self, *args, **kwargs):
+    Layers that compute from one latent, the last one's first, and those that follow on all of them together, are attributes
+    by their names: files of weights know them by these.
+    """
+
+    def __init__(
+        self, *args, hidden_layers: int = TrainConfig.decoder_layers, num_latents: int = 1, **kwargs
+    ):
         super().__init__(*args, **kwargs)
-        pixels = math.prod(self.event_shape)
+        self.hidden_layers, self.num_latents = int(hidden_layers), int(num_latents)
+        self.of_each, self.of_all = self.layer_names()
+        width = self.hidden_units if self.hidden_layers else self.num_latents * self.latent_dims
         self.heads = [
-            initializers.dense(pixels, self.hidden_units, name=head, dtype=self.dtype_policy)
+            initializers.dense(math.prod(self.event_shape), width, name=head, dtype=self.dtype_policy)
             for head in self.likelihood.heads
         ]
+        for name in (*self.of_each, *self.of_all):
+            setattr(self, name, self.gated(name))
 
-    def build_heads(self) -> None:
+    def layer_names(self) -> tuple[list[str], list[str]]:
+        """The names of the layers of each latent, z1 first, and of those on all together."""
+        return [], [f"gated_{layer}" for layer in range(1, self.hidden_layers + 1)]
+
+    def build(self, *latents_shapes):
+        for name in self.of_each:
+            getattr(self, name).build((None, self.latent_dims))
+        width = self.num_latents * (self.hidden_units if self.of_each else self.latent_dims)
+        for name in self.of_all:
+            getattr(self, name).build((None, width))
+            width = self.hidden_units
         for head in self.heads:
-            head.build((None, self.hidden_units))
+            head.build((None, width))
+
+    def call(self, *latents):
+        features = [rows(z, 1) for z in reversed(latents)]  # z1 first
+        if self.of_each:
+            features = [getattr(self, name)(z) for name, z in zip(self.of_each, features, strict=True)]
+        joint = tf.concat(features, axis=-1) if len(features) > 1 else features[0]
+        for name in self.of_all:
+            joint = getattr(self, name)(joint)
+        return self.images([head(joint) for head in self.heads], tf.shape(latents[-1])[:-1])
+
+    def get_config(self):
+        return {**super().get_config(), "hidden_layers": self.hidden_layers}
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
@@ -98,50 +131,38 @@ class MLPDecoder(_MLPDecoder):
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
       event_shape: one image, (H, W, C).
       latent_dims: D.
-      hidden_units: width of the two gated layers.
+      hidden_units: width of the gated layers.
+      hidden_layers: how many; 0 for a decoder whose outputs are linear in z.
 
     Call: latents [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.gated_1, self.gated_2 = self.gated("gated_1"), self.gated("gated_2")
-
-    def build(self, input_shape):
-        self.gated_1.build((None, self.latent_dims))
-        self.gated_2.build((None, self.hidden_units))
-        self.build_heads()
-
-    def call(self, latents):
-        features = self.gated_2(self.gated_1(rows(latents, 1)))
-        return self.images([head(features) for head in self.heads], tf.shape(latents)[:-1])
-
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class MLPJointDecoder(_MLPDecoder):
-    """p(x | z1, z2): z1 - 300 and z2 - 300, together 600 - 300 - image.
+    """p(x | z1, z2): z1 - 300 and z2 - 300, together 600 - 300 - image; or of more latents in the same way.
 
     Args:
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
       event_shape: one image, (H, W, C).
-      latent_dims: D, of z1 and of z2.
-      hidden_units: width of the three gated layers.
+      latent_dims: D, of each stochastic layer.
+      hidden_units: width of the gated layers.
+      hidden_layers: how many are on the way from a latent to the image. With 1 there is one layer for all latents
+        together, with 0 none: the outputs are linear in them.
+      num_latents: number of stochastic layers.
 
-    Call: z2 [..., D] and z1 [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
+    Call: latents [..., D] of each stochastic layer, the top ones first -> distribution with batch shape [...] and event
+    shape [H, W, C].
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.gated_z1, self.gated_z2 = self.gated("gated_z1"), self.gated("gated_z2")
-        self.gated_joint = self.gated("gated_joint")
+    def __init__(self, *args, num_latents: int = 2, **kwargs):
+        super().__init__(*args, num_latents=num_latents, **kwargs)
 
-    def build(self, z2_shape, z1_shape):
-        self.gated_z1.build((None, self.latent_dims))
-        self.gated_z2.build((None, self.latent_dims))
-        self.gated_joint.build((None, 2 * self.hidden_units))
-        self.build_heads()
+    def layer_names(self):
+        if self.hidden_layers < 2:
+            return [], ["gated_joint"] * self.hidden_layers
+        more = [f"gated_joint_{layer}" for layer in range(2, self.hidden_layers)]
+        return [f"gated_z{layer}" for layer in range(1, self.num_latents + 1)], ["gated_joint", *more]
 
-    def call(self, z2, z1):
-        joint = tf.concat([self.gated_z1(rows(z1, 1)), self.gated_z2(rows(z2, 1))], axis=-1)
-        features = self.gated_joint(joint)
-        return self.images([head(features) for head in self.heads], tf.shape(z1)[:-1])
+    def get_config(self):
+        return {**super().get_config(), "num_latents": self.num_latents}

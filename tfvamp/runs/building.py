@@ -34,15 +34,17 @@ def resolve(config: TrainConfig, spec: DatasetSpec) -> TrainConfig:
     Raises:
       UsageError: the likelihood does not fit the data, or the objective not the model.
     """
-    check_objective(config)
+    check_fit(config)
     resolved = config.resolve(spec)
     jit = MODELS[config.model].faster_with_xla if config.jit is None else config.jit
     return dataclasses.replace(resolved, jit=jit)
 
 
-def check_objective(config: TrainConfig) -> None:
-    """Raises UsageError where the model does not have the objective."""
-    MODELS[config.model].check_objective(_objective(config))
+def check_fit(config: TrainConfig) -> None:
+    """Raises UsageError where the model does not have the objective, or as many layers."""
+    model = MODELS[config.model]
+    model.check_objective(_objective(config))
+    model.check_sizes(config.layers, config.shared_levels, config.decoder_layers, config.decoder_units)
 
 
 def _objective(config: TrainConfig) -> Objective:

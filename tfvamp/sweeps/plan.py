@@ -138,7 +138,7 @@ def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
       UsageError: a value that the setting cannot have, or that the model does not.
     """
     name, config = name_of(values), spec.config(values)
-    building.check_objective(config)
+    building.check_fit(config)
     return Planned(name, spec.run_dir / name, values, config, spec.evaluate)
 
 

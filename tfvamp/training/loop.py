@@ -152,7 +152,7 @@ def prepared(config: TrainConfig, progress: Progress) -> tuple[TrainConfig, Data
     """The resolved settings of a new run, and its data; what would need too much memory is refused before."""
     for text in config.without_effect():
         progress.say(f"warning: a setting has no effect: {text}")
-    building.check_objective(config)
+    building.check_fit(config)
     shape, spec = building.known_shape(config), CATALOG.get(config.dataset)
     if spec is not None:
         count = min(spec.sizes[0], config.limit or spec.sizes[0])

@@ -1,0 +1,219 @@
+"""Models of more than two stochastic layers, and decoders of other depths."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+import tfvamp
+from tests.conftest import small_hvae, small_vae
+from tfvamp import evaluation, export, objectives, runs, seeds
+from tfvamp.config import TrainConfig
+from tfvamp.errors import UsageError
+from tfvamp.evaluation import diagnostics
+from tfvamp.models import HVAE, VAE, ConvHVAE, ConvVAE, PixelHVAE
+from tfvamp.runs import Run
+from tfvamp_cli.main import main
+
+D, H, P = 3, 8, 30  # latents, hidden units, pixels of the small models
+
+
+def count(network) -> int:
+    return sum(math.prod(weight.shape) for weight in network.trainable_variables)
+
+
+def gated(inputs: int, units: int = H) -> int:
+    return 2 * (inputs * units + units)
+
+
+@pytest.mark.parametrize("layers", [2, 3, 5])
+@pytest.mark.parametrize("shared", [False, True])
+def test_networks_of_each_layer(layers, shared):
+    model = small_hvae(layers=layers, shared_levels=shared)
+    names = tuple(f"z{layer}" for layer in range(layers, 0, -1))
+    assert model.latent_names == names and tuple(level.name for level in model.levels) == names[1:]
+    encoders = {id(level.posterior) for level in model.levels}
+    priors = {id(level.prior) for level in model.levels}
+    assert len(encoders) == len(priors) == (1 if shared else layers - 1)
+    level, normal = model.levels[0], 2 * (H * D + D)
+    assert count(level.posterior) == gated(P) + gated(D) + gated(2 * H) + normal
+    assert count(level.prior) == gated(D) + gated(H) + normal
+    assert count(model.decoder) == layers * gated(D) + gated(layers * H) + H * P + P
+    own = {id(variable) for variable in model.trainable_variables}
+    assert len(own) == len(model.trainable_variables)
+
+
+def test_the_bound_of_three_layers_by_hand(images):
+    """log p(x | z1, z2, z3) p(z1 | z2) p(z2 | z3) p(z3) - log q(z1 | x, z2) q(z2 | x, z3) q(z3 | x), term by term."""
+    model, x, seed = small_hvae("mog", layers=3), tf.constant(images), seeds.stateless(4)
+    noise = objectives.noise(model.posterior(x), model.levels, seed, 2)
+    assert [draw.shape for draw in noise] == [(2, 8, D)] * 3
+    assert np.abs(noise[1] - noise[2]).max() > 0.1
+    q3 = model.encoder(x)
+    z3 = q3.loc + tf.exp(0.5 * q3.log_variance) * noise[0]
+    q2 = model.encoder_z2(x, z3)
+    z2 = q2.loc + tf.exp(0.5 * q2.log_variance) * noise[1]
+    q1 = model.encoder_z1(x, z2)
+    z1 = q1.loc + tf.exp(0.5 * q1.log_variance) * noise[2]
+    kls = [
+        q3.log_prob(z3) - model.prior(z3),
+        q2.log_prob(z2) - model.prior_z2(z3).log_prob(z2),
+        q1.log_prob(z1) - model.prior_z1(z2).log_prob(z1),
+    ]
+    reconstruction = model.decoder(z3, z2, z1).log_prob(x)
+    bound = model.elbo(images, seed, num_samples=2)
+    for ours, theirs in zip(bound.kls, kls, strict=True):
+        np.testing.assert_allclose(ours, tf.reduce_mean(theirs, axis=0), rtol=1e-5, atol=1e-5)
+    expected = tf.reduce_mean(reconstruction - tf.add_n(kls), axis=0)
+    np.testing.assert_allclose(bound.bound, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_three_layers_generate_from_the_top_down():
+    model, seed = small_hvae("vamp", layers=3), seeds.as_seed(1)
+    z3 = model.prior.sample(5, seeds.fold_in_name(seed, "latents"))
+    z2 = model.prior_z2(z3).at(seeds.normal([5, D], seeds.fold_in_name(seed, "z2")))
+    z1 = model.prior_z1(z2).at(seeds.normal([5, D], seeds.fold_in_name(seed, "z1")))
+    np.testing.assert_allclose(model.sample(5, 1), model.decoder(z3, z2, z1).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("decoder_layers", [0, 1, 3])
+def test_every_variable_gets_a_gradient(images, shared, decoder_layers):
+    model = small_hvae(layers=4, shared_levels=shared, decoder_layers=decoder_layers, decoder_units=5)
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model.elbo(images, seeds.stateless(0)).bound)
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    ):
+        assert gradient is not None and np.isfinite(gradient).all() and np.abs(gradient).max() > 0, (
+            variable.path
+        )
+
+
+@pytest.mark.parametrize("make, inputs", [(small_vae, D), (small_hvae, 2 * D)])
+@pytest.mark.parametrize("decoder_layers", [0, 1, 2, 4])
+def test_a_decoder_of_another_depth_and_width(make, inputs, decoder_layers):
+    model = make(decoder_layers=decoder_layers, decoder_units=5)
+    last = (decoder_layers and 5) or inputs
+    if decoder_layers == 0:
+        hidden = 0
+    elif decoder_layers == 1 or make is small_vae:
+        hidden = gated(inputs, 5) + (decoder_layers - 1) * gated(5, 5)
+    else:
+        hidden = 2 * gated(D, 5) + gated(10, 5) + (decoder_layers - 2) * gated(5, 5)
+    assert count(model.decoder) == hidden + last * P + P
+    assert count(model.encoder) == count(make().encoder)
+
+
+@pytest.mark.parametrize("make, latents", [(small_vae, 1), (small_hvae, 3)])
+def test_a_decoder_without_hidden_layers_is_linear(make, latents):
+    model = make(decoder_layers=0, **({"layers": 3} if latents == 3 else {}))
+    rng = np.random.default_rng(0)
+    a, b = ([tf.constant(rng.normal(size=(4, D)), tf.float32) for _ in range(latents)] for _ in range(2))
+
+    def logits(z):
+        return model.decoder(*z).distribution.logits
+
+    together = logits([one + other for one, other in zip(a, b, strict=True)])
+    nothing = logits([tf.zeros_like(one) for one in a])
+    np.testing.assert_allclose(
+        together - nothing, logits(a) + logits(b) - 2.0 * nothing, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_keras_files_of_three_layers(images, tmp_path):
+    model = small_hvae(
+        "flow", layers=3, shared_levels=True, decoder_layers=1, decoder_units=6, flow_base="vamp"
+    )
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(images), model(images), rtol=1e-5)
+    np.testing.assert_array_equal(again.sample(3, 1), model.sample(3, 1))
+
+
+BAD = {
+    "one layer": (HVAE, {"layers": 1}, "HVAE has 2 to 8 stochastic layers; got layers = 1"),
+    "nine layers": (HVAE, {"layers": 9}, "HVAE has 2 to 8 stochastic layers; got layers = 9"),
+    "vae": (VAE, {"layers": 2}, "VAE has 1 stochastic layer; got layers = 2"),
+    "pixelhvae": (PixelHVAE, {"layers": 3}, "PixelHVAE has 2 stochastic layers; got layers = 3"),
+    "shared": (VAE, {"shared_levels": True}, "shared_levels goes with the model hvae"),
+    "conv": (ConvVAE, {"decoder_layers": 1}, "the decoder of ConvVAE is convolutional"),
+    "width": (ConvHVAE, {"decoder_units": 10}, "the decoder of ConvHVAE is convolutional"),
+    "below": (VAE, {"decoder_layers": -1}, "decoder_layers must be at least 0; got -1"),
+    "none": (VAE, {"decoder_units": 0}, "decoder_units must be at least 1; got 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_layers_that_a_model_does_not_have(case):
+    kind, settings, text = BAD[case]
+    with pytest.raises(UsageError, match=text):
+        kind((6, 5, 1), prior="standard", **settings)
+
+
+def test_settings_of_layers_without_effect():
+    assert TrainConfig(model="hvae", shared_levels=True).without_effect() == [
+        "shared_levels: there is at most one layer below the top one"
+    ]
+    assert TrainConfig(decoder_layers=0, decoder_units=5).without_effect() == [
+        "decoder_units: the decoder has no hidden layers"
+    ]
+    result = CliRunner().invoke(main, ["train", "--model", "convhvae", "--layers", "3", "--dry-run"])
+    assert result.exit_code == 2 and "ConvHVAE has 2 stochastic layers; got layers = 3" in result.stderr
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_of_three_layers(small_config, tmp_path):
+    """Trained from the command line, and through every command."""
+    words = [
+        "--model",
+        "hvae",
+        "--layers",
+        3,
+        "--prior",
+        "flow",
+        "--flow-base",
+        "vamp",
+        "--components",
+        7,
+        "--limit",
+        60,
+    ]
+    words += ["--epochs", 2, "--warmup", 2, "--batch-size", 30, "--hidden-units", 12, "--latent-dims", 4]
+    words += ["--data-dir", small_config.data_dir, "--run-dir", tmp_path / "run", "--no-jit"]
+    for command in (
+        ["train", *words],
+        ["evaluate", tmp_path / "run", "--samples", 5, "--limit", 4, "--refine-steps", 3],
+        ["sample", tmp_path / "run", "-n", 4, "--component", 6, "--output", tmp_path / "s.png"],
+        ["plot", tmp_path / "run", "--dpi", 20],
+        ["info", tmp_path / "run"],
+    ):
+        result = CliRunner().invoke(main, [str(word) for word in command])
+        assert result.exit_code == 0, result.stderr
+    run = Run(tmp_path / "run")
+    assert [name for name in run.rows()[0] if name.startswith("val_kl_")] == [
+        "val_kl_z3",
+        "val_kl_z2",
+        "val_kl_z1",
+    ]
+    document = run.evaluation()
+    assert set(document["active_units"]) == {"z3", "z2", "z1"} and document["proposal"] == "refined"
+    assert set(runs.encode(run, limit=3)) == {
+        "mean", "log_variance", "mean_z2", "log_variance_z2", "mean_z1", "log_variance_z1", "label"
+    }  # fmt: skip
+    posterior = evaluation.encode(run.model(), run.dataset(4).test.array()[0])[0]
+    shares = diagnostics.usage(posterior, run.model().prior()).shares
+    assert shares.shape == (7,) and shares.sum() == pytest.approx(1.0)
+    tf.config.run_functions_eagerly(False)
+    export.export_run(run, tmp_path / "export")
+    loaded, model = tf.saved_model.load(tmp_path / "export"), run.model()
+    np.testing.assert_allclose(loaded.sample(3, [7, 0])["images"], model.sample(3, 7), rtol=1e-5, atol=1e-6)
+    ours = loaded.sample_component(2, 3, [7, 0])["images"]
+    np.testing.assert_allclose(ours, model.sample(3, 7, component=2), rtol=1e-5, atol=1e-6)
+    x = run.dataset(4).test.array()[0]
+    estimate = tfvamp.log_likelihood(model, x, 20, seed=7).per_example
+    ours = loaded.log_likelihood(x, 20, [7, 0])["log_likelihood"]
+    np.testing.assert_allclose(ours, estimate, rtol=1e-5, atol=1e-4)
