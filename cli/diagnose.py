@@ -106,6 +106,12 @@ def _rows(result) -> dict[str, str]:
             f"{result['pseudo_inputs']['median_distance']:.3f} from the nearest training image in the median (root "
             f"mean squared difference of pixels); test images {samples['median_distance_of_test']:.3f}"
         )
+    if result["clusters"] is not None:
+        clusters = result["clusters"]
+        rows["components and labels"] = (
+            f"accuracy {clusters['accuracy']:.1%}, normalised mutual information "
+            f"{clusters['normalised_mutual_information']:.3f}, adjusted Rand index {clusters['adjusted_rand_index']:.3f}"
+        )
     if result["probes"] is not None:
         probes = result["probes"]
         rows["representation"] = (

@@ -4,6 +4,7 @@ A case is a functional model around the layer. A public layer without a case fai
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -95,13 +96,13 @@ def kl_model(prior=None) -> keras.Model:
     return keras.Model(x, keras.layers.Dense(3)(z))
 
 
-def vamp_model(over=lambda prior: prior) -> keras.Model:
+def vamp_model(over=lambda prior: prior, kind=None) -> keras.Model:
     encoder = encoder_pair()
-    prior = layers.VampPriorLayer(
-        encoder, 4, weighted=True, initial=keras.initializers.RandomUniform(0.2, 0.8, seed=1), name="prior"
+    prior = (kind or functools.partial(layers.VampPriorLayer, weighted=True))(
+        encoder, 4, initial=keras.initializers.RandomUniform(0.2, 0.8, seed=1), name="prior"
     )
     x = keras.Input(SHAPE)
-    return keras.Model(x, over(prior)(encoder(x)[0]))
+    return keras.Model(x, over(prior)(1.5 * encoder(x)[0]))  # without 1.5 a bias would move z and prior alike
 
 
 def flow_model() -> keras.Model:
@@ -132,7 +133,7 @@ def conditional_model() -> keras.Model:
     )
     x = keras.Input((9,))
     parts = {"image": keras.layers.Reshape(SHAPE)(x[:, :6]), "label": x[:, 6:]}
-    return keras.Model(x, prior(1.5 * encoder(parts)[0]))  # without 1.5 a bias would move z and prior alike
+    return keras.Model(x, prior(1.5 * encoder(parts)[0]))
 
 
 def reconstruction_model() -> keras.Model:
@@ -201,6 +202,7 @@ CASES = [
     Case(layers.VampPriorLayer, vamp_model),
     Case(layers.VampPriorLayer, conditional_model),
     Case(layers.FlowPriorLayer, flow_model),
+    Case(layers.VampMixturePriorLayer, lambda: vamp_model(kind=layers.VampMixturePriorLayer)),
     Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
     Case(MLPDecoder, lambda: around(decoder_of(MLPDecoder), after=Moments())),
     Case(MLPJointEncoder, lambda: joint_encoder_model(MLPJointEncoder)),
@@ -379,7 +381,12 @@ def test_weight_files(case, tmp_path):
 @each_case
 def test_clone_by_keras_is_whole_or_refused(case):
     model, _, _ = fresh(case)
-    if case.layer in (layers.VampPriorLayer, layers.FlowPriorLayer, layers.KLDivergence):
+    if case.layer in (
+        layers.VampPriorLayer,
+        layers.VampMixturePriorLayer,
+        layers.FlowPriorLayer,
+        layers.KLDivergence,
+    ):
         for copy in (keras.models.clone_model, lambda model: type(model).from_config(model.get_config())):
             with pytest.raises(ValueError, match=r"shares its encoder.*tfvamp\.clone_model"):
                 copy(model)

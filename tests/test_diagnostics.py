@@ -133,6 +133,30 @@ def test_two_samples_of_one_distribution_and_of_two():
         diagnostics.two_samples(first, first[:-1])
 
 
+def test_components_that_are_classes_agree_with_labels():
+    """Three far normals and their labels; then labels that have nothing to do with them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    means = (10.0 * np.eye(3)[labels] + rng.normal(size=(400, 3))).astype(np.float32)
+    loc = 10.0 * np.eye(3, dtype=np.float32)[[2, 0, 1, 1]]
+    loc[3] += 30.0  # far from all latents
+    components = DiagonalGaussian(loc, np.zeros((4, 3), np.float32))
+    prior = DiagonalGaussianMixture(tfd.Categorical(logits=np.zeros(4, np.float32)), components)
+    found = diagnostics.components_of(prior, means)
+    np.testing.assert_array_equal(found, np.array([1, 2, 0])[labels])
+    assert diagnostics.clusters(found[:200], labels[:200], found[200:], labels[200:]) == {
+        "accuracy": 1.0,
+        "normalised_mutual_information": pytest.approx(1.0),
+        "adjusted_rand_index": pytest.approx(1.0),
+    }
+    unrelated = rng.permutation(labels)
+    chance = diagnostics.clusters(found[:200], unrelated[:200], found[200:], unrelated[200:])
+    assert chance["accuracy"] < 0.5
+    assert chance["normalised_mutual_information"] < 0.1 and abs(chance["adjusted_rand_index"]) < 0.05
+    # A component that no training image has gives no right answer.
+    assert diagnostics.clusters(found[:200], labels[:200], np.full(200, 3), labels[200:])["accuracy"] == 0.0
+
+
 def test_probes_find_labels_that_are_there():
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(4)
@@ -235,6 +259,7 @@ def test_a_run_is_diagnosed(run):
     assert document["weights_sha256"] == tfvamp.Run(run).weights_sha256
     assert sum(document["components"]["shares"]) == pytest.approx(1.0)
     assert set(document["probes"]) == {"nearest_neighbours", "linear"}
+    assert set(document["clusters"]) == {"accuracy", "normalised_mutual_information", "adjusted_rand_index"}
     assert document["findings"] == findings(document)
     names = {path.name for path in (run / "figures").iterdir()}
     parts = (

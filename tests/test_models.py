@@ -163,7 +163,7 @@ def test_every_trainable_variable_gets_a_gradient(kind, prior, images, shallow):
         )
     names = {v.path.split("/")[0] for v in model.trainable_variables}
     assert names == {"encoder", "decoder"} | (
-        {"prior"} if prior in ("mog", "vamp", "vamp-weighted", "flow") else set()
+        {"prior"} if prior in ("mog", "vamp", "vamp-weighted", "vamp-mixture", "flow") else set()
     ) | ({"encoder_z1", "prior_z1"} if issubclass(kind, TWO_LAYERS) else set())
 
 

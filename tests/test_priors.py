@@ -20,6 +20,7 @@ from tfvamp.layers import (
     MixtureOfGaussiansPriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
+    VampMixturePriorLayer,
     VampPriorLayer,
     priors,
 )
@@ -40,6 +41,7 @@ CASES = {
     "MixtureOfGaussiansPriorLayer": lambda: MixtureOfGaussiansPriorLayer(K, D),
     "VampPriorLayer": lambda: VampPriorLayer(encoder(), K, SHAPE),
     "VampPriorLayer, weighted": lambda: VampPriorLayer(encoder(), K, SHAPE, weighted=True),
+    "VampMixturePriorLayer": lambda: VampMixturePriorLayer(encoder(), K, SHAPE, initial_variance=0.3),
     "VampPriorLayer, fixed": lambda: VampPriorLayer(encoder(), K, SHAPE, trainable=False),
     "FlowPriorLayer": lambda: bent(FlowPriorLayer(latent_dims=D, num_couplings=3, hidden_units=4)),
     "FlowPriorLayer, spline over vamp": lambda: bent(
@@ -184,6 +186,29 @@ def test_vamp_is_the_mixture_of_the_encoder_at_the_pseudo_inputs():
     expected = twins.mixture_log_prob(z, np.linspace(-1, 1, K), posterior.loc, posterior.log_variance)
     np.testing.assert_allclose(prior(z), expected, rtol=1e-6, atol=1e-5)
     assert isinstance(prior(), tfd.MixtureSameFamily) and isinstance(prior(), DiagonalGaussianMixture)
+
+
+def test_a_component_of_the_mixture_model_has_the_variance_of_its_centre_and_its_own():
+    """Stirn and Knowles (2024): z = centre + noise, centre ~ q(z | u_k); hence the sum of the variances, by a float64 twin."""
+    prior = VampMixturePriorLayer(
+        encoder(), K, SHAPE, initial=keras.initializers.RandomUniform(0.0, 1.0), initial_variance=0.5
+    )
+    np.testing.assert_allclose(np.exp(prior.log_variance), 0.5, rtol=1e-6)
+    own = np.random.default_rng(1).normal(0.0, 1.0, (K, D)).astype(np.float32)
+    prior.log_variance.assign(own)
+    prior.logits.assign(np.linspace(-1, 1, K))
+    posterior = prior.encoder(prior.clipped_pseudo_inputs())
+    variance = np.exp(posterior.log_variance.numpy().astype(np.float64)) + np.exp(own.astype(np.float64))
+    z = np.random.default_rng(0).normal(size=(9, D)).astype(np.float32)
+    expected = twins.mixture_log_prob(z, np.linspace(-1, 1, K), posterior.loc, np.log(variance))
+    np.testing.assert_allclose(prior(z), expected, rtol=1e-6, atol=1e-5)
+    prior.log_variance.assign(np.full((K, D), -30.0))  # clipped: as narrow as it gets, the VampPrior
+    narrow = twins.mixture_log_prob(z, np.linspace(-1, 1, K), posterior.loc, posterior.log_variance)
+    np.testing.assert_allclose(prior(z), narrow, rtol=1e-2, atol=1e-2)
+    assert type(prior).from_config(prior.get_config(), encoder=prior.encoder).initial_variance == 0.5
+    assert VampMixturePriorLayer(prior.encoder, K).latent_dims == D
+    with pytest.raises(ValueError, match="initial_variance must be a positive number; got 0"):
+        VampMixturePriorLayer(prior.encoder, K, initial_variance=0)
 
 
 def test_vamp_with_one_component_is_the_posterior_at_it():
@@ -476,11 +501,13 @@ def test_a_flow_over_some_components(base):
 # --- some of the components ---
 
 
-@pytest.mark.parametrize("name", ["mog", "vamp", "vamp-weighted"])
+@pytest.mark.parametrize("name", ["mog", "vamp", "vamp-weighted", "vamp-mixture"])
 def test_some_components_estimate_the_density_without_bias(name):
     """Over many choices the mean of the estimate is p(z); the mean of its logarithm is below log p(z)."""
     prior = small_vae(name).prior
-    if name == "vamp-weighted":
+    if name == "vamp-mixture":
+        prior.log_variance.assign(np.random.default_rng(1).normal(0.0, 1.0, (5, 3)))
+    if name in ("vamp-weighted", "vamp-mixture"):
         prior.logits.assign([0.0, 1.0, -1.0, 0.5, 2.0])
     z = tf.constant(np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32))
     estimate = tf.function(lambda seed: prior.of_some(2, seed).log_prob(z))

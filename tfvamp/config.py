@@ -43,6 +43,7 @@ PRIORS = {
     "vamp": PriorKind(pseudo_inputs="learned"),
     "vamp-data": PriorKind(pseudo_inputs="images"),
     "vamp-weighted": PriorKind(pseudo_inputs="learned"),
+    "vamp-mixture": PriorKind(pseudo_inputs="learned"),
     "flow": PriorKind(mixture=False, over_another=True),
 }
 FLOW_BASES = tuple(name for name, kind in PRIORS.items() if not kind.over_another)

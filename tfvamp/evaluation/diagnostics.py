@@ -205,6 +205,41 @@ def probes(
     }
 
 
+def components_of(prior, means: np.ndarray) -> np.ndarray:
+    """The component of a mixture that is most responsible for each of some latents [N, D], [N]."""
+    found = [
+        tf.argmax(prior.component_log_prob(rows), axis=1)
+        for rows in _rows(tf.convert_to_tensor(means, prior.dtype), prior.num_components)
+    ]
+    return tf.concat(found, axis=0).numpy()
+
+
+def clusters(
+    components: np.ndarray, labels: np.ndarray, test_components: np.ndarray, test_labels: np.ndarray
+) -> dict[str, float]:
+    """How components [N] agree with labels [N].
+
+    Returns:
+      accuracy: share of the test images with the label that is most frequent among the training images of their component (a
+        component without any is wrong); normalised_mutual_information and adjusted_rand_index, of the test images.
+
+    Raises:
+      ImportError: scikit-learn is not installed.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    named = {
+        component: np.bincount(labels[components == component]).argmax()
+        for component in np.unique(components)
+    }
+    guessed = np.array([named.get(component, -1) for component in test_components])
+    return {
+        "accuracy": float((guessed == test_labels).mean()),
+        "normalised_mutual_information": float(normalized_mutual_info_score(test_labels, test_components)),
+        "adjusted_rand_index": float(adjusted_rand_score(test_labels, test_components)),
+    }
+
+
 def plane(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two principal axes [D, 2] of posterior means [N, D], and their centre [D]; zeros where there is no second one."""
     centre = means.mean(axis=0)

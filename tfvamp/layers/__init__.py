@@ -17,7 +17,7 @@ from tfvamp.layers.priors import (
     StandardNormalPriorLayer,
 )
 from tfvamp.layers.reconstruction_loss import ReconstructionLoss
-from tfvamp.layers.vamp_prior import VampPriorLayer
+from tfvamp.layers.vamp_prior import VampMixturePriorLayer, VampPriorLayer
 
 __all__ = [
     "BernoulliLikelihood",
@@ -41,6 +41,7 @@ __all__ = [
     "PriorLayer",
     "ReconstructionLoss",
     "StandardNormalPriorLayer",
+    "VampMixturePriorLayer",
     "VampPriorLayer",
     "as_diagonal_gaussian",
 ]

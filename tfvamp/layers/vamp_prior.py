@@ -1,4 +1,4 @@
-"""The VampPrior: a mixture of the encoder's posteriors at learned pseudo-inputs."""
+"""The VampPrior, a mixture of the encoder's posteriors at learned pseudo-inputs, and the mixture model made of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tfvamp.layers import pseudo_inputs
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import MixturePriorLayer, SomeComponents, at_least_one, choose, mixture_of
+
+OWN_LOG_VARIANCE = (-10.0, 4.0)  # bounds of what a component of `VampMixturePriorLayer` adds to its posterior
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
@@ -140,7 +142,12 @@ class VampPriorLayer(MixturePriorLayer):
         return pseudo_inputs.structure_of({key: part.seen(weights[key]) for key, part in self._parts.items()})
 
     def components(self) -> DiagonalGaussian:
-        return self._encoded(self.clipped_pseudo_inputs(), self.num_components)
+        return self._component_of(self._encoded(self.clipped_pseudo_inputs(), self.num_components))
+
+    def _component_of(self, posterior: DiagonalGaussian, chosen: tf.Tensor | None = None) -> DiagonalGaussian:
+        """The components that posteriors at pseudo-inputs make, all of them or those `chosen`."""
+        del chosen
+        return posterior
 
     def _encoded(self, inputs, count: int) -> DiagonalGaussian:
         posterior = as_diagonal_gaussian(self.encoder(inputs, training=False))
@@ -156,7 +163,8 @@ class VampPriorLayer(MixturePriorLayer):
             return self.distribution()
         chosen, weights = choose(count, self.num_components, seed), self._weights()
         inputs = {key: part.seen(tf.gather(weights[key], chosen)) for key, part in self._parts.items()}
-        components = self._encoded(pseudo_inputs.structure_of(inputs), count)
+        posterior = self._encoded(pseudo_inputs.structure_of(inputs), count)
+        components = self._component_of(posterior, chosen)
         if not self.weighted:
             zeros = tf.zeros([count], components.dtype)
             return SomeComponents(mixture_of(zeros, components), tf.zeros([], components.dtype))
@@ -197,6 +205,76 @@ class VampPriorLayer(MixturePriorLayer):
                 "say which encoder it shares: VampPriorLayer.from_config(config, encoder=encoder)"
             )
         return cls(encoder=encoder or keras.saving.deserialize_keras_object(serialized), **config)
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class VampMixturePriorLayer(VampPriorLayer):
+    """p(z) = sum_k w_k N(z; m(u_k), v(u_k) + s_k): the VampPrior mixture model, Stirn and Knowles (2024).
+
+    q(z | u_k) = N(m(u_k), v(u_k)) is taken as the posterior of a cluster's centre, around which latents have variances s_k [D] of
+    its own. So a component can be much wider than the posterior of one image, and few of them can be clusters. Weights w_k,
+    pseudo-inputs u_k and variances s_k are learned together with the networks, by the same optimiser; the paper alternates
+    between them.
+
+    Args:
+      encoder, num_components, event_shape, initial, bounds, trainable: as for `VampPriorLayer`.
+      latent_dims: D; None asks the encoder.
+      initial_variance: of s_k.
+
+    >>> encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    >>> prior = VampMixturePriorLayer(encoder, num_components=10)
+    >>> prior.responsibilities(prior.sample(3, seed=0)).shape
+    TensorShape([3, 10])
+    """
+
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        num_components: int,
+        event_shape=None,
+        initial=None,
+        bounds=(0.0, 1.0),
+        trainable: bool | list | dict = True,
+        latent_dims: int | None = None,
+        initial_variance: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(encoder, num_components, event_shape, initial, bounds, True, trainable, **kwargs)
+        if not 0.0 < initial_variance < math.inf:
+            raise ValueError(f"initial_variance must be a positive number; got {initial_variance}")
+        self.initial_variance = float(initial_variance)
+        self.latent_dims = at_least_one(
+            "latent_dims", self._encoded_dims() if latent_dims is None else latent_dims
+        )
+        self.log_variance = self.add_weight(
+            name="log_variance",
+            shape=(self.num_components, self.latent_dims),
+            initializer=keras.initializers.Constant(math.log(self.initial_variance)),
+        )
+
+    def _encoded_dims(self) -> int:
+        found: list[int] = []
+
+        def trace():
+            posterior = self._encoded(self.clipped_pseudo_inputs(), self.num_components)
+            found.append(posterior.event_shape[0])
+
+        tf.function(trace, autograph=False).get_concrete_function()
+        return found[0]
+
+    def _component_of(self, posterior: DiagonalGaussian, chosen: tf.Tensor | None = None) -> DiagonalGaussian:
+        own = (
+            tf.convert_to_tensor(self.log_variance)
+            if chosen is None
+            else tf.gather(self.log_variance, chosen)
+        )
+        own = tf.clip_by_value(tf.cast(own, posterior.dtype), *OWN_LOG_VARIANCE)
+        return DiagonalGaussian(posterior.loc, tf.math.softplus(posterior.log_variance - own) + own)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["weighted"]
+        return {**config, "latent_dims": self.latent_dims, "initial_variance": self.initial_variance}
 
 
 def _objects_are_shared() -> bool:

@@ -43,7 +43,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       layers: number of stochastic layers; None for that of the class. `HVAE` takes 2 to 8.
       shared_levels: of an `HVAE`: the layers below the top one share the networks of q(z_l | x, z_l+1) and p(z_l | z_l+1).
       decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of a decoder of dense layers.
-      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted" or "flow"; or a function from the
+      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture" or "flow"; or a function from the
         encoder to a prior layer.
       components: K, for the mixtures.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras

@@ -18,7 +18,7 @@ from tfvamp.layers.priors import (
     PriorLayer,
     StandardNormalPriorLayer,
 )
-from tfvamp.layers.vamp_prior import VampPriorLayer
+from tfvamp.layers.vamp_prior import VampMixturePriorLayer, VampPriorLayer
 
 PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable | None
 
@@ -67,6 +67,14 @@ def build_prior(
         "vamp": vamp,
         "vamp-data": lambda: vamp(trainable=False),
         "vamp-weighted": lambda: vamp(weighted=True),
+        "vamp-mixture": lambda: VampMixturePriorLayer(
+            encoder,
+            components,
+            event_shape=tuple(event_shape),
+            initial=pseudo_inputs,
+            latent_dims=latent_dims,
+            name=layer_name,
+        ),
         "flow": flow,
     }
     return builders[name]()

@@ -109,6 +109,7 @@ def diagnose(
         pairs["pseudo_inputs"] = (ours, arrays["train"][index])
     labels = {name: split.labels for name, split in splits.items()}
     document["probes"] = _probes(labels, posteriors, say)
+    document["clusters"] = None if document["probes"] is None else _clusters(model, labels, posteriors)
     document["findings"] = findings(document)
     for name, contents in _pictures(
         model, document, posteriors["test"][0], estimates, chosen["test"], pairs
@@ -191,6 +192,17 @@ def _probes(labels: dict[str, np.ndarray], posteriors, say) -> dict[str, float] 
         return None
     means = {name: of_split[0].loc.numpy() for name, of_split in posteriors.items()}
     return diagnostics.probes(means["train"], labels["train"], means["test"], labels["test"])
+
+
+def _clusters(
+    model: LatentVariableModel, labels: dict[str, np.ndarray], posteriors
+) -> dict[str, float] | None:
+    """How the components of a mixture prior agree with labels; None of another prior."""
+    if model.prior.num_components is None:
+        return None
+    prior = model.prior()
+    of = {name: diagnostics.components_of(prior, of_split[0].loc) for name, of_split in posteriors.items()}
+    return diagnostics.clusters(of["train"], labels["train"], of["test"], labels["test"])
 
 
 def findings(document: dict[str, Any]) -> list[str]:
