@@ -102,7 +102,7 @@ def vamp_model(over=lambda prior: prior, kind=None) -> keras.Model:
         encoder, 4, initial=keras.initializers.RandomUniform(0.2, 0.8, seed=1), name="prior"
     )
     x = keras.Input(SHAPE)
-    return keras.Model(x, over(prior)(1.5 * encoder(x)[0]))  # without 1.5 a bias would move z and prior alike
+    return keras.Model(x, over(prior)(0.5 * encoder(x)[0]))  # without 0.5 a bias would move z and prior alike
 
 
 def flow_model() -> keras.Model:
@@ -112,7 +112,7 @@ def flow_model() -> keras.Model:
     )
     rng = np.random.default_rng(0)
     for weight in model.get_layer("prior")._networks:
-        weight.assign(weight + rng.normal(0.0, 0.2, weight.shape))
+        weight.assign(weight + rng.normal(0.0, 0.05, weight.shape))
     return model
 
 
