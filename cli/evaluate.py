@@ -6,6 +6,11 @@ import click
 
 from tfvamp_cli import light, options, output
 
+DENSITIES = {
+    "bound": "a lower bound: the log-likelihood is too low by as much",
+    "estimate": "an estimate: the log-likelihood has its error, too",
+}
+
 
 @click.command("evaluate")
 @options.run
@@ -81,7 +86,12 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, sh
             rows["amortisation gap"] = f"{result['amortisation_gap']:.3f} nats: ELBO refined minus encoder"
         output.table(
             f"{run}: {result['dataset']}, {split}, {images}",
-            {**rows, **_by_layer(result), "data verified": VERIFIED[result["dataset_verified"]]},
+            {
+                **rows,
+                **_by_layer(result),
+                **_of_prior(result),
+                "data verified": VERIFIED[result["dataset_verified"]],
+            },
         )
     if result["warning"]:
         click.echo(f"warning: {result['warning']}", err=True)
@@ -124,6 +134,12 @@ def _bounds(result) -> dict[str, str]:
         "effective sample size": f"median {result['effective_sample_size']['median']:.1f} of {result['num_samples']} "
         "chains",
     }
+
+
+def _of_prior(result) -> dict[str, str]:
+    """What log p(z) was, unless it is exact."""
+    density = result["prior_density"]
+    return {} if density == "exact" else {"density of the prior": DENSITIES[density]}
 
 
 def _by_layer(result) -> dict[str, str]:

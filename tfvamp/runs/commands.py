@@ -118,7 +118,7 @@ def evaluate(
     images = "simulated" if how.estimator == "bdmc" else split
     used = dataclasses.asdict(how)
     del used["max_memory"]  # on which no number depends
-    document |= {"settings": used, "limit": limit}
+    document |= {"settings": used, "limit": limit, "prior_density": model.prior.density}
     document |= {"split": images, "epoch": run.weights_epoch, "weights_sha256": run.weights_sha256}
     if not math.isfinite(document["log_likelihood"]):
         raise RunError(f"the log-likelihood of {run} is not finite: nothing was written")
