@@ -19,8 +19,9 @@ from tfvamp_cli import options
 def command(run, output, overwrite, onnx):
     """Write a run as a SavedModel, which needs TensorFlow alone.
 
-    Its functions: sample, sample_component, encode, decode, reconstruct, log_likelihood, and
-    pseudo_inputs for a VampPrior. DIR/assets.extra/tfvamp.json says what they take and give.
+    Its functions: sample, encode, decode, reconstruct, log_likelihood; sample_component for a
+    mixture prior; pseudo_inputs for a VampPrior. DIR/assets.extra/tfvamp.json says what they
+    take and give.
 
     \b
     Examples:

@@ -350,6 +350,8 @@ def test_the_page_the_metadata_and_the_signatures_agree(exports):
         page = dict(documented)
         if not prior.startswith("vamp"):
             del page["pseudo_inputs"]
+        if prior in ("standard", "flow"):
+            del page["sample_component"]
         told = {
             name: tuple(
                 ", ".join(
