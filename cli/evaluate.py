@@ -6,11 +6,6 @@ import click
 
 from tfvamp_cli import light, options, output
 
-DENSITIES = {
-    "bound": "a lower bound: the log-likelihood is too low by as much",
-    "estimate": "an estimate: the log-likelihood has its error, too",
-}
-
 
 @click.command("evaluate")
 @options.run
@@ -89,7 +84,7 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, sh
             {
                 **rows,
                 **_by_layer(result),
-                **_of_prior(result),
+                "density of the prior": result["prior_density"],
                 "data verified": VERIFIED[result["dataset_verified"]],
             },
         )
@@ -134,12 +129,6 @@ def _bounds(result) -> dict[str, str]:
         "effective sample size": f"median {result['effective_sample_size']['median']:.1f} of {result['num_samples']} "
         "chains",
     }
-
-
-def _of_prior(result) -> dict[str, str]:
-    """What log p(z) was, unless it is exact."""
-    density = result["prior_density"]
-    return {} if density == "exact" else {"density of the prior": DENSITIES[density]}
 
 
 def _by_layer(result) -> dict[str, str]:

@@ -153,6 +153,10 @@ def test_components_that_are_classes_agree_with_labels():
     chance = diagnostics.clusters(found[:200], unrelated[:200], found[200:], unrelated[200:])
     assert chance["accuracy"] < 0.5
     assert chance["normalised_mutual_information"] < 0.1 and abs(chance["adjusted_rand_index"]) < 0.05
+    # Any whole numbers are labels.
+    renamed = np.array([-1, 10**12, 4])[labels]
+    assert diagnostics.clusters(found[:200], renamed[:200], found[200:], renamed[200:])["accuracy"] == 1.0
+    assert diagnostics.clusters(found[:200], renamed[:200], np.full(9, 3), np.full(9, -1))["accuracy"] == 0.0
     # A component that no training image has gives no right answer.
     assert diagnostics.clusters(found[:200], labels[:200], np.full(200, 3), labels[200:])["accuracy"] == 0.0
 

@@ -132,7 +132,7 @@ def expected(model, prior: str, images) -> dict[str, np.ndarray]:
         "reconstruct": model.pictures(model.reconstruct(images, 7), seeds.as_seed(7)),
         "log_likelihood": estimates,
     }
-    if model.prior.num_components is not None:
+    if model.prior.is_mixture():
         arrays["sample_component"] = model.sample(6, 7, component=4)
     if model.prior.clipped_pseudo_inputs() is not None:
         arrays["pseudo_inputs"] = model.prior.clipped_pseudo_inputs()

@@ -140,9 +140,10 @@ BAD = {
     "vae": (VAE, {"layers": 2}, "VAE has 1 stochastic layer; got layers = 2"),
     "pixelhvae": (PixelHVAE, {"layers": 3}, "PixelHVAE has 2 stochastic layers; got layers = 3"),
     "shared": (VAE, {"shared_levels": True}, "shared_levels goes with the model hvae"),
-    "conv": (ConvVAE, {"decoder_layers": 1}, "the decoder of ConvVAE is convolutional"),
-    "width": (ConvHVAE, {"decoder_units": 10}, "the decoder of ConvHVAE is convolutional"),
+    "conv": (ConvVAE, {"decoder_layers": 1}, "ConvVAE has a decoder of its own"),
+    "width": (ConvHVAE, {"decoder_units": 10}, "ConvHVAE has a decoder of its own"),
     "below": (VAE, {"decoder_layers": -1}, "decoder_layers must be at least 0; got -1"),
+    "a fraction": (HVAE, {"layers": 2.0}, "layers must be a whole number; got 2.0"),
     "none": (VAE, {"decoder_units": 0}, "decoder_units must be at least 1; got 0"),
 }
 

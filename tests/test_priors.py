@@ -94,12 +94,12 @@ def test_samples(prior):
 
 def test_components(prior):
     z = np.random.default_rng(0).normal(size=(4, D)).astype(np.float32)
-    if prior.num_components is None:
+    if not prior.is_mixture():
         for ask in (lambda: prior.sample_component(0, 1), lambda: prior.responsibilities(z)):
             with pytest.raises(UsageError, match="the prior is no mixture, and has no component"):
                 ask()
         return
-    assert prior.num_components == K and prior.centres().shape == (K, D)
+    assert prior().num_components == K and prior.centres().shape == (K, D)
     responsibilities = prior.responsibilities(z).numpy()
     np.testing.assert_allclose(responsibilities.sum(axis=-1), 1.0, rtol=1e-5)
     parts = prior().component_log_prob(z)
@@ -207,8 +207,13 @@ def test_a_component_of_the_mixture_model_has_the_variance_of_its_centre_and_its
     np.testing.assert_allclose(prior(z), narrow, rtol=1e-2, atol=1e-2)
     assert type(prior).from_config(prior.get_config(), encoder=prior.encoder).initial_variance == 0.5
     assert VampMixturePriorLayer(prior.encoder, K).latent_dims == D
-    with pytest.raises(ValueError, match="initial_variance must be a positive number; got 0"):
-        VampMixturePriorLayer(prior.encoder, K, initial_variance=0)
+    for bad in (0, -1.0, 100.0, float("nan"), float("inf")):
+        with pytest.raises(
+            ValueError, match=f"initial_variance must lie between 4.5e-05 and 54.6; got {bad}"
+        ):
+            VampMixturePriorLayer(prior.encoder, K, initial_variance=bad)
+    fixed = VampMixturePriorLayer(prior.encoder, K, trainable=False)
+    assert len(fixed.trainable_variables) == len(prior.encoder.trainable_variables)
 
 
 def test_vamp_with_one_component_is_the_posterior_at_it():

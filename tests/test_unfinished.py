@@ -9,7 +9,7 @@ import pytest
 
 import tfvamp
 from tests.oracles import TwoLayers
-from tfvamp.errors import UsageError
+from tfvamp.errors import RunError, UsageError
 from tfvamp.evaluation import annealing, images, importance, sharing
 from tfvamp.runs import owner
 from tfvamp.runs.unfinished import Unfinished
@@ -158,10 +158,45 @@ def test_processes_that_divide_the_images_give_the_numbers_of_one(run, way, monk
 def test_the_first_process_computes_what_another_does_not(run, monkeypatch):
     monkeypatch.setattr(sharing, "SHORTEST_WAIT", 0.1)
     monkeypatch.setattr(sharing, "BETWEEN_LOOKS", 0.01)
-    monkeypatch.setattr(sharing, "SLOWEST", 0.0)
     whole = tfvamp.evaluate(run, 6, limit=10, proposal="encoder")
-    alone = tfvamp.evaluate(run, 6, limit=10, proposal="encoder", share="1/2")
+    said: list[str] = []
+    alone = tfvamp.evaluate(run, 6, limit=10, proposal="encoder", share="1/2", say=said.append)
     assert alone["log_likelihood"] == whole["log_likelihood"]
+    assert [line.split(":")[0].split(" (")[0] for line in said] == [
+        "waiting for the other processes",
+        "nothing comes from the other processes",
+    ]
+
+
+def test_a_process_that_died_is_waited_for_once(monkeypatch):
+    """Of four missing blocks the first alone is waited for; when the other comes back, all are."""
+    monkeypatch.setattr(sharing, "BETWEEN_LOOKS", 0.001)
+    monkeypatch.setattr(sharing, "SHORTEST_WAIT", 0.05)
+    kept: dict = {}
+    shared = sharing.Shared(kept, sharing.Share(0, 2))
+    assert shared.to_compute("0", 0, 8)
+    shared["0"] = {}
+    times = []
+    for block in range(4, 8):
+        began = time.monotonic()
+        assert shared.to_compute(str(block), block, 8)
+        times.append(time.monotonic() - began)
+        time.sleep(0.02)  # computed
+        shared[str(block)] = {}
+    assert times[0] > 0.05 and max(times[1:]) < 0.04
+    kept["of the other"] = {}
+    began = time.monotonic()
+    assert shared.to_compute("8", 8, 9) and time.monotonic() - began > 0.05
+    del shared["of the other"]
+    assert "of the other" in kept
+    del shared["0"]
+    assert "0" not in kept
+
+
+def test_a_share_that_cannot_be_kept_is_said(run, monkeypatch):
+    monkeypatch.setattr(owner, "sign", lambda statement: None)
+    with pytest.raises(RunError, match="a share cannot be kept: the run folder must be writable"):
+        tfvamp.evaluate(run, 6, limit=10, proposal="encoder", share="2/2")
 
 
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "1/0", "-1/2", "a/b", "1/2/3", "1/99999", "\u0661/2"])

@@ -743,6 +743,11 @@ def names_of(what: str) -> list[str]:
     return [field.name for field, _ in fields() if field.metadata["of"] == what]
 
 
+def has_option(name: str) -> bool:
+    """Whether the command line has an option for a setting of training."""
+    return next(field for field, _ in fields() if field.name == name).metadata["option"]
+
+
 def allowed_types(hint: Any) -> tuple[type, ...]:
     """The types of a hint such as `int | None`."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

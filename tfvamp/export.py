@@ -186,7 +186,7 @@ class Functions:
             "reconstruct": [images, seed],
             "log_likelihood": [images, num_samples, seed],
         }
-        if model.prior.num_components is not None:
+        if model.prior.is_mixture():
             self.signatures["sample_component"] = [k, n, seed]
         self.clipped_pseudo_inputs = model.prior.clipped_pseudo_inputs()
         if self.clipped_pseudo_inputs is not None:

@@ -228,13 +228,17 @@ def clusters(
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+    classes, index = np.unique(labels, return_inverse=True)
     named = {
-        component: np.bincount(labels[components == component]).argmax()
+        component: classes[np.bincount(index[components == component]).argmax()]
         for component in np.unique(components)
     }
-    guessed = np.array([named.get(component, -1) for component in test_components])
+    right = [
+        component in named and named[component] == label
+        for component, label in zip(test_components, test_labels, strict=True)
+    ]
     return {
-        "accuracy": float((guessed == test_labels).mean()),
+        "accuracy": float(np.mean(right)),
         "normalised_mutual_information": float(normalized_mutual_info_score(test_labels, test_components)),
         "adjusted_rand_index": float(adjusted_rand_score(test_labels, test_components)),
     }

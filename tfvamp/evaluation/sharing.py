@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 
 import numpy as np
 
-from tfvamp.errors import UsageError
+from tfvamp.errors import RunError, UsageError
 
 Kept = MutableMapping[str, dict[str, np.ndarray]]  # arrays of finished blocks, by name
 MOST = 1000  # processes
@@ -69,13 +69,17 @@ class Shared(MutableMapping):
     Args:
       kept: the blocks, in a place that all processes see.
       share: of this process.
+      say: told in one line of the first block of another process that is waited for.
     """
 
-    def __init__(self, kept: Kept, share: Share):
-        self._kept, self.share = kept, share
+    def __init__(self, kept: Kept, share: Share, say: Callable[[str], None] = lambda text: None):
+        self._kept, self.share, self._say = kept, share, say
+        self._own: set[str] = set()  # names of blocks that this process computed
         self._patience = SHORTEST_WAIT
-        self._last = time.monotonic()  # when a block was last finished, by whomever
-        self._count = len(kept)
+        self._began = self._heard = time.monotonic()  # its last block; the last block of another process
+        self._of_others = len(kept)
+        self._told = False  # that others are waited for
+        self._alone = False  # whether nothing has been heard of the others for too long
 
     def to_compute(self, name: str, unit: int, total: int) -> bool:
         """Whether this process computes a block, or collects it; waits for what another one computes.
@@ -84,33 +88,51 @@ class Shared(MutableMapping):
           name: of the block.
           unit, total: as in `Share.owns`.
         """
-        if self.share.owns(unit, total):
-            return True
-        if self.share.collects:
+        owned = self.share.owns(unit, total)
+        if not owned and not self.share.collects:
+            return False
+        if not owned:
             self._wait(name)
-        return self.share.collects
+        self._began = time.monotonic()
+        return True
 
     def _wait(self, name: str) -> None:
-        """Waits for a block of another process, as long as any process finishes blocks."""
+        """Waits for a block of another process, as long as any other finishes blocks."""
+        began = time.monotonic()
         while name not in self._kept:
-            count, now = len(self._kept), time.monotonic()
-            if count != self._count:
-                self._count, self._last = count, now
-            if now - self._last > self._patience:
+            of_others, now = len(set(self._kept) - self._own), time.monotonic()
+            if of_others != self._of_others:
+                self._of_others, self._heard, self._alone = of_others, now, False
+            if self._alone or now - max(began, self._heard) > self._patience:
+                if not self._alone:
+                    self._say(
+                        "nothing comes from the other processes: what they have not done is computed here"
+                    )
+                self._alone = True
                 return
+            if not self._told and now - began > BETWEEN_LOOKS:
+                self._told = True
+                self._say(
+                    f"waiting for the other processes ({self.share.count - 1}), which must have the same options, such as --samples"
+                )
             time.sleep(BETWEEN_LOOKS)
 
     def __getitem__(self, name: str) -> dict[str, np.ndarray]:
         return self._kept[name]
 
     def __setitem__(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        now = time.monotonic()
-        self._patience = max(self._patience, SLOWEST * (now - self._last))
+        self._patience = max(self._patience, SLOWEST * (time.monotonic() - self._began))
         self._kept[name] = arrays
-        self._last, self._count = now, len(self._kept)
+        self._own.add(name)
+        if not self.share.collects and name not in self._kept:
+            raise RunError(
+                "a share cannot be kept: the run folder must be writable, and your key readable (the same home folder, or "
+                "XDG_STATE_HOME, on all machines)"
+            )
 
     def __delitem__(self, name: str) -> None:
-        del self._kept[name]
+        if name in self._own:
+            del self._kept[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

@@ -88,7 +88,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         _check_width(base.event_shape[0], kind.dims)
         self.base, self.arrays, self.kind = base, list(arrays), kind
         super().__init__(
-            dtype=self.arrays[0].dtype,
+            dtype=base.dtype,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
             validate_args=validate_args,
             allow_nan_stats=allow_nan_stats,
@@ -97,6 +97,8 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         )
 
     def tensors(self):
+        if not hasattr(self.base, "rebuilt"):
+            raise TypeError(f"the base, a {type(self.base).__name__}, has no tensors() and rebuilt(tensors)")
         return *self.base.tensors(), *self.arrays
 
     def rebuilt(self, tensors):
@@ -105,32 +107,34 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 
     def to_base(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """f^-1(z) and log |det df^-1 / dz| for z [..., D]."""
-        z = tf.convert_to_tensor(z, self.dtype)
-        rows, log_det = tf.reshape(z, [-1, self.kind.dims]), tf.zeros([], self.dtype)
+        z = tf.convert_to_tensor(z)
+        rows = tf.cast(tf.reshape(z, [-1, self.kind.dims]), self.arrays[0].dtype)
+        log_det = tf.zeros([], rows.dtype)
         for index, network in enumerate(self._networks()):
             rows, more = _coupled(network, self.kind, index, rows, to_base=True)
             log_det = log_det + more
         log_det = tf.broadcast_to(log_det, tf.shape(rows)[:1])
         e, log_det = tf.reshape(rows, tf.shape(z)), tf.reshape(log_det, tf.shape(z)[:-1])
+        e, log_det = tf.cast(e, self.dtype), tf.cast(log_det, self.dtype)
         return tf.ensure_shape(e, z.shape), tf.ensure_shape(log_det, z.shape[:-1])
 
     def from_base(self, e: tf.Tensor) -> tf.Tensor:
         """f(e) for e [..., D]."""
-        e = tf.convert_to_tensor(e, self.dtype)
-        rows = tf.reshape(e, [-1, self.kind.dims])
+        e = tf.convert_to_tensor(e)
+        rows = tf.cast(tf.reshape(e, [-1, self.kind.dims]), self.arrays[0].dtype)
         for index, network in reversed(list(enumerate(self._networks()))):
             rows, _ = _coupled(network, self.kind, index, rows, to_base=False)
-        return tf.ensure_shape(tf.reshape(rows, tf.shape(e)), e.shape)
+        return tf.ensure_shape(tf.cast(tf.reshape(rows, tf.shape(e)), self.dtype), e.shape)
 
     @property
-    def num_components(self) -> int:
-        """K of the base, a mixture: f makes it another one."""
-        return self.base.num_components
+    def num_components(self) -> Any:
+        """K of a base that is a mixture, of which f makes another one; None over another base."""
+        return getattr(self.base, "num_components", None)
 
     def component_log_prob(self, value) -> tf.Tensor:
         """log w_k + log p_k(value), [..., K] for a value [..., D], in nats, over a base that is a mixture."""
         e, log_det = self.to_base(value)
-        return self.base.component_log_prob(tf.cast(e, self.base.dtype)) + log_det[..., tf.newaxis]
+        return self.base.component_log_prob(e) + log_det[..., tf.newaxis]
 
     def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """n draws [n, D] from what f makes of one component of the base."""
@@ -157,7 +161,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 
     def _log_prob(self, value):
         e, log_det = self.to_base(value)
-        return tf.cast(self.base.log_prob(tf.cast(e, self.base.dtype)), self.dtype) + log_det
+        return self.base.log_prob(e) + log_det
 
     def _sample_n(self, n, seed):
         return self.from_base(self.base.sample(n, seed=tfp.random.sanitize_seed(seed)))
@@ -189,8 +193,7 @@ def _affine(values: tf.Tensor, parameters: tf.Tensor, to_base: bool) -> tuple[tf
 
 
 def _spline(values: tf.Tensor, parameters: tf.Tensor, to_base: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """In float64: float32 loses some 1e-3 in the inverse, and percents of gradients."""
-    parameters = tf.reshape(tf.cast(parameters, tf.float64), [-1, values.shape[1], 3 * BINS - 1])
+    parameters = tf.reshape(parameters, [-1, values.shape[1], 3 * BINS - 1])
     widths, heights, slopes = tf.split(parameters, [BINS, BINS, BINS - 1], axis=2)
     spline = tfb.RationalQuadraticSpline(
         2.0 * RANGE * _shares(widths),
@@ -198,11 +201,9 @@ def _spline(values: tf.Tensor, parameters: tf.Tensor, to_base: bool) -> tuple[tf
         LEAST + (1.0 - LEAST) * tf.nn.softplus(slopes + math.log(math.e - 1.0)),  # 1 for 0
         range_min=-RANGE,
     )
-    at = tf.cast(values, tf.float64)
     if not to_base:
-        return tf.cast(spline.inverse(at), values.dtype), tf.zeros_like(values)
-    log_det = spline.forward_log_det_jacobian(at, event_ndims=0)
-    return tf.cast(spline.forward(at), values.dtype), tf.cast(log_det, values.dtype)
+        return spline.inverse(values), tf.zeros_like(values)
+    return spline.forward(values), spline.forward_log_det_jacobian(values, event_ndims=0)
 
 
 def _shares(logits: tf.Tensor) -> tf.Tensor:
@@ -252,7 +253,7 @@ class FlowPriorLayer(PriorLayer):
             raise TypeError(
                 f"base must be a prior layer, such as VampPriorLayer(...); got {type(base).__name__}"
             )
-        self.base, self.num_components = base, base.num_components
+        self.base, self.density = base, base.density
         self.latent_dims = at_least_one("latent_dims", _width(base) if latent_dims is None else latent_dims)
         self.num_couplings = at_least_one("num_couplings", num_couplings)
         self.hidden_units = at_least_one("hidden_units", hidden_units)
@@ -276,7 +277,9 @@ class FlowPriorLayer(PriorLayer):
         self.built = True
 
     def _over(self, base) -> FlowDistribution:
-        arrays = [tf.cast(tf.convert_to_tensor(one), self.density_dtype) for one in self._networks]
+        # Splines in float64: their slopes may reach 1e3, and float32 loses some 1e-3 in one inverse alone.
+        dtype = tf.float64 if self.transform == "spline" else self.density_dtype
+        arrays = [tf.cast(tf.convert_to_tensor(one), dtype) for one in self._networks]
         return FlowDistribution(base, arrays, self._kind)
 
     def distribution(self) -> FlowDistribution:

@@ -34,7 +34,6 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
     weights are (`keras.config.set_floatx("float64")`).
     """
 
-    num_components: int | None = None  # K of a mixture
     # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations and tables say so unless it is exact.
     density = "exact"
 
@@ -58,8 +57,12 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         """Starts the prior at data, where it can; the arguments are those of `VampPriorLayer.adapt`."""
         del data, seed
 
+    def is_mixture(self) -> bool:
+        """Whether the distribution knows its components: those of mixture layers, and of flows over them, do."""
+        return getattr(self.distribution(), "num_components", None) is not None
+
     def centres(self) -> tf.Tensor | None:
-        """The latents [K, D] at the means of the components, to look at; None for a prior without any."""
+        """A latent [K, D] of each component to look at, its mean or what a flow makes of that; None for a prior without any."""
         return None
 
     def of_some(self, count: int, seed: tf.Tensor) -> Any:
@@ -79,11 +82,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         if z is None:
             return self.distribution()
         prior = self.distribution()
-        if z.shape.rank is None or z.shape[-1] not in (None, prior.event_shape[0]):
-            raise ValueError(
-                f"z must have shape [..., D] = [..., {prior.event_shape[0]}]; got {list(z.shape)}"
-            )
-        return prior.log_prob(tf.cast(z, prior.dtype))
+        return prior.log_prob(_latents(prior, z))
 
     def compute_output_spec(self, z):
         """Keras asks this for symbolic inputs: log p(z) has the shape of z without D."""
@@ -110,11 +109,12 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         Raises:
           UsageError: there is no such component.
         """
-        if self.num_components is None:
+        if not self.is_mixture():
             raise UsageError(f"the prior is no mixture, and has no component {component}")
-        if not 0 <= component < self.num_components:
-            raise UsageError(f"the prior has components 0 to {self.num_components - 1}; got {component}")
-        return self.distribution().sample_component(component, n, seeds.as_seed(seed))
+        prior = self.distribution()
+        if not 0 <= component < prior.num_components:
+            raise UsageError(f"the prior has components 0 to {prior.num_components - 1}; got {component}")
+        return prior.sample_component(component, n, seeds.as_seed(seed))
 
     def responsibilities(self, z) -> tf.Tensor:
         """p(k | z) of each component of a mixture, [..., K], for z [..., D]; they sum to 1.
@@ -122,16 +122,14 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         Raises:
           UsageError: the prior is no mixture.
         """
-        if self.num_components is None:
+        if not self.is_mixture():
             raise UsageError("the prior is no mixture, and has no components")
         prior = self.distribution()
-        return tf.nn.softmax(prior.component_log_prob(tf.convert_to_tensor(z, prior.dtype)))
+        return tf.nn.softmax(prior.component_log_prob(_latents(prior, z)))
 
 
 class MixturePriorLayer(PriorLayer):
-    """A prior p(z) = sum_k w_k q_k(z) of K = `num_components` diagonal normals."""
-
-    num_components: int
+    """A prior p(z) = sum_k w_k q_k(z) of K diagonal normals."""
 
     @abc.abstractmethod
     def distribution(self) -> DiagonalGaussianMixture:
@@ -180,6 +178,18 @@ class SomeComponents(NamedTuple):
     def rebuilt(self, tensors: Sequence[tf.Tensor]) -> SomeComponents:
         """The estimate that such tensors make up."""
         return SomeComponents(self.mixture.rebuilt(tensors[:-1]), tensors[-1])
+
+
+def _latents(prior, z) -> tf.Tensor:
+    """z [..., D] as the distribution takes it.
+
+    Raises:
+      ValueError: it has another width.
+    """
+    z = z if tf.is_tensor(z) else tf.convert_to_tensor(z, prior.dtype)
+    if z.shape.rank is None or z.shape[-1:] not in ((None,), (prior.event_shape[0],)):
+        raise ValueError(f"z must have shape [..., D] = [..., {prior.event_shape[0]}]; got {list(z.shape)}")
+    return tf.cast(z, prior.dtype)
 
 
 def choose(count: int, total: int, seed: tf.Tensor) -> tf.Tensor:

@@ -200,9 +200,9 @@ class VampPriorLayer(MixturePriorLayer):
         serialized = config.pop("encoder")
         if encoder is None and not _objects_are_shared():
             raise ValueError(
-                "a VampPriorLayer shares its encoder with the model, and a config alone (clone_model, "
+                f"a {cls.__name__} shares its encoder with the model, and a config alone (clone_model, "
                 "from_config) would give it a copy: clone the whole model with tfvamp.clone_model(model), or "
-                "say which encoder it shares: VampPriorLayer.from_config(config, encoder=encoder)"
+                f"say which encoder it shares: {cls.__name__}.from_config(config, encoder=encoder)"
             )
         return cls(encoder=encoder or keras.saving.deserialize_keras_object(serialized), **config)
 
@@ -240,8 +240,11 @@ class VampMixturePriorLayer(VampPriorLayer):
         **kwargs,
     ):
         super().__init__(encoder, num_components, event_shape, initial, bounds, True, trainable, **kwargs)
-        if not 0.0 < initial_variance < math.inf:
-            raise ValueError(f"initial_variance must be a positive number; got {initial_variance}")
+        low, high = (math.exp(bound) for bound in OWN_LOG_VARIANCE)
+        if not low < initial_variance < high:  # outside it would get no gradient
+            raise ValueError(
+                f"initial_variance must lie between {low:.2g} and {high:.3g}; got {initial_variance}"
+            )
         self.initial_variance = float(initial_variance)
         self.latent_dims = at_least_one(
             "latent_dims", self._encoded_dims() if latent_dims is None else latent_dims
@@ -250,6 +253,7 @@ class VampMixturePriorLayer(VampPriorLayer):
             name="log_variance",
             shape=(self.num_components, self.latent_dims),
             initializer=keras.initializers.Constant(math.log(self.initial_variance)),
+            trainable=any(part.trainable for part in self._parts.values()),
         )
 
     def _encoded_dims(self) -> int:

@@ -69,7 +69,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     networks_version: int = 1
     layer_counts = (1, 1)  # the fewest and the most stochastic layers that it may have
-    dense = True  # whether its networks are of dense layers
+    dense = False  # whether its decoder is of dense layers, and takes `decoder_layers` and `decoder_units`
     latent_names: tuple[str, ...]  # of each stochastic layer, the top one first
     features_per_pixel = 1  # of the decoder's widest layer
     faster_with_xla = True  # measured on CPUs: docs/performance.md
@@ -87,10 +87,6 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         event_shape: Sequence[int] = (28, 28, 1),
         latent_dims: int = TrainConfig.latent_dims,
         hidden_units: int = TrainConfig.hidden_units,
-        layers: int | None = TrainConfig.layers,
-        shared_levels: bool = TrainConfig.shared_levels,
-        decoder_layers: int = TrainConfig.decoder_layers,
-        decoder_units: int | None = TrainConfig.decoder_units,
         prior: str | Callable[[keras.layers.Layer], PriorLayer] = TrainConfig.prior,
         components: int = 500,
         pseudo_inputs: PseudoInputs = None,
@@ -105,6 +101,10 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         flow_couplings: int = TrainConfig.flow_couplings,
         flow_units: int = TrainConfig.flow_units,
         flow_transform: str = TrainConfig.flow_transform,
+        layers: int | None = TrainConfig.layers,
+        shared_levels: bool = TrainConfig.shared_levels,
+        decoder_layers: int = TrainConfig.decoder_layers,
+        decoder_units: int | None = TrainConfig.decoder_units,
         seed: int = TrainConfig.seed,
         check_inputs: bool = True,
         **kwargs,
@@ -184,6 +184,13 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         cls, layers: int | None, shared_levels: bool, decoder_layers: int, decoder_units: int | None
     ) -> None:
         """Raises UsageError for numbers of layers that the model does not have."""
+        for name, number in (
+            ("layers", layers),
+            ("decoder_layers", decoder_layers),
+            ("decoder_units", decoder_units),
+        ):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+                raise UsageError(f"{name} must be a whole number; got {number!r}")
         fewest, most = cls.layer_counts
         if layers is not None and not fewest <= layers <= most:
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -193,7 +200,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             raise UsageError(f"shared_levels goes with the model hvae: {cls.__name__} has nothing to share")
         if not cls.dense and (decoder_layers != TrainConfig.decoder_layers or decoder_units is not None):
             raise UsageError(
-                f"decoder_layers and decoder_units go with the models vae and hvae: the decoder of {cls.__name__} is convolutional"
+                f"decoder_layers and decoder_units go with the models vae and hvae: {cls.__name__} has a decoder of its own"
             )
         if decoder_layers < 0:
             raise UsageError(f"decoder_layers must be at least 0; got {decoder_layers}")
@@ -202,7 +209,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @classmethod
     def names_of_latents(cls, layers: int | None) -> tuple[str, ...]:
-        """The names of the latents of each stochastic layer, the top ones first."""
+        """The names of the latents of each stochastic layer, the top ones first; a class may have names of its own."""
+        if (declared := getattr(cls, "latent_names", None)) is not None:
+            return tuple(declared)
         count = cls.layer_counts[0] if layers is None else layers
         return ("z",) if count == 1 else tuple(f"z{layer}" for layer in range(count, 0, -1))
 

@@ -71,7 +71,7 @@ class HVAE(_Hierarchical):
     `LatentVariableModel`.
     """
 
-    layer_counts = (2, 8)
+    layer_counts, dense = (2, 8), True
     encoder_network, joint_encoder_network, decoder_network = MLPEncoder, MLPJointEncoder, MLPJointDecoder
 
     def _of_decoder(self):
@@ -85,7 +85,7 @@ class ConvHVAE(_Hierarchical):
     # 2: convolutions are padded as in the paper's code
     networks_version = 2
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, ConvJointDecoder
-    features_per_pixel, faster_with_xla, dense = conv.FEATURES_PER_PIXEL, False, False
+    features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
@@ -98,5 +98,5 @@ class PixelHVAE(_Hierarchical):
     # 2: convolutions are padded as in the paper's code; heads of grey images have no bias
     networks_version = 2
     encoder_network, joint_encoder_network, decoder_network = ConvEncoder, ConvJointEncoder, PixelDecoder
-    features_per_pixel, faster_with_xla, dense = pixelcnn.FEATURES_PER_PIXEL, False, False
+    features_per_pixel, faster_with_xla = pixelcnn.FEATURES_PER_PIXEL, False
     couples_images, has_mean = True, False

@@ -28,7 +28,8 @@ def gradients(
         prior = model.prior_of_step(seed)
         if not hasattr(prior, "rebuilt"):
             raise TypeError(
-                f"a {type(prior).__name__} as a prior cannot be taken some images at a time: see PriorLayer.of_some"
+                f"a {type(prior).__name__} as a prior cannot be taken some images at a time: give it tensors() and "
+                "rebuilt(tensors), as tfvamp's distributions have, or raise step_memory"
             )
         tensors = [tf.convert_to_tensor(one) for one in prior.tensors()]
 

@@ -36,6 +36,7 @@ class VAE(_OneLayer):
     `LatentVariableModel`.
     """
 
+    dense = True
     encoder_network, decoder_network = MLPEncoder, MLPDecoder
 
 
@@ -46,4 +47,4 @@ class ConvVAE(_OneLayer):
     # 2: convolutions are padded as in the paper's code
     networks_version = 2
     encoder_network, decoder_network = ConvEncoder, ConvDecoder
-    features_per_pixel, faster_with_xla, dense = conv.FEATURES_PER_PIXEL, False, False
+    features_per_pixel, faster_with_xla = conv.FEATURES_PER_PIXEL, False

@@ -16,8 +16,8 @@ from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
 class _MLPDecoder(DecoderNetwork):
     """A decoder of gated layers whose heads are dense.
 
-    Layers that compute from one latent, the last one's first, and those that follow on all of them together, are attributes
-    by their names: files of weights know them by these.
+    First comes one layer for the latents of each stochastic layer, if there are any such (`of_each`), then layers for all of
+    them together (`of_all`). Each is an attribute under its name, by which files of weights know it.
     """
 
     def __init__(

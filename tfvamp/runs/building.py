@@ -16,7 +16,7 @@ from keras.src.backend.common import global_state  # no public way to forget var
 
 from tfvamp import memory, seeds
 from tfvamp.blocks import CONV_LAYERS, DENSE_LAYERS
-from tfvamp.config import TrainConfig, height_and_width
+from tfvamp.config import TrainConfig, has_option, height_and_width
 from tfvamp.datasets import Dataset, DatasetSpec
 from tfvamp.errors import UsageError
 from tfvamp.models import MODELS, LatentVariableModel
@@ -116,10 +116,13 @@ def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: 
     shapes = weight_shapes(config, event_shape)
     state = 4.0 * STATE * num_values(shapes)
     advice = "choose smaller settings"
-    for setting, unit in (("components", 1), ("hidden_units", 2), ("latent_dims", 1)):
+    for setting, unit in (
+        ("components", 1), ("hidden_units", 2), ("latent_dims", 1), ("decoder_units", 2), ("flow_units", 1)
+    ):  # fmt: skip
         value = getattr(config, setting)
         if value is not None and value > 10_000 * unit:
-            advice = f"choose a smaller --{setting.replace('_', '-')} than {value}"
+            called = f"--{setting.replace('_', '-')}" if has_option(setting) else setting
+            advice = f"choose a smaller {called} than {value}"
     largest = max(shapes, key=lambda name: math.prod(shapes[name]))
     memory.check(
         state, f"the weights of this model ({largest} has {list(shapes[largest])}) and its optimiser", advice
@@ -170,7 +173,11 @@ def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
     """About how much one image takes in a step, with what is kept for the gradient."""
     features = MODELS[config.model].features_per_pixel
     maps = CONV_LAYERS * features * math.prod(event_shape[:2]) if features > 1 else 0
-    return 4.0 * (maps + DENSE_LAYERS * config.hidden_units + 8 * math.prod(event_shape))
+    layers = config.layers or 1
+    decoder = (layers + config.decoder_layers) * (config.decoder_units or config.hidden_units)
+    flow = 3 * config.flow_couplings * config.flow_units if config.prior_kind.over_another else 0
+    hidden = DENSE_LAYERS * config.hidden_units * layers
+    return 4.0 * (maps + hidden + decoder + flow + 8 * math.prod(event_shape))
 
 
 def _takes_images(config: TrainConfig) -> bool:

@@ -18,7 +18,7 @@ from tfvamp.config import Estimation
 from tfvamp.errors import RunError
 from tfvamp.evaluation.sharing import Shared, ShareDone, share_of
 from tfvamp.files import replace_file
-from tfvamp.layers import MixturePriorLayer
+from tfvamp.layers import DiagonalGaussian, MixturePriorLayer
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, as_run
 from tfvamp.runs.unfinished import Unfinished
@@ -90,7 +90,7 @@ def evaluate(
 
     def begin(of: dict[str, Any], example: tf.Tensor, count: int) -> Unfinished:
         unfinished = Unfinished(run.folder, depends_on | of)
-        common["kept"] = unfinished if own is None else Shared(unfinished, own)
+        common["kept"] = unfinished if own is None else Shared(unfinished, own, say)
         evaluation.say_time(model, example, count // (own.count if own else 1), how, say)
         return unfinished
 
@@ -280,7 +280,10 @@ def _map(model, means: np.ndarray, labels: np.ndarray, class_names, look: plots.
     """Posterior means [N, D] on their principal axes, over the prior's density in that plane."""
     axes, centre = evaluation.plane(means)
     prior, centres = model.prior, model.prior.centres()
-    if isinstance(prior, MixturePriorLayer):
+    if isinstance(prior(), DiagonalGaussian):
+        covariance = (axes * prior().variance().numpy()[:, np.newaxis]).T @ axes + 1e-6 * np.eye(2)
+        in_plane = np.zeros(1), (prior().loc.numpy() - centre)[np.newaxis] @ axes, covariance[np.newaxis]
+    elif isinstance(prior, MixturePriorLayer):
         mixture, components = prior().mixture_distribution, prior.components()
         log_weights = tf.nn.log_softmax(mixture.logits_parameter()).numpy()
         covariances = np.einsum("di,kd,dj->kij", axes, components.variance().numpy(), axes) + 1e-6 * np.eye(2)

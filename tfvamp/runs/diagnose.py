@@ -161,7 +161,7 @@ def _layers(model: LatentVariableModel, posteriors, estimate) -> dict[str, Any]:
 
 def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, Any] | None:
     """The use of a mixture prior's components; None of another prior."""
-    if model.prior.num_components is None:
+    if not model.prior.is_mixture():
         return None
     used = diagnostics.usage(posterior, model.prior(), seed=seed)
     return used._asdict() | {"shares": used.shares.tolist(), "number": len(used.shares)}
@@ -198,7 +198,7 @@ def _clusters(
     model: LatentVariableModel, labels: dict[str, np.ndarray], posteriors
 ) -> dict[str, float] | None:
     """How the components of a mixture prior agree with labels; None of another prior."""
-    if model.prior.num_components is None:
+    if not model.prior.is_mixture():
         return None
     prior = model.prior()
     of = {name: diagnostics.components_of(prior, of_split[0].loc) for name, of_split in posteriors.items()}

@@ -88,7 +88,7 @@ class Summaries:
                     tf.summary.histogram(f"variances of the means of {name}", spectrum)
                     active = diagnostics.active_units(posterior.loc.numpy())
                     tf.summary.scalar(f"active units of {name}", active)
-                if model.prior.num_components is not None:
+                if model.prior.is_mixture():
                     usage = diagnostics.usage(posteriors[0], model.prior())
                     tf.summary.histogram("shares of the components", usage.shares)
                     tf.summary.scalar("effective number of components", usage.effective)
