@@ -14,10 +14,12 @@ from tests.conftest import build_optimizer, small_vae
 from tfvamp import seeds
 from tfvamp.errors import UsageError
 from tfvamp.layers import (
+    DiagonalGaussian,
     DiagonalGaussianMixture,
     FlowDistribution,
     FlowPriorLayer,
     MixtureOfGaussiansPriorLayer,
+    MixturePriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
     VampMixturePriorLayer,
@@ -488,6 +490,60 @@ def test_a_flow_over_a_flow_and_what_a_base_may_be():
         FlowPriorLayer(latent_dims=3, transform="cubic")
     with pytest.raises(ValueError, match="num_couplings must be at least 1; got 0"):
         FlowPriorLayer(latent_dims=3, num_couplings=0)
+
+
+class OwnMixture(MixturePriorLayer):
+    """As docs/priors.md says: two methods."""
+
+    def components(self):
+        return DiagonalGaussian(tf.constant([[0.0, 0.0], [3.0, 0.0]]), tf.zeros([2, 2]))
+
+    def distribution(self):
+        return priors.mixture_of(tf.zeros([2]), self.components())
+
+
+class OwnPrior(PriorLayer):
+    """A distribution of TFP's own."""
+
+    density = "bound"
+    num_components = 2
+
+    def distribution(self):
+        components = tfd.MultivariateNormalDiag([[0.0, 0.0], [3.0, 0.0]], [[1.0, 1.0]])
+        return tfd.MixtureSameFamily(tfd.Categorical(logits=[0.0, 0.0]), components)
+
+
+def test_priors_of_your_own_and_flows_over_them():
+    own, other = OwnMixture(), OwnPrior()
+    z = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    np.testing.assert_allclose(own(z), other(z), rtol=1e-5)
+    assert own.is_mixture() and own.responsibilities(z).shape == (4, 2) and own.centres().shape == (2, 2)
+    assert not other.is_mixture() and other.centres() is None
+    flow_over, flow_over_other = FlowPriorLayer(own, num_couplings=2), FlowPriorLayer(other, num_couplings=2)
+    assert flow_over.is_mixture() and not flow_over_other.is_mixture()
+    assert flow_over.density == "exact" and flow_over_other.density == "bound"
+    np.testing.assert_allclose(flow_over.responsibilities(z), own.responsibilities(z), rtol=1e-5)
+    with pytest.raises(TypeError, match="the base, a MixtureSameFamily, has no tensors"):
+        flow_over_other().tensors()
+    for prior in (own, flow_over):
+        np.testing.assert_allclose(
+            prior.responsibilities(tf.cast(z, tf.float16)).numpy().sum(axis=1), 1.0, rtol=1e-3
+        )
+        with pytest.raises(
+            ValueError, match=r"z must have shape \[\.\.\., D\] = \[\.\.\., 2\]; got \[4, 3\]"
+        ):
+            prior.responsibilities(tf.zeros([4, 3]))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_flow_and_a_base_of_other_dtypes(transform):
+    prior = FlowPriorLayer(
+        VampPriorLayer(encoder(), K, SHAPE), num_couplings=2, transform=transform, dtype="float64"
+    )
+    z = np.random.default_rng(0).normal(size=(4, D))
+    np.testing.assert_allclose(prior(z), prior.base(z), rtol=1e-5)
+    assert prior.sample(2, seed=0).shape == (2, D) and prior.centres().shape == (K, D)
+    assert prior.sample_component(1, 2, seed=0).shape == (2, D) and prior.responsibilities(z).shape == (4, K)
 
 
 @pytest.mark.parametrize("base", ["vamp", "vamp-weighted"])
