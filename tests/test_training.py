@@ -758,7 +758,7 @@ def test_evaluate_writes_its_files(run, tmp_path):
         "log_likelihood", "standard_error", "bits_per_dim", "elbo", "reconstruction", "kl", "num_examples",
         "num_samples", "monte_carlo_error", "effective_sample_size", "seed", "split", "dataset",
         "dataset_verified", "sources", "active_units", "estimator", "epoch", "weights_sha256", "number",
-        "proposal", "curve", "pareto_k", "warning", "settings", "limit", "images_sha256",
+        "proposal", "curve", "pareto_k", "warning", "settings", "limit", "images_sha256", "prior_density",
     }  # fmt: skip
     assert document["num_examples"] == 10 and document["dataset_verified"] is True
     assert document["elbo"] <= document["log_likelihood"] < 0

@@ -179,15 +179,15 @@ class Functions:
         seed = tf.TensorSpec([2], tf.int32, "seed")
         images = tf.TensorSpec([None, *self.event_shape], tf.float32, "images")
         latents = tf.TensorSpec([None, latent_dims], tf.float32, "latents")
+        of_mixture = {"sample_component": [k, n, seed]} if model.prior.is_mixture() else {}
         self.signatures = {
             "sample": [n, seed],
+            **of_mixture,
             "encode": [images],
             "decode": [latents],
             "reconstruct": [images, seed],
             "log_likelihood": [images, num_samples, seed],
         }
-        if model.prior.is_mixture():
-            self.signatures["sample_component"] = [k, n, seed]
         self.clipped_pseudo_inputs = model.prior.clipped_pseudo_inputs()
         if self.clipped_pseudo_inputs is not None:
             self.signatures["pseudo_inputs"] = []
