@@ -299,7 +299,7 @@ def gradients(model, x, doubly_reparameterized: bool, num_seeds: int):
             value = tf.reduce_mean(bound.surrogate)
         return tf.concat([tf.reshape(g, [-1]) for g in tape.gradient(value, variables)], axis=0)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(autograph=False)
     def many(beta):
         return tf.map_fn(
             lambda index: gradient(index, beta), tf.range(num_seeds), fn_output_signature=tf.float32
