@@ -34,7 +34,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
     weights are (`keras.config.set_floatx("float64")`).
     """
 
-    # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations and tables say so unless it is exact.
+    # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations keep it.
     density = "exact"
 
     def __init__(self, **kwargs):

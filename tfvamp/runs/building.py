@@ -173,7 +173,8 @@ def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
     """About how much one image takes in a step, with what is kept for the gradient."""
     features = MODELS[config.model].features_per_pixel
     maps = CONV_LAYERS * features * math.prod(event_shape[:2]) if features > 1 else 0
-    layers = config.layers or 1
+    usual = MODELS[config.model].layer_counts[0]
+    layers = (config.layers or usual) / usual
     decoder = (layers + config.decoder_layers) * (config.decoder_units or config.hidden_units)
     flow = 3 * config.flow_couplings * config.flow_units if config.prior_kind.over_another else 0
     hidden = DENSE_LAYERS * config.hidden_units * layers
