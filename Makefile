@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check bench fuzz docs results clean
+.PHONY: help demo test test-full check bench fuzz docs results clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -35,8 +35,11 @@ demo: .venv/.demo  ## Train on 5,000 real digits, evaluate, draw pictures (some 
 	$(BIN)/tfvamp plot runs/demo
 	@echo "Look at the pictures in runs/demo/figures"
 
-test: .venv/.dev  ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 10
+test: .venv/.dev  ## Run the tests, except those marked full
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 10 -m "not full"
+
+test-full: .venv/.dev  ## Run all tests, every combination of models and priors and the longest ones included
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 30
 
 check: .venv/.dev  ## Format, lint and types
 	$(BIN)/ruff format --check .

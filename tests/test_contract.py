@@ -116,6 +116,16 @@ def flow_model() -> keras.Model:
     return model
 
 
+def exemplar_model() -> keras.Model:
+    """A prior of four fixed images, which takes the encoder's means alone; the variances are used beside it."""
+    encoder, x = encoder_pair(), keras.Input(SHAPE)
+    prior = layers.ExemplarPriorLayer(
+        encoder, np.random.default_rng(0).uniform(size=(4, *SHAPE)).astype(np.float32), name="prior"
+    )
+    loc, log_variance = encoder(x)
+    return keras.Model(x, prior(0.5 * loc) + 0.01 * keras.ops.sum(log_variance, axis=-1))
+
+
 def conditional_model() -> keras.Model:
     """A prior whose encoder takes an image and a label: x [B, 9] is six pixels and three labels."""
     image, label = keras.Input(SHAPE, name="image"), keras.Input((3,), name="label")
@@ -202,6 +212,7 @@ CASES = [
     Case(layers.VampPriorLayer, vamp_model),
     Case(layers.VampPriorLayer, conditional_model),
     Case(layers.FlowPriorLayer, flow_model),
+    Case(layers.ExemplarPriorLayer, exemplar_model),
     Case(layers.VampMixturePriorLayer, lambda: vamp_model(kind=layers.VampMixturePriorLayer)),
     Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
     Case(MLPDecoder, lambda: around(decoder_of(MLPDecoder), after=Moments())),
@@ -384,6 +395,7 @@ def test_clone_by_keras_is_whole_or_refused(case):
     if case.layer in (
         layers.VampPriorLayer,
         layers.VampMixturePriorLayer,
+        layers.ExemplarPriorLayer,
         layers.FlowPriorLayer,
         layers.KLDivergence,
     ):

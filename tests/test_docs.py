@@ -146,9 +146,9 @@ def conditional_example() -> str:
 KERAS_PAGE, DATA_PAGE = ROOT / "docs" / "keras.md", ROOT / "docs" / "datasets.md"
 PROGRAMS = {
     **{
-        f"README {number}": code.replace("epochs=20, warmup=10", "epochs=2, warmup=1, limit=120").replace(
-            "num_samples=100, limit=100", "num_samples=5, limit=5"
-        )
+        f"README {number}": code.replace(
+            "epochs=20, warmup=10", "epochs=2, warmup=1, limit=120, jit=False"
+        ).replace("num_samples=100, limit=100", "num_samples=5, limit=5")
         for number, code in enumerate(blocks(ROOT / "README.md", "python"))
     },
     **{f"keras {number}": code for number, code in enumerate(blocks(KERAS_PAGE, "python"))},

@@ -348,7 +348,7 @@ def test_the_page_the_metadata_and_the_signatures_agree(exports):
         document = json.loads((exports.folder(prior) / "assets.extra" / "tfvamp.json").read_text())
         described = document["signatures"]
         page = dict(documented)
-        if not prior.startswith("vamp"):
+        if prior in ("standard", "mog", "flow"):
             del page["pseudo_inputs"]
         if prior in ("standard", "flow"):
             del page["sample_component"]

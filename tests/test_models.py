@@ -163,7 +163,7 @@ def test_every_trainable_variable_gets_a_gradient(kind, prior, images, shallow):
         )
     names = {v.path.split("/")[0] for v in model.trainable_variables}
     assert names == {"encoder", "decoder"} | (
-        {"prior"} if prior in ("mog", "vamp", "vamp-weighted", "vamp-mixture", "flow") else set()
+        {"prior"} if prior in ("mog", "vamp", "vamp-weighted", "vamp-mixture", "exemplar", "flow") else set()
     ) | ({"encoder_z1", "prior_z1"} if issubclass(kind, TWO_LAYERS) else set())
 
 
@@ -203,8 +203,11 @@ def _check_equal_steps(kind, prior, images, ways=(None, False, True), **settings
             if jit is None
             else tf.function(model.train_step, jit_compile=jit, autograph=False)
         )
+        batch = tf.constant(images)
+        if model.prior.uses_indices:
+            batch = {"image": batch, "index": tf.range(len(images))}
         for _ in range(2):
-            logs = step(tf.constant(images))
+            logs = step(batch)
         results.append([float(v) for v in logs.values()])
         steps.append([v.numpy() - old for v, old in zip(model.trainable_variables, before, strict=True)])
     for other in range(1, len(ways)):

@@ -31,7 +31,7 @@ def small(tmp_path_factory) -> list:
     """Tiny images and settings for them; the last batch of an epoch has one image, so that one device has none."""
     path = tmp_path_factory.mktemp("images") / "x.npz"
     np.savez(path, x=np.random.default_rng(0).integers(0, 2, (51, 6, 5)).astype(np.uint8))
-    words = "--model hvae --components 3 --hidden-units 4 --latent-dims 2 --warmup 2 --batch-size 10 --no-jit --patience 1000000"
+    words = "--model hvae --prior exemplar --hidden-units 4 --latent-dims 2 --warmup 2 --batch-size 10 --no-jit --patience 1000000"
     return [
         "train",
         "--dataset",
@@ -89,6 +89,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@pytest.mark.full
 def test_two_processes_give_the_curve_of_one(storm, small, one, tmp_path):
     """One of them is killed in the middle, and the other one says so; both are stopped by a signal to one; both go on."""
     run = tmp_path / "run"

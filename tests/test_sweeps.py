@@ -497,6 +497,7 @@ def test_processes_share_the_cores(monkeypatch):
     assert workers.environment(3)["OMP_NUM_THREADS"] == "7"
 
 
+@pytest.mark.full
 def test_the_same_runs_by_ray(images, tmp_path):
     file = tmp_path / "s.toml"
     file.write_text(f'run_dir = "{tmp_path}/runs"\n{settings(images)}[vary]\nseed = [1]\n')

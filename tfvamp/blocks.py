@@ -27,15 +27,21 @@ def rows_of(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> in
     """How many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
     heads = getattr(getattr(getattr(model, "decoder", None), "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
-    return max(1, min(ROWS, largest(max_memory) // max(inside, math.prod(event_shape) * len(heads))))
+    widest = max(inside, math.prod(event_shape) * len(heads), _of_prior(model))
+    return max(1, min(ROWS, largest(max_memory) // widest))
 
 
 def rows_of_gradients(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
     """How many latents a model decodes at a time where gradients follow, for which every layer is kept."""
     features = getattr(model, "features_per_pixel", 1)
     layers = CONV_LAYERS if features > 1 else DENSE_LAYERS
-    kept = layers * features * math.prod(event_shape[:2])
+    kept = max(layers * features * math.prod(event_shape[:2]), 2 * _of_prior(model))
     return max(1, min(GRADIENT_ROWS, rows_of(model, event_shape, max_memory), largest(max_memory) // kept))
+
+
+def _of_prior(model) -> int:
+    """How many values of four bytes a latent takes for log p(z): in float64, one for each component."""
+    return 2 * (getattr(getattr(model, "prior", None), "num_components", None) or 1)
 
 
 def images_at_once(model, event_shape: Sequence[int]) -> int:

@@ -28,12 +28,12 @@ class PriorKind(NamedTuple):
 
     Attributes:
       mixture: whether it has a number of components.
-      pseudo_inputs: "learned", "images" (fixed training images), or None.
+      pseudo_inputs: "learned", "images" (K fixed training images), "exemplars" (all training images), or None.
       over_another: whether it transforms another prior, its base.
     """
 
     mixture: bool = True
-    pseudo_inputs: Literal["learned", "images"] | None = None
+    pseudo_inputs: Literal["learned", "images", "exemplars"] | None = None
     over_another: bool = False
 
 
@@ -44,6 +44,7 @@ PRIORS = {
     "vamp-data": PriorKind(pseudo_inputs="images"),
     "vamp-weighted": PriorKind(pseudo_inputs="learned"),
     "vamp-mixture": PriorKind(pseudo_inputs="learned"),
+    "exemplar": PriorKind(pseudo_inputs="exemplars"),
     "flow": PriorKind(mixture=False, over_another=True),
 }
 FLOW_BASES = tuple(name for name, kind in PRIORS.items() if not kind.over_another)
@@ -447,6 +448,10 @@ class TrainConfig:
                 )
         if self.average >= 1.0:
             raise UsageError(f"average must be below 1; got {self.average}")
+        if self.prior_kind.pseudo_inputs == "exemplars" and self.components_per_step == 1:
+            raise UsageError(
+                f"components_per_step must be at least 2 with the prior {self.prior}, which leaves an image's own out"
+            )
         if self.stop_by == "iwae" and self.beta != 1.0:
             raise UsageError("stop_by iwae goes with beta 1")
 
@@ -504,7 +509,13 @@ class TrainConfig:
           UsageError: the likelihood does not fit the data.
         """
         defaults: dict[str, Any] = {"learning_rate": spec.learning_rate, "likelihood": spec.likelihood}
-        if self.mixture:
+        if self.prior_kind.pseudo_inputs == "exemplars":
+            defaults["components"] = count = min(spec.sizes[0], self.limit or spec.sizes[0])
+            if self.components not in (None, count):
+                raise UsageError(
+                    f"the prior {self.prior} has a component for each of the {count} training images: leave components out"
+                )
+        elif self.mixture:
             defaults["components"] = spec.num_components
         if self.objective == "iwae":
             defaults["importance_samples"] = IMPORTANCE_SAMPLES

@@ -129,14 +129,16 @@ class Dataset:
         return dataclasses.replace(part, binary=self.spec.binarization == "dynamic")
 
     def training_batches(
-        self, batch_size: int, seed: int, epoch: int, first_step: int = 0
+        self, batch_size: int, seed: int, epoch: int, first_step: int = 0, with_index: bool = False
     ) -> tf.data.Dataset:
         """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed.
 
-        The first `first_step` batches are left out.
+        The first `first_step` batches are left out; `with_index` as in `pipeline.training_batches`.
         """
         rows, count = self.train.rows, self.train.num_examples
-        return pipeline.training_batches(rows, count, self.spec, batch_size, seed, epoch, first_step)
+        return pipeline.training_batches(
+            rows, count, self.spec, batch_size, seed, epoch, first_step, with_index
+        )
 
 
 def load(

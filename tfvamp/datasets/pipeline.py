@@ -68,6 +68,7 @@ def training_batches(
     seed: int,
     epoch: int,
     first_step: int = 0,
+    with_index: bool = False,
 ) -> tf.data.Dataset:
     """One epoch of training batches [B, H, W, C], the last one short, or the rest of it.
 
@@ -83,6 +84,7 @@ def training_batches(
       seed: the run's seed.
       epoch: counted from 1.
       first_step: how many batches are left out, those of steps that were done before.
+      with_index: give {"image": images, "index": numbers of the images among all training images, [B]}.
     """
     order_seed = seeds.fold_in(seeds.stateless(seed, "data order"), epoch)
     pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
@@ -91,7 +93,9 @@ def training_batches(
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes half a second
     def batch(step, indices):
         chosen = to_images(rows(indices), spec)
-        return binarize(chosen, seeds.fold_in(pixel_seed, step)) if spec.binarization == "dynamic" else chosen
+        if spec.binarization == "dynamic":
+            chosen = binarize(chosen, seeds.fold_in(pixel_seed, step))
+        return {"image": chosen, "index": indices} if with_index else chosen
 
     left = tf.data.Dataset.from_tensor_slices(order[first_step * batch_size :])
     batches = left.batch(batch_size).enumerate(first_step)

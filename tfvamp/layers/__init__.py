@@ -2,6 +2,7 @@
 
 from tfvamp.layers.discretized_logistic import DiscretizedLogistic, DiscretizedLogisticLikelihood
 from tfvamp.layers.distribution_layer import DistributionLayer
+from tfvamp.layers.exemplar_prior import ExemplarPriorLayer
 from tfvamp.layers.flow_prior import FlowDistribution, FlowPriorLayer
 from tfvamp.layers.gated import GatedConv2D, GatedDense
 from tfvamp.layers.gaussian import DiagonalGaussian, GaussianPosterior, GaussianSample, as_diagonal_gaussian
@@ -26,6 +27,7 @@ __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
     "DistributionLayer",
+    "ExemplarPriorLayer",
     "FlowDistribution",
     "FlowPriorLayer",
     "GatedConv2D",

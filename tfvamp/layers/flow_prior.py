@@ -253,7 +253,7 @@ class FlowPriorLayer(PriorLayer):
             raise TypeError(
                 f"base must be a prior layer, such as VampPriorLayer(...); got {type(base).__name__}"
             )
-        self.base, self.density = base, base.density
+        self.base, self.density, self.uses_indices = base, base.density, base.uses_indices
         self.latent_dims = at_least_one("latent_dims", _width(base) if latent_dims is None else latent_dims)
         self.num_couplings = at_least_one("num_couplings", num_couplings)
         self.hidden_units = at_least_one("hidden_units", hidden_units)
@@ -282,11 +282,22 @@ class FlowPriorLayer(PriorLayer):
         arrays = [tf.cast(tf.convert_to_tensor(one), dtype) for one in self._networks]
         return FlowDistribution(base, arrays, self._kind)
 
+    @property
+    def num_components(self) -> int | None:
+        """K of a base that is a mixture; None over another base."""
+        return getattr(self.base, "num_components", None)
+
     def distribution(self) -> FlowDistribution:
         return self._over(self.base.distribution())
 
     def of_some(self, count: int, seed: tf.Tensor) -> FlowDistribution:
         return self._over(self.base.of_some(count, seed))
+
+    def leaving_out(self, prior: FlowDistribution, indices: tf.Tensor) -> FlowDistribution:
+        return FlowDistribution(self.base.leaving_out(prior.base, indices), prior.arrays, prior.kind)
+
+    def penalty(self) -> tf.Tensor | None:
+        return self.base.penalty()
 
     def adapt(self, data, seed: int = 0) -> None:
         self.base.adapt(data, seed)

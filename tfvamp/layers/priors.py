@@ -27,8 +27,9 @@ from tfvamp.layers.mixture import DiagonalGaussianMixture
 class PriorLayer(keras.layers.Layer, abc.ABC):
     """A prior over latents of D dimensions; subclasses say what the distribution is.
 
-    What a prior needs from training it says by methods that do nothing here: `adapt` starts it at data, and
-    `of_some` gives what a step takes as p(z).
+    What a prior needs from training it says by what does nothing here: `adapt` starts it at data, `of_some` gives what a
+    step takes as p(z), `uses_indices` asks for the index of each training image, which `leaving_out` gets, and `penalty` is
+    added to the loss.
 
     Densities stay in float32 under mixed precision: z is not cast down. They are in float64 where the layer's
     weights are (`keras.config.set_floatx("float64")`).
@@ -36,6 +37,8 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 
     # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations keep it.
     density = "exact"
+    # Whether training has to say which training images a batch has: see `leaving_out`.
+    uses_indices = False
 
     def __init__(self, **kwargs):
         super().__init__(**{"autocast": False, **kwargs})
@@ -76,6 +79,20 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         """
         del count, seed
         return self.distribution()
+
+    def leaving_out(self, prior: Any, indices: tf.Tensor) -> Any:
+        """Returns p(z) for training on images that the prior was made from: each image's density without that image.
+
+        Args:
+          prior: what `distribution` or `of_some` gave.
+          indices: [B], of the batch's images among the training images.
+        """
+        del indices
+        return prior
+
+    def penalty(self) -> tf.Tensor | None:
+        """Returns what training adds to the loss, a scalar in nats per image; None for nothing."""
+        return None
 
     def call(self, z=None):
         """p(z) without an argument; with z [..., D], log p(z) [...] in nats."""
@@ -152,10 +169,12 @@ class SomeComponents(NamedTuple):
     Attributes:
       mixture: of the chosen components, their weights normalised.
       log_scale: the logarithm of K/M times the sum of the chosen weights; 0 where all weights are equal.
+      chosen: the numbers [M] of the chosen components.
     """
 
     mixture: DiagonalGaussianMixture
     log_scale: tf.Tensor
+    chosen: tf.Tensor
 
     def log_prob(self, z) -> tf.Tensor:
         """The logarithm of the estimate [...] at z [..., D], in nats."""
@@ -177,7 +196,7 @@ class SomeComponents(NamedTuple):
 
     def rebuilt(self, tensors: Sequence[tf.Tensor]) -> SomeComponents:
         """The estimate that such tensors make up."""
-        return SomeComponents(self.mixture.rebuilt(tensors[:-1]), tensors[-1])
+        return SomeComponents(self.mixture.rebuilt(tensors[:-1]), tensors[-1], self.chosen)
 
 
 def _latents(prior, z) -> tf.Tensor:
@@ -258,7 +277,7 @@ class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
         chosen = choose(count, self.num_components, seed)
         components = self._components(tf.gather(self.loc, chosen), tf.gather(self.log_variance, chosen))
         zeros = tf.zeros([count], self.density_dtype)
-        return SomeComponents(mixture_of(zeros, components), tf.zeros([], self.density_dtype))
+        return SomeComponents(mixture_of(zeros, components), tf.zeros([], self.density_dtype), chosen)
 
     def get_config(self):
         config = {"num_components": self.num_components, "latent_dims": self.latent_dims}

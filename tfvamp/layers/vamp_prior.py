@@ -167,10 +167,10 @@ class VampPriorLayer(MixturePriorLayer):
         components = self._component_of(posterior, chosen)
         if not self.weighted:
             zeros = tf.zeros([count], components.dtype)
-            return SomeComponents(mixture_of(zeros, components), tf.zeros([], components.dtype))
+            return SomeComponents(mixture_of(zeros, components), tf.zeros([], components.dtype), chosen)
         log_weights = tf.gather(tf.nn.log_softmax(tf.cast(self.logits, components.dtype)), chosen)
         scale = math.log(self.num_components / count) + tf.reduce_logsumexp(log_weights)
-        return SomeComponents(mixture_of(log_weights, components), scale)
+        return SomeComponents(mixture_of(log_weights, components), scale, chosen)
 
     def distribution(self) -> DiagonalGaussianMixture:
         components = self.components()

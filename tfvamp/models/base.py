@@ -20,8 +20,8 @@ from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
 from tfvamp.models import in_parts
-from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer
-from tfvamp.models.inputs import ImageInputs, images_of_step
+from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer, number_of_components
+from tfvamp.models.inputs import INDEX, ImageInputs, images_of_step, index_of, num_rows
 from tfvamp.models.objective import Objective
 from tfvamp.networks.images import unchecked
 
@@ -43,11 +43,11 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       layers: number of stochastic layers; None for that of the class. `HVAE` takes 2 to 8.
       shared_levels: of an `HVAE`: the layers below the top one share the networks of q(z_l | x, z_l+1) and p(z_l | z_l+1).
       decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of a decoder of dense layers.
-      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture" or "flow"; or a function from the
+      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture", "exemplar" or "flow"; or a function from the
         encoder to a prior layer.
-      components: K, for the mixtures.
+      components: K, for the mixtures; "exemplar" has as many as exemplars.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
-        initializer; "vamp-data" needs the array.
+        initializer; "vamp-data" needs the array, and "exemplar" that of all training images.
       likelihood: for binary images "bernoulli", or "bernoulli-clipped" with probabilities in
         [1e-5, 1 - 1e-5]; for grey ones "logistic" (`DiscretizedLogisticLikelihood`), or
         "logistic-paper" in the form of the paper's code.
@@ -112,6 +112,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         super().__init__(**kwargs)
         self.check_inputs = bool(check_inputs)
         self.event_shape = tuple(int(size) for size in event_shape)
+        if not callable(prior):
+            components = number_of_components(prior, flow_base, components, pseudo_inputs)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
         self.objective = Objective(objective, num_samples, importance_samples, dreg)
         self.check_objective(self.objective)
@@ -348,8 +350,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     ) -> objectives.Bound:
         """The bound of `objective`, which training maximises, for each image, [B], in nats.
 
-        In training, the encoder's input has `input_dropout`, and batch normalisation in a decoder takes the batch's
-        moments. `part` as in `objectives.noise`.
+        In training, the encoder's input has `input_dropout`, batch normalisation in a decoder takes the batch's moments, and
+        a prior that `uses_indices` needs them: {"image": images, "index": indices [B]}. `part` as in `objectives.noise`.
         """
         prior = self.prior_of_step(seed) if training else None
         return self._bound(images, seed, beta, training, part, prior)
@@ -363,7 +365,14 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     def _bound(
         self, images, seed, beta, training: bool, part: objectives.Part | None, prior
     ) -> objectives.Bound:
-        images = self.as_images(images)
+        images, indices = self.as_images(images), index_of(images)
+        if training and self.prior.uses_indices:
+            if indices is None:
+                raise UsageError(
+                    "the prior needs to know which training images a batch has: train on batches (or on a dictionary of "
+                    f'arrays) {{"image": images, "{INDEX}": numbers of the images among the exemplars}}'
+                )
+            prior = self.prior.leaving_out(self.prior() if prior is None else prior, indices)
         inputs = self._with_dropout(images, seed, part) if training and self.input_dropout else images
         with unchecked():  # pixels that are scaled up lie above 1
             posterior = self.posterior(inputs)
@@ -384,13 +393,13 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     def train_step(self, data):
         """One step of the optimiser on images [B, H, W, C]; the running means of the epoch.
 
-        With `skip_nonfinite`, a step whose loss or gradient is NaN or infinite changes nothing, and `skipped` among what
+        For a prior that `uses_indices`, on {"image": images, "index": indices [B]}. With `skip_nonfinite`, a step whose loss or gradient is NaN or infinite changes nothing, and `skipped` among what
         it returns is 1.
         """
         images, seed = images_of_step(data), seeds.of_replica(self.step_seed())
         others = [tf.identity(one) for one in self.non_trainable_variables] if self.skip_nonfinite else []
         count = tf.distribute.get_strategy().num_replicas_in_sync
-        loss, gradients, values = self.gradients(images, seed, count * tf.shape(images)[0])
+        loss, gradients, values = self.gradients(images, seed, count * num_rows(images))
 
         def change() -> None:
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
@@ -418,7 +427,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         """The loss, its gradient for each trainable variable (scaled as the optimiser wants it), and what is tracked.
 
         Args:
-          images: [B, H, W, C].
+          images: [B, H, W, C], or {"image": images, "index": indices [B]}.
           seed: of the noise.
           total: by what the sum over the images is divided.
           part: as in `objectives.noise`.
@@ -427,13 +436,21 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
           the loss; the gradients; the values [B] that `trackers` average.
         """
         size = self.images_at_a_time
-        if size is not None and images.shape[0] is not None and images.shape[0] > size:
+        count = tf.nest.flatten(images)[0].shape[0]
+        if size is not None and count is not None and count > size:
             return in_parts.gradients(self, images, seed, total, part, size)
         with tf.GradientTape() as tape:
             bound = self.bound(images, seed, self.beta, training=True, part=part)
             loss = -tf.reduce_sum(bound.surrogate) / tf.cast(total, bound.surrogate.dtype)
+            loss += tf.cast(self.penalty(images, total), loss.dtype)
             scaled_loss = self.optimizer.scale_loss(loss)
         return loss, tape.gradient(scaled_loss, self.trainable_variables), self.tracked(bound)
+
+    def penalty(self, images, total: int | tf.Tensor) -> tf.Tensor:
+        """What the prior adds to the loss, times the share that these images are of the `total`."""
+        penalty = self.prior.penalty()
+        share = tf.cast(num_rows(images), tf.float32) / tf.cast(total, tf.float32)
+        return tf.zeros([]) if penalty is None else share * tf.cast(penalty, tf.float32)
 
     def test_step(self, data):
         """The ELBO at beta = 1, of one sample unless `validate_by` says more; its noise depends on the iteration and the place in the pass."""
@@ -548,6 +565,6 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                 f"{cls.networks_version}, in which the same weights would compute something else: train again"
             )
         kind = prior_kind(config["prior"], config.get("flow_base", TrainConfig.flow_base))
-        if kind.pseudo_inputs == "images":  # they come with the weights
+        if kind.pseudo_inputs in ("images", "exemplars"):  # they come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
         return cls(**config)

@@ -11,6 +11,7 @@ import numpy as np
 from tfvamp.config import FLOW_BASES, LIKELIHOODS, PRIORS, TrainConfig, prior_kind
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
+from tfvamp.layers.exemplar_prior import ExemplarPriorLayer
 from tfvamp.layers.flow_prior import FlowPriorLayer
 from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood, LikelihoodLayer
 from tfvamp.layers.priors import (
@@ -21,6 +22,14 @@ from tfvamp.layers.priors import (
 from tfvamp.layers.vamp_prior import VampMixturePriorLayer, VampPriorLayer
 
 PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable | None
+
+
+def number_of_components(name: str, flow_base: str, components: int, pseudo_inputs: PseudoInputs) -> int:
+    """K of the prior of that name: `components`, or the number of exemplars for a prior that has a component for each."""
+    check_choice("prior", name, PRIORS)
+    check_choice("base of a flow", flow_base, FLOW_BASES)
+    has_exemplars = prior_kind(name, flow_base).pseudo_inputs == "exemplars"
+    return len(pseudo_inputs) if has_exemplars and isinstance(pseudo_inputs, np.ndarray) else components
 
 
 def build_prior(
@@ -46,8 +55,13 @@ def build_prior(
     kind = prior_kind(name, flow_base)
     if kind.mixture and components < 1:
         raise UsageError(f"the number of components K must be at least 1; got {components}")
-    if kind.pseudo_inputs == "images" and pseudo_inputs is None:
-        raise UsageError(f"the prior {name} needs pseudo_inputs: K training images, [K, H, W, C]")
+    if kind.pseudo_inputs in ("images", "exemplars") and pseudo_inputs is None:
+        which = (
+            "K training images, [K, H, W, C]"
+            if kind.pseudo_inputs == "images"
+            else "all training images, [N, H, W, C]"
+        )
+        raise UsageError(f"the prior {name} needs pseudo_inputs: {which}")
 
     def vamp(**options: Any) -> VampPriorLayer:
         shape = tuple(event_shape)
@@ -74,6 +88,9 @@ def build_prior(
             initial=pseudo_inputs,
             latent_dims=latent_dims,
             name=layer_name,
+        ),
+        "exemplar": lambda: ExemplarPriorLayer(
+            encoder, pseudo_inputs, components, event_shape=tuple(event_shape), name=layer_name
         ),
         "flow": flow,
     }

@@ -8,7 +8,7 @@ from tfvamp.objectives import Part
 
 
 def gradients(
-    model, images: tf.Tensor, seed: tf.Tensor, total: int | tf.Tensor, part: Part | None, size: int
+    model, images, seed: tf.Tensor, total: int | tf.Tensor, part: Part | None, size: int
 ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
     """As `LatentVariableModel.gradients`, `size` images at a time.
 
@@ -18,11 +18,11 @@ def gradients(
 
     Args:
       model: whose `couples_images` is false.
-      images: [B, H, W, C], B known.
+      images: [B, H, W, C], B known, or a dictionary of them and their indices.
       seed, total, part: as in `LatentVariableModel.gradients`.
       size: number of images at a time.
     """
-    variables, count = [one.value for one in model.trainable_variables], images.shape[0]
+    variables, count = [one.value for one in model.trainable_variables], tf.nest.flatten(images)[0].shape[0]
     first, whole = (0, count) if part is None else part
     with tf.GradientTape() as through_prior:
         prior = model.prior_of_step(seed)
@@ -32,9 +32,11 @@ def gradients(
                 "rebuilt(tensors), as tfvamp's distributions have, or raise step_memory"
             )
         tensors = [tf.convert_to_tensor(one) for one in prior.tensors()]
+        penalty = model.penalty(images, total)
+        scaled_penalty = model.optimizer.scale_loss(penalty)
 
     def of_part(start: int | tf.Tensor, length: int) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        rows = tf.slice(images, tf.stack([start, 0, 0, 0]), [length, *images.shape[1:]])
+        rows = tf.nest.map_structure(lambda one: _rows(one, start, length), images)
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             bound = model._bound(
@@ -67,7 +69,16 @@ def gradients(
         joined.append(tracked)
     direct, of_prior = sums[: len(variables)], sums[len(variables) :]
     through = through_prior.gradient(
-        tensors, variables, of_prior, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        [*tensors, scaled_penalty],
+        variables,
+        [*of_prior, tf.ones_like(scaled_penalty)],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     gradients = [a + tf.convert_to_tensor(b) for a, b in zip(direct, through, strict=True)]
-    return loss, gradients, tf.unstack(tf.concat(joined, axis=1))
+    return loss + tf.cast(penalty, loss.dtype), gradients, tf.unstack(tf.concat(joined, axis=1))
+
+
+def _rows(array: tf.Tensor, start: int | tf.Tensor, length: int) -> tf.Tensor:
+    """`length` rows of an array [B, ...] from row `start` on."""
+    rest = array.shape[1:].as_list()
+    return tf.slice(array, tf.stack([start, *[0] * len(rest)]), [length, *rest])

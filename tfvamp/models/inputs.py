@@ -10,7 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvamp.layers.priors import PriorLayer
 from tfvamp.networks.images import as_images, check_range, images_of, plain_errors
+
+INDEX = "index"  # of an image among the training images, in the dictionary that a batch may be
 
 
 class _Checked(keras.utils.PyDataset):
@@ -44,12 +47,13 @@ class _Checked(keras.utils.PyDataset):
 class ImageInputs:
     """Makes `fit`, `evaluate`, `predict` and the methods for one batch look at what they are given.
 
-    The compiled steps cannot: XLA leaves assertions out. For a model with `event_shape`, `check_inputs` and
-    `variable_dtype`.
+    The compiled steps cannot: XLA leaves assertions out. For a model with `event_shape`, `check_inputs`, `prior`
+    and `variable_dtype`.
     """
 
     event_shape: tuple[int, ...]
     check_inputs: bool
+    prior: PriorLayer
 
     def as_images(self, data) -> tf.Tensor:
         """Images [..., H, W, C] of floats; see `tfvamp.networks.images.as_images`."""
@@ -107,15 +111,21 @@ class ImageInputs:
         if fits and images.dtype == self.variable_dtype:  # type: ignore[attr-defined]
             if self.check_inputs:
                 check_range(float(images.min()), float(images.max()))
-            return images, None  # not copied: it may be large
-        return self.as_images(x).numpy(), None
+            return self._with_index(images, x), None  # not copied: it may be large
+        return self._with_index(self.as_images(x).numpy(), x), None
+
+    def _with_index(self, images, x):
+        """The images, and what they were given with if the prior uses that: the index of each."""
+        if (indices := index_of(x)) is None or not self.prior.uses_indices:
+            return images
+        return {"image": images, INDEX: indices}
 
     @tf.autograph.experimental.do_not_convert
     def _checked_element(self, *element):
         """The images of a batch of a data set: (images,), (images, targets) or a dictionary."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(element if len(element) > 1 else element[0])
         _warn_of_targets(x, y)
-        images = self.as_images(x)
+        images = self._with_index(self.as_images(x), x)
         _refuse_weights(sample_weight=weight)
         return images
 
@@ -129,6 +139,16 @@ def images_of_step(data):
     images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     _refuse_weights(sample_weight=sample_weight)
     return images
+
+
+def index_of(batch):
+    """The indices [B] of a batch that is a dictionary; None where it has none."""
+    return batch.get(INDEX) if isinstance(batch, Mapping) else None
+
+
+def num_rows(batch) -> tf.Tensor:
+    """B of a batch of images, or of a dictionary of them."""
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
 def _refuse_weights(*, sample_weight=None, class_weight=None, **_) -> None:

@@ -183,7 +183,7 @@ def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
 
 def _takes_images(config: TrainConfig) -> bool:
     kind = config.prior_kind.pseudo_inputs
-    return kind == "images" or (kind == "learned" and config.pseudo_input_init == "images")
+    return kind in ("images", "exemplars") or (kind == "learned" and config.pseudo_input_init == "images")
 
 
 def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInputs:
@@ -196,6 +196,8 @@ def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInput
         return lambda shape, dtype=None: tf.clip_by_value(normal(shape, dtype), 0.0, 1.0)  # else no gradient
     count = dataset.train.num_examples
     check_pseudo_inputs(config, count)
+    if kind == "exemplars":
+        return dataset.train.array()[0]
     rng = np.random.default_rng(seeds.stateless(config.seed, "pseudo-inputs").numpy())
     chosen = dataset.train.at(tf.constant(rng.choice(count, config.components, replace=False))).numpy()
     if kind == "images":

@@ -43,7 +43,10 @@ def dry_run(config: TrainConfig, console: rich.console.Console | None = None) ->
         compile_model(model, config)
         train_step = compiled(model.train_step, bool(config.jit), progress.say)
         test_step = compiled(model.test_step, bool(config.jit), progress.say)
-        batches = dataset.training_batches(config.batch_size, config.seed, 1).repeat().take(1 + STEPS)
+        epoch = dataset.training_batches(
+            config.batch_size, config.seed, 1, with_index=model.prior.uses_indices
+        )
+        batches = epoch.repeat().take(1 + STEPS)
         first, per_step = _timed(train_step, batches)
         at_once = images_at_once(model, dataset.spec.shape)
         first_check, per_check = _timed(test_step, dataset.validation.images.batch(at_once).take(2))

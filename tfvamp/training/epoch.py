@@ -90,7 +90,10 @@ def epoch_of(
             newest = 0 if counted else int(results.get("skipped", 0))
         return Begun(step, time.perf_counter() - start, skipped + newest, checkpoints.state(model))
 
-    for images in dataset.training_batches(config.batch_size, config.seed, epoch, begun.step):
+    batches = dataset.training_batches(
+        config.batch_size, config.seed, epoch, begun.step, model.prior.uses_indices
+    )
+    for images in batches:
         before, results = results, train_step(images)
         if before is not None:
             look(before)  # while the next step is computed

@@ -94,7 +94,7 @@ def _step(
         return step
 
     def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        total = int(images.shape[0])
+        total = int(tf.nest.flatten(images)[0].shape[0])
         rows = rows_of(total, strategy.num_replicas_in_sync)
 
         def distributed(value_of: Callable[[int, int], tf.Tensor]):
@@ -105,7 +105,7 @@ def _step(
         if total not in steps:
             steps[total] = made(total)
         means, interrupted = steps[total](
-            distributed(lambda start, end: images[start:end]),
+            distributed(lambda start, end: tf.nest.map_structure(lambda one: one[start:end], images)),
             distributed(lambda start, end: tf.constant(start)),
             distributed(lambda start, end: agreement.flag()),
         )

@@ -1,0 +1,185 @@
+"""The exemplar prior: its density with each image left out, random parts of it, and the indices that training brings."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfvamp
+from tests import twins
+from tests.conftest import build_optimizer, small_hvae, small_vae
+from tfvamp import datasets, objectives, seeds, training
+from tfvamp.config import TrainConfig
+from tfvamp.errors import UsageError
+from tfvamp.layers import ExemplarPriorLayer, FlowPriorLayer
+from tfvamp.models import VAE
+from tfvamp.runs import Run
+
+LATENTS = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)  # [S, B, D]
+INDICES = np.array([0, 3, -1, 4])  # of the images of the batch; the third one is no exemplar
+
+
+def twin(prior, without: int = -1) -> np.ndarray:
+    """log p(z) [S, B] of the layer's exemplars except one, in float64."""
+    kept = [n for n in range(prior.num_components) if n != without]
+    loc = prior.encoder(prior.pseudo_inputs.numpy()[kept]).loc.numpy()
+    log_variance = np.full(loc.shape, prior.log_variance.numpy())
+    flat = twins.mixture_log_prob(LATENTS.reshape(-1, 3), np.zeros(len(kept)), loc, log_variance)
+    return flat.reshape(LATENTS.shape[:2])
+
+
+@pytest.fixture
+def prior() -> ExemplarPriorLayer:
+    prior = small_vae("exemplar").prior
+    prior.log_variance.assign(-1.0)
+    return prior
+
+
+def test_the_density_is_that_of_the_means_with_one_variance(prior):
+    np.testing.assert_allclose(prior.log_prob(LATENTS), twin(prior), rtol=1e-5)
+    assert prior.log_variance.shape == () and not prior.pseudo_inputs.trainable
+    assert [weight.name for weight in prior.weights if weight.trainable][:1] == ["log_variance"]
+    prior.log_variance.assign(-30.0)  # clipped, as all log-variances of normals are
+    np.testing.assert_allclose(prior.components().log_variance, -6.0)
+
+
+def test_each_image_is_left_out_of_its_own_prior(prior):
+    expected = np.stack([twin(prior, without=n)[:, b] for b, n in enumerate(INDICES)], axis=1)
+    found = prior.leaving_out(prior(), INDICES).log_prob(LATENTS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    others = np.array([0, 1, 3])
+    assert np.all(found.numpy()[:, others] != prior(LATENTS).numpy()[:, others])
+
+
+def test_a_random_part_without_the_image_estimates_the_density_without_it(prior):
+    """Over many choices of 3 of 5 exemplars the mean of the estimate is the density of the others, whether the image was among the 3 or not."""
+    exact = np.stack([twin(prior, without=n)[:, b] for b, n in enumerate(INDICES)], axis=1)
+    estimate = tf.function(lambda seed: prior.leaving_out(prior.of_some(3, seed), INDICES).log_prob(LATENTS))
+    ratio = np.exp([estimate(seeds.stateless(choice)).numpy() - exact for choice in range(400)])
+    error = ratio.std(axis=0, ddof=1) / np.sqrt(len(ratio))
+    assert np.all(np.abs(ratio.mean(axis=0) - 1.0) < 4.0 * error) and np.all(error > 0.0)
+    whole = prior.leaving_out(prior.of_some(9, seeds.stateless(0)), INDICES)  # there are no 9
+    np.testing.assert_allclose(whole.log_prob(LATENTS), exact, rtol=1e-5)
+
+
+def test_two_exemplars_are_the_fewest_that_can_leave_one_out():
+    few = ExemplarPriorLayer(small_vae().encoder, np.zeros((1, 6, 5, 1)), initial_variance=0.2)
+    alone = np.asarray(few(LATENTS))  # N = 1: one normal around the encoder's mean
+    mean = few.encoder(np.zeros((1, 6, 5, 1))).loc.numpy()
+    expected = twins.diagonal_gaussian_log_prob(LATENTS, mean, np.log(0.2))
+    np.testing.assert_allclose(alone, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="a prior of one exemplar cannot leave out an image"):
+        few.leaving_out(few(), INDICES)
+    with pytest.raises(ValueError, match=r"needs exemplars, an array \[N, \*event\], or num_components"):
+        ExemplarPriorLayer(few.encoder)
+    with pytest.raises(ValueError, match="initial_variance must lie between 0.0025 and 7.39; got 0"):
+        ExemplarPriorLayer(few.encoder, np.zeros((2, 6, 5, 1)), initial_variance=0)
+    with pytest.raises(UsageError, match=r"the prior exemplar needs pseudo_inputs: all training images"):
+        VAE((6, 5, 1), prior="exemplar")
+    with pytest.raises(UsageError, match="components_per_step must be at least 2 with the prior exemplar"):
+        TrainConfig(prior="exemplar", components_per_step=1)
+
+
+def test_fit_takes_images_with_their_indices(images):
+    """The loss of a step is the ELBO by hand with each image left out; without indices there is one line that says what to do."""
+    model = small_vae("exemplar")
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    build_optimizer(model)
+    seed = model.step_seed()
+    posterior = model.posterior(images)
+    noise = objectives.noise(posterior, (), seed, 1)
+    z = posterior.at(noise[0])
+    kl = posterior.log_prob(z) - model.prior.leaving_out(model.prior(), np.arange(8)).log_prob(z)
+    by_hand = model.decoder(z).log_prob(images) - kl
+    data = {"image": images, "index": np.arange(8)}
+    history = model.fit(data, batch_size=8, shuffle=False, verbose=0).history
+    assert history["elbo"][0] == pytest.approx(float(tf.reduce_mean(by_hand)), rel=1e-5)
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(4)
+    assert np.isfinite(model.fit(batches, validation_data=images, verbose=0).history["val_elbo"][0])
+    with pytest.raises(UsageError, match=r'batches .*\{"image": images, "index": numbers of the images'):
+        model.fit(images, verbose=0)
+    assert np.isfinite(model.evaluate(images, verbose=0)[0])  # no image is left out there
+
+
+def test_a_flow_over_exemplars_leaves_images_out(images):
+    model = small_vae("flow", flow_base="exemplar")
+    flow, rng = model.prior, np.random.default_rng(0)
+    assert isinstance(flow, FlowPriorLayer) and flow.uses_indices and flow.num_components == 5
+    for weight in flow._networks:
+        weight.assign(weight + rng.normal(0.0, 0.2, weight.shape))
+    e, log_det = flow().to_base(LATENTS)
+    expected = flow.base.leaving_out(flow.base(), INDICES).log_prob(e) + log_det
+    np.testing.assert_allclose(flow.leaving_out(flow(), INDICES).log_prob(LATENTS), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("components_per_step", [None, 3])
+def test_the_gradient_in_parts_is_that_of_the_whole_batch(components_per_step, images):
+    model = small_hvae("exemplar", components_per_step=components_per_step)
+    model.compile("sgd")
+    build_optimizer(model)
+    batch = {"image": tf.constant(images), "index": tf.range(8)}
+    loss, expected, _ = model.gradients(batch, seeds.stateless(5), 8)
+    model.images_at_a_time = 3
+    in_parts, found, _ = model.gradients(batch, seeds.stateless(5), 8)
+    assert float(in_parts) == pytest.approx(float(loss), rel=1e-6)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("at_a_time", [None, 3])
+def test_a_prior_can_add_to_the_loss(images, at_a_time):
+    """`penalty` is in the loss once per image, with its gradient, for the whole batch and for parts of it."""
+
+    class Pulled(tfvamp.layers.MixtureOfGaussiansPriorLayer):
+        def penalty(self):
+            return 2.0 * tf.reduce_sum(self.loc**2)
+
+    def gradients(kind):
+        keras.utils.set_random_seed(0)
+        model = VAE((6, 5, 1), 3, 8, prior=lambda encoder: kind(5, 3))
+        model.compile("sgd")
+        build_optimizer(model)
+        model.images_at_a_time = at_a_time
+        loss, found, _ = model.gradients(tf.constant(images), seeds.stateless(5), 8)
+        names = [one.path.partition("/")[2] for one in model.trainable_variables]
+        return float(loss), dict(zip(names, found, strict=True)), model.prior.loc.numpy()
+
+    plain, expected, loc = gradients(tfvamp.layers.MixtureOfGaussiansPriorLayer)
+    loss, found, _ = gradients(Pulled)
+    assert loss == pytest.approx(plain + 2.0 * float((loc**2).sum()), rel=1e-5)
+    for name, gradient in found.items():
+        own = (
+            4.0 * loc if name == "loc" else 0.0
+        )  # of the prior; those of networks have their names before it
+        np.testing.assert_allclose(gradient - expected[name], own * np.ones_like(gradient), atol=1e-3)
+
+
+def test_batches_say_which_training_images_they_have(data_dir):
+    data = datasets.load("mnist5k", data_dir, limit=30)  # grey images, binarised at random for each batch
+    plain = list(data.training_batches(8, seed=1, epoch=2))
+    seen = []
+    for images, batch in zip(plain, data.training_batches(8, seed=1, epoch=2, with_index=True), strict=True):
+        np.testing.assert_array_equal(batch["image"], images)
+        grey = data.train.at(batch["index"]).numpy()
+        assert np.all(grey[images == 1] > 0.0) and np.all(grey[images == 0] < 1.0)
+        seen += batch["index"].numpy().tolist()
+    assert sorted(seen) == list(range(30))
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_keeps_all_training_images(small_config, tmp_path):
+    """Resumed, it goes on as if unbroken; and other numbers of components are refused."""
+    config = dataclasses.replace(small_config, prior="exemplar", components=None, epochs=2)
+    training.train(config, tmp_path / "whole")
+    training.train(dataclasses.replace(config, epochs=1), tmp_path / "run")
+    training.resume(tmp_path / "run", epochs=2)
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    for a, b in zip(whole.rows(), run.rows(), strict=True):
+        assert a | {"seconds": 0} == b | {"seconds": 0}
+    model = run.model()
+    assert run.config.components == model.prior.num_components == 60
+    np.testing.assert_array_equal(model.prior.pseudo_inputs, run.dataset().train.array()[0])
+    with pytest.raises(UsageError, match="has a component for each of the 60 training images"):
+        training.train(dataclasses.replace(config, components=7), tmp_path / "other")

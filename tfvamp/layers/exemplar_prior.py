@@ -1,0 +1,148 @@
+"""The prior of the Exemplar VAE: a mixture of the encoder's means at the training images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfvamp.layers.gaussian import LOG_VARIANCE_BOUNDS, DiagonalGaussian
+from tfvamp.layers.mixture import DiagonalGaussianMixture
+from tfvamp.layers.priors import SomeComponents
+from tfvamp.layers.vamp_prior import VampPriorLayer
+
+
+class LeaveOneOut(NamedTuple):
+    """The density of a mixture of exemplars at latents of images that may be exemplars, each without its own component.
+
+    log_prob(z)_b = log (1/n_b sum_k N(z_b; component k)) over the n_b components k that are not left out for image b. With M
+    exemplars chosen at random from N, its exponential has the mean of the density of all N without image b.
+
+    Attributes:
+      mixture: of M components with equal weights.
+      left_out: whether a component is the image itself, [B, M].
+    """
+
+    mixture: DiagonalGaussianMixture
+    left_out: tf.Tensor
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Of densities."""
+        return self.mixture.dtype
+
+    @property
+    def event_shape(self) -> tf.TensorShape:
+        """[D]."""
+        return self.mixture.event_shape
+
+    def log_prob(self, z) -> tf.Tensor:
+        """log p(z) [..., B] at latents z [..., B, D] of the batch's images, in nats."""
+        parts = self.mixture.component_log_prob(z)  # [..., B, M], with weights 1/M
+        parts = tf.where(self.left_out, -math.inf, parts)
+        counts = tf.reduce_sum(tf.cast(~self.left_out, parts.dtype), axis=-1)
+        share = math.log(self.mixture.num_components) - tf.math.log(counts)
+        return tf.reduce_logsumexp(parts, axis=-1) + share
+
+
+@keras.saving.register_keras_serializable(package="tfvamp")
+class ExemplarPriorLayer(VampPriorLayer):
+    """p(z) = 1/N sum_n N(z; m(x_n), v I): the prior of the Exemplar VAE, Norouzi, Fleet and Norouzi (2020), equation 5.
+
+    m(x_n) is the mean of the encoder's posterior at the training image x_n, and v one variance that all components share and
+    that is learned. The exemplars x_n are weights that are not trained, and so are stored with the model.
+
+    An image that is trained on is left out of its own prior, which could otherwise put all its mass on the images that it has
+    seen: `leaving_out` does so. With many exemplars, a step of training can take M of them, chosen at random (`of_some`).
+
+    Args:
+      encoder: as for `VampPriorLayer`.
+      exemplars: the training images, an array [N, *event] (or a structure of them, as the encoder takes its inputs); an
+        initializer where `num_components` is given, for weights that are loaded afterwards.
+      num_components: N; None for the length of `exemplars`.
+      event_shape, bounds: as for `VampPriorLayer`.
+      initial_variance: of v.
+
+    Raises:
+      ValueError: as for `VampPriorLayer`; or `initial_variance` lies outside the bounds of log-variances, exp(-6) to exp(2).
+
+    >>> encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    >>> prior = ExemplarPriorLayer(encoder, exemplars=np.random.rand(50, 6))
+    >>> prior.log_prob(prior.sample(3, seed=0)).shape
+    TensorShape([3])
+    """
+
+    uses_indices = True
+
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        exemplars=None,
+        num_components: int | None = None,
+        event_shape=None,
+        bounds=(0.0, 1.0),
+        initial_variance: float = 0.1,
+        **kwargs,
+    ):
+        if num_components is None:
+            if not (leaves := tf.nest.flatten(exemplars)) or not hasattr(leaves[0], "__len__"):
+                raise ValueError(
+                    "a prior of exemplars needs exemplars, an array [N, *event], or num_components"
+                )
+            num_components = len(leaves[0])
+        super().__init__(
+            encoder, num_components, event_shape, initial=exemplars, bounds=bounds, trainable=False, **kwargs
+        )
+        low, high = (math.exp(bound) for bound in LOG_VARIANCE_BOUNDS)
+        if not low < initial_variance < high:  # outside it would get no gradient
+            raise ValueError(
+                f"initial_variance must lie between {low:.2g} and {high:.3g}; got {initial_variance}"
+            )
+        self.initial_variance = float(initial_variance)
+        self.log_variance = self.add_weight(
+            name="log_variance", shape=(), initializer=keras.initializers.Constant(math.log(initial_variance))
+        )
+
+    def adapt(self, data, seed: int = 0) -> None:
+        """Takes N data points as exemplars; see `VampPriorLayer.adapt`.
+
+        They are chosen at random: indices for `leaving_out` have to follow their order in `pseudo_inputs`.
+        """
+        super().adapt(data, seed)
+
+    def leaving_out(self, prior: DiagonalGaussianMixture | SomeComponents, indices: tf.Tensor) -> LeaveOneOut:
+        """Returns p(z) for training on images that are exemplars: each image's density without its own component.
+
+        Args:
+          prior: what `distribution` or `of_some` gave, of at least two components.
+          indices: [B], each image's index among the exemplars; one that is none of them (such as -1) leaves out nothing.
+
+        Raises:
+          ValueError: the prior has one component.
+        """
+        if isinstance(prior, SomeComponents):
+            mixture, numbers = prior.mixture, prior.chosen
+        else:
+            mixture, numbers = prior, tf.range(self.num_components)
+        if mixture.num_components < 2:
+            raise ValueError("a prior of one exemplar cannot leave out an image: it needs at least two")
+        left_out = tf.cast(indices, numbers.dtype)[:, tf.newaxis] == numbers
+        return LeaveOneOut(mixture, left_out)
+
+    def _component_of(self, posterior: DiagonalGaussian, chosen: tf.Tensor | None = None) -> DiagonalGaussian:
+        del chosen
+        shared = tf.cast(tf.convert_to_tensor(self.log_variance), posterior.dtype)
+        shared = tf.clip_by_value(shared, *LOG_VARIANCE_BOUNDS)
+        return DiagonalGaussian(posterior.loc, tf.fill(tf.shape(posterior.loc), shared))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["weighted"], config["trainable"]
+        return {**config, "initial_variance": self.initial_variance}
+
+    @classmethod
+    def from_config(cls, config, encoder: keras.layers.Layer | None = None):
+        """The layer of a config; its exemplars are 0 until its weights are loaded."""
+        return super().from_config({**config, "exemplars": keras.initializers.Zeros()}, encoder)
