@@ -16,7 +16,13 @@ setup(
     packages=[*find_packages(include=["tfvamp", "tfvamp.*"]), "tfvamp_cli", "tfvamp_cli.serving"],
     package_dir={"tfvamp_cli": "cli"},
     package_data={
-        "tfvamp": ["py.typed", "datasets/*/*.md", "datasets/*/*.bib", "datasets/*/*.tsv"],
+        "tfvamp": [
+            "py.typed",
+            "reports/page.html",
+            "datasets/*/*.md",
+            "datasets/*/*.bib",
+            "datasets/*/*.tsv",
+        ],
         "tfvamp_cli": ["serving/page.html"],
     },
     entry_points={"console_scripts": ["tfvamp = tfvamp_cli.main:main"]},

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Estimate the log-likelihood of a run.",
     "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
     "compare": "List runs side by side, with paired differences.",
+    "report": "Write one HTML file about one run or several.",
     "rate-distortion": "List rate and distortion of evaluated runs.",
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",

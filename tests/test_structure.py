@@ -9,7 +9,7 @@ ROOT = pathlib.Path(tfvamp.__file__).parents[1]
 ROOMS = (
     "errors", "backend", "files", "catalog", "config", "memory", "arrays", "seeds", "graph", "blocks", "plots",
     "devices", "datasets", "layers", "networks", "objectives", "optimizers", "losses", "models", "evaluation", "runs",
-    "training", "sweeps", "callbacks", "describe", "export",
+    "reports", "training", "sweeps", "callbacks", "describe", "export",
 )  # fmt: skip
 LIGHT = {
     "errors",

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvamp import datasets, evaluation, plots, seeds
+from tfvamp import datasets, evaluation, plots
 from tfvamp.config import Estimation
 from tfvamp.errors import RunError
 from tfvamp.evaluation.sharing import Shared, ShareDone, share_of
 from tfvamp.files import replace_file
 from tfvamp.layers import DiagonalGaussian, MixturePriorLayer
 from tfvamp.runs import history
+from tfvamp.runs import pictures as pictures_of
 from tfvamp.runs.run import Run, as_run
 from tfvamp.runs.unfinished import Unfinished
 
@@ -238,28 +239,23 @@ def plot(
         "map": _map(model, means, labels, data.class_names, look),
     }
 
-    def generated(z) -> np.ndarray:
-        likelihood = model.generate(tf.convert_to_tensor(z))
-        return model.pictures(likelihood, seeds.stateless(seed)).numpy()
-
-    pseudo_inputs = model.prior.clipped_pseudo_inputs()
-    centres = model.prior.centres()
-    if pseudo_inputs is not None and centres is not None:
-        components = generated(centres[:NUM_SHOWN])
+    components = pictures_of.components(model, NUM_SHOWN, seed)
+    if components is not None:
         title = "Pseudo-inputs (contrast stretched), each with what it generates to the right"
-        inputs = plots.stretched(pseudo_inputs[: NUM_SHOWN // 2].numpy())
-        pictures["pseudo_inputs"] = plots.pairs(inputs, components[: NUM_SHOWN // 2], title=title, look=look)
+        inputs = components.pseudo_inputs
+        beside = components.generated[: len(inputs)]
+        pictures["pseudo_inputs"] = plots.pairs(inputs, beside, title=title, look=look)
         title = "Images generated from the components (at their means)"
-        pictures["components"] = plots.grid(components, title, look)
+        pictures["components"] = plots.grid(components.generated, title, look)
     if model.has_mean:
         steps, along = _along_latents(means)
         title = "One test image, with one latent changed along each row (-2.5 to 2.5 standard deviations)"
         wide = dataclasses.replace(look, columns=steps)
-        pictures["traversal"] = plots.grid(generated(along), title, wide)
+        pictures["traversal"] = plots.grid(pictures_of.generated(model, along, seed), title, wide)
         steps, between = _between(means)
         title = "Between the posterior means of two test images, at the ends of each row"
         wide = dataclasses.replace(look, columns=steps)
-        pictures["interpolation"] = plots.grid(generated(between), title, wide)
+        pictures["interpolation"] = plots.grid(pictures_of.generated(model, between, seed), title, wide)
     result = run.evaluation()
     if result is not None and result["current"]:
         arrays = run.evaluated_arrays() or {}

@@ -18,13 +18,12 @@ from tfvamp.errors import UsageError
 from tfvamp.evaluation import diagnostics
 from tfvamp.files import replace_file, write_json
 from tfvamp.models import LatentVariableModel
+from tfvamp.runs.diagnosis import COPIED, findings
 from tfvamp.runs.run import Run, as_run
 
 IMAGES = 200  # of the training and the test split, whose log-likelihood is estimated
 SAMPLES = 500  # importance samples per image
 SHOWN = 8  # images in a row
-COLLAPSED = 0.1  # nats of KL below which a layer tells nothing
-COPIED = 0.05  # the share of test images that are this near to a training image
 
 
 def diagnose(
@@ -203,63 +202,6 @@ def _clusters(
     prior = model.prior()
     of = {name: diagnostics.components_of(prior, of_split[0].loc) for name, of_split in posteriors.items()}
     return diagnostics.clusters(of["train"], labels["train"], of["test"], labels["test"])
-
-
-def findings(document: dict[str, Any]) -> list[str]:
-    """What the numbers of a diagnosis say, in plain words."""
-    found = []
-    for name, layer in document["layers"].items():
-        active, dims = layer["active_units"], layer["latent_dims"]
-        if layer["kl"] < COLLAPSED or not active:
-            found.append(
-                f"{name} has collapsed: its posteriors are the prior (KL {layer['kl']:.2f} nats, {active} of {dims} "
-                "latents active). The decoder models images without it. Take a longer warm-up or a weaker decoder."
-            )
-        elif active < dims:
-            found.append(f"{name} uses {active} of {dims} latents; the others stay at the prior.")
-    fit = document["fit"]
-    if fit["gap"] > max(1.0, 2.0 * fit["gap_error"]):
-        found.append(
-            f"The ELBO is {fit['gap']:.1f} +- {fit['gap_error']:.1f} nats higher on training than on test images: {fit['gap_of_encoder']:.1f} "
-            f"because the encoder fits test images worse, {fit['gap_of_decoder']:.1f} because decoder and prior do."
-        )
-    gap = fit["test"]["amortisation_gap"]
-    if gap > 1.0:
-        found.append(
-            f"The encoder costs {gap:.1f} nats of ELBO on test images and {fit['train']['amortisation_gap']:.1f} on "
-            "training images (amortisation gap): trust its estimate of log p(x) less than the refined one."
-        )
-    surgery = document["surgery"]["test"]
-    share = surgery["marginal_kl"] / surgery["average_kl"] if surgery["average_kl"] > 0 else 0.0
-    if surgery["mutual_information"] > 0.95 * surgery["ceiling"]:
-        found.append(
-            f"I(x; z) is at its ceiling log N = {surgery['ceiling']:.2f} nats: every image has latents of its own, and "
-            f"the split of the KL says no more than that."
-        )
-    elif share > 0.5:
-        found.append(
-            f"{surgery['marginal_kl']:.1f} of {surgery['average_kl']:.1f} nats of KL come from a prior that does not "
-            "match the aggregated posterior: a better prior would gain most of them."
-        )
-    components = document["components"]
-    if components is not None and components["dead"]:
-        found.append(
-            f"{components['dead']} of {components['number']} components are dead (share of test latents below "
-            f"{diagnostics.DEAD:.0%} of 1/K); {components['effective']:.0f} count."
-        )
-    samples = document["samples"]
-    if samples["nearer_than_test"] > 2 * COPIED:
-        found.append(
-            f"{samples['nearer_than_test']:.0%} of the samples are nearer to a training image than {1 - COPIED:.0%} of "
-            "the test images are: the model may copy training images, or its samples lack detail."
-        )
-    accuracy = samples["two_samples"]["accuracy"]
-    if accuracy > 0.6:
-        found.append(
-            f"Samples and test images can be told apart by their nearest neighbours in pixels ({accuracy:.0%} of the "
-            "time, where 50% is chance)."
-        )
-    return found
 
 
 def _pictures(model, document, posterior, estimates, x_test, pairs) -> dict[str, bytes]:

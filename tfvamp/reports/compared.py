@@ -1,0 +1,132 @@
+"""The part of a report on several runs side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfvamp.errors import TfvampError
+from tfvamp.plots import FEW_EPOCHS
+from tfvamp.reports import charts
+from tfvamp.reports.contents import Contents
+from tfvamp.reports.evaluated import NONE, closer, difference, encoders, stated
+from tfvamp.reports.html import Html, items, section, table, tag
+from tfvamp.runs.comparing import compare
+
+MOST_DRAWN = charts.COLOURS
+
+
+def comparison(
+    contents: Sequence[Contents],
+    names: Sequence[str],
+    baseline: str | os.PathLike | None,
+    say: Callable[[str], None],
+) -> Html:
+    """Returns runs side by side, with paired differences to one of them.
+
+    Args:
+      contents: of the runs.
+      names: of the runs, as the report calls them.
+      baseline: the run with which the others are compared; None for the first one.
+      say: told of what does not compare.
+    """
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(text)
+
+    paths = [one.run.path for one in contents]
+    try:
+        found = compare(paths, baseline, say=note)
+        columns = {name: list(found[name]) for name in found}
+    except TfvampError as error:
+        note(f"there are no paired differences: {error}")
+        columns = {}
+    paired = {
+        os.path.realpath(path): {name: cells[index] for name, cells in columns.items()}
+        for index, path in enumerate(columns.get("run", ()))
+    }
+    rows = [
+        [
+            tag("a", name, href=f"#{anchor(index)}"),
+            *_row(one, paired.get(os.path.realpath(one.run.path), {})),
+        ]
+        for index, (one, name) in enumerate(zip(contents, names, strict=True))
+    ]
+    of = names[0] if baseline is None else os.path.basename(os.path.normpath(os.fspath(baseline)))
+    head = [
+        "run", "settings that differ", "epochs (best)", "validation bound", "log p(x), encoder's q", "paper", "minus the paper",
+        f"minus {of}, paired, encoder's q", "log p(x), closer estimate", f"minus {of}, paired, closer estimate",
+    ]  # fmt: skip
+    kept = [index for index in range(len(head)) if any(row[index] not in (NONE, "") for row in rows)]
+    about = (
+        "Nats per image of the test images, ± the standard error over images, which is that of another test set. A paired difference "
+        "is the mean over images of the difference of two estimates by the same estimator: its error is smaller, because the images are "
+        "the same. Estimates from the encoder's q and closer ones are in columns of their own and never compare."
+    )
+    return section(
+        "Comparison",
+        tag("p", about),
+        table([head[index] for index in kept], [[row[index] for index in kept] for row in rows]),
+        items(dict.fromkeys(notes), "warnings"),
+        _validation(contents, names),
+        level=2,
+    )
+
+
+def _row(contents: Contents, paired: dict[str, Any]) -> list[Any]:
+    own, better, printed = encoders(contents), closer(contents), contents.printed
+    settings = contents.run.config.to_dict()
+    differing = ", ".join(f"{key} {settings[key]}" for key in paired if key in settings)
+    best = contents.best
+    # Where no closer estimate was made, "log_likelihood" is the encoder's.
+    of_encoder = "encoder_difference" if better is not None else "difference"
+    unit = " bits" if printed is not None and printed.unit == "bits_per_dim" else ""
+    return [
+        differing,
+        NONE if best is None else f"{len(contents.rows)} ({best['epoch']})",
+        stated(_number(paired.get("bound"))),
+        _estimate(own),
+        NONE if printed is None or own is None else f"{printed.value:.2f}{unit}",
+        NONE if difference(contents) is None else f"{difference(contents):.2f}{unit}",
+        _difference(paired, of_encoder) if own is not None else NONE,
+        NONE if better is None else f"{_estimate(better)} ({better.name})",
+        _difference(paired, "difference") if better is not None else NONE,
+    ]
+
+
+def anchor(index: int) -> str:
+    """Returns the name of the place in the page where the report on a run begins."""
+    return f"run-{index + 1}"
+
+
+def _estimate(estimate) -> str:
+    if estimate is None:
+        return NONE
+    return stated(estimate.number("log_likelihood"), estimate.number("standard_error"))
+
+
+def _difference(paired: dict[str, Any], name: str) -> str:
+    return stated(_number(paired.get(name)), _number(paired.get(f"{name}_error")))
+
+
+def _number(value: Any) -> float | None:
+    """A cell as a number; None where it has no value."""
+    return None if value is None or math.isnan(float(value)) else float(value)
+
+
+def _validation(contents: Sequence[Contents], names: Sequence[str]) -> Html:
+    """The validation ELBO of the runs, in one chart."""
+    drawn = [(one, name) for one, name in zip(contents, names, strict=True) if one.rows][:MOST_DRAWN]
+    if not drawn:
+        return Html()
+    series = [
+        charts.Line(name, [row["epoch"] for row in one.rows], [row["val_elbo"] for row in one.rows], colour)
+        for colour, (one, name) in enumerate(drawn)
+    ]
+    late = [row["val_elbo"] for one, _ in drawn for row in one.rows[FEW_EPOCHS:]]
+    figure = charts.lines("Validation ELBO (nats)", series, "epoch", min(late) if late else None)
+    return tag("div", figure, class_="charts")

@@ -1,0 +1,87 @@
+"""HTML whose every text is escaped: what comes from a run may be anything."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tfvamp.files import printable
+
+LONGEST = 4000  # letters of a text
+VOID = ("img", "br")
+
+
+class Html(str):
+    """Text that is HTML already. Every other text is escaped where it is put into a page."""
+
+
+def escaped(content: Any) -> Html:
+    """Returns a text as HTML, without control characters, long ones cut."""
+    if isinstance(content, Html):
+        return content
+    text = printable(content)
+    return Html(html.escape(text if len(text) <= LONGEST else f"{text[:LONGEST]}..."))
+
+
+def joined(*contents: Any) -> Html:
+    """Returns texts and HTML one after the other."""
+    return Html("".join(escaped(content) for content in contents))
+
+
+def tag(name: str, *contents: Any, **attributes: Any) -> Html:
+    """Returns an element. An attribute such as `class` is given as `class_`; one that is None is left out."""
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Html(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{joined(*contents)}</{name}>")
+
+
+def facts(rows: dict[str, Any]) -> Html:
+    """Returns a list of names and what they are; entries that are None or empty are left out."""
+    return tag(
+        "dl",
+        *(tag("div", tag("dt", name), tag("dd", value)) for name, value in rows.items() if value),
+        class_="facts",
+    )
+
+
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: Any = None) -> Html:
+    """Returns a table whose first column names the rows; on a narrow page, each row becomes a block."""
+    names = [escaped(name) for name in head]
+    body = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", cell, data_name=_text(name)) for name, cell in zip(names[1:], row[1:], strict=True)),
+        )
+        for row in rows
+    ]
+    top = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
+    title = [] if caption is None else [tag("caption", caption)]
+    return tag("table", *title, top, tag("tbody", *body), class_="wide" if len(names) > 4 else None)
+
+
+def items(texts: Iterable[Any], class_: str | None = None) -> Html:
+    """Returns a list of texts; empty where there are none."""
+    entries = [tag("li", text) for text in texts]
+    return tag("ul", *entries, class_=class_) if entries else Html()
+
+
+def section(title: Any, *contents: Any, level: int = 3) -> Html:
+    """Returns a part of a page under a heading."""
+    return tag("section", tag(f"h{level}", title), *contents)
+
+
+def picture(png: bytes, caption: Any, text: str) -> Html:
+    """Returns a PNG file as a figure; `text` says what it shows to those who do not see it."""
+    source = Html("data:image/png;base64," + base64.b64encode(png).decode())
+    return tag("figure", tag("img", src=source, alt=text), tag("figcaption", caption), class_="picture")
+
+
+def _text(content: Html) -> str:
+    """The text of HTML without elements."""
+    return html.unescape(content)
