@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -110,6 +111,23 @@ def trained(small_config, tmp_path_factory) -> pathlib.Path:
     with eagerly():
         tfvamp.train(small_config, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def evaluated_runs(small_config, trained, tmp_path_factory) -> pathlib.Path:
+    """Runs of two learning rates and two seeds, evaluated on the same images; and one that is not evaluated.
+
+    Not to be changed; its tests are in the group "comparing", so that one process makes them.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    shutil.copytree(trained, folder / "a")
+    shutil.copytree(trained, folder / "none")
+    with eagerly():
+        tfvamp.train(dataclasses.replace(small_config, learning_rate=1e-2), folder / "b")
+        tfvamp.train(dataclasses.replace(small_config, seed=1), folder / "c")
+        for name in "abc":
+            tfvamp.evaluate(folder / name, 20, limit=30, refine_steps=2)
+    return folder
 
 
 @pytest.fixture

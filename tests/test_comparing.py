@@ -1,7 +1,6 @@
 """tfvamp compare: settings that differ, results, paired differences; the forms of tables."""
 
 import csv
-import dataclasses
 import io
 import json
 import shutil
@@ -11,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 import tfvamp
-from tests.conftest import eagerly
 from tfvamp.errors import RunError, UsageError
 from tfvamp.runs import Run
 from tfvamp_cli import tables
@@ -20,18 +18,9 @@ from tfvamp_cli.main import main
 pytestmark = pytest.mark.xdist_group("comparing")  # they share runs
 
 
-@pytest.fixture(scope="module")
-def runs(small_config, trained, tmp_path_factory):
-    """Runs of two learning rates and two seeds, evaluated on the same images; and one that is not evaluated."""
-    folder = tmp_path_factory.mktemp("runs")
-    shutil.copytree(trained, folder / "a")
-    shutil.copytree(trained, folder / "none")
-    with eagerly():
-        tfvamp.train(dataclasses.replace(small_config, learning_rate=1e-2), folder / "b")
-        tfvamp.train(dataclasses.replace(small_config, seed=1), folder / "c")
-        for name in "abc":
-            tfvamp.evaluate(folder / name, 20, limit=30, refine_steps=2)
-    return folder
+@pytest.fixture
+def runs(evaluated_runs):
+    return evaluated_runs
 
 
 def table_of(runs, *names, **how):

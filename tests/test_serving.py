@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import logging
-import os
 import pathlib
 import re
 import shutil
@@ -22,6 +21,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import tfvamp
+from tests.browser import browser
 from tests.conftest import small_model, small_vae
 from tfvamp_cli import light
 from tfvamp_cli.serving import app, protocol
@@ -640,21 +640,7 @@ def page(server):
 
 
 def pages(server):
-    names = (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip("there is no Chromium (set CHROMIUM)")
-    from playwright.sync_api import sync_playwright
-
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-    ]
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=browser, args=flags)
+    with browser() as chromium:
         page = chromium.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -664,8 +650,7 @@ def pages(server):
         page.goto(server.address)
         page.wait_for_selector("body[data-ready]", timeout=60_000)
         yield page
-        chromium.close()
-        assert not errors
+    assert not errors
 
 
 def wait(page, expression: str, arg=None) -> None:

@@ -15,6 +15,7 @@ from tfvamp.config import TrainConfig
 from tfvamp.errors import TfvampError
 from tfvamp.evaluation import log_likelihood
 from tfvamp.models import clone_model
+from tfvamp.reports import report
 from tfvamp.runs import Run, compare, diagnose, evaluate, find_runs, load, rate_distortion
 from tfvamp.training import resume, train
 
@@ -37,6 +38,7 @@ __all__ = [
     "losses",
     "models",
     "rate_distortion",
+    "report",
     "resume",
     "seeds",
     "train",

@@ -9,7 +9,7 @@ from tfvamp.catalog import CATALOG, VERIFIED
 from tfvamp.reports.contents import Contents
 from tfvamp.reports.evaluated import closer, encoders, stated
 from tfvamp.reports.html import Html, facts, items, section, tag
-from tfvamp.reports.parts import command_of, described
+from tfvamp.reports.parts import described
 
 PAPER = """@inproceedings{tomczak2018vae,
   title = {{VAE} with a {VampPrior}},
@@ -32,9 +32,10 @@ NOT_INTENDED = (
 )
 
 
-def card(contents: Contents, hide_paths: bool) -> Html:
+def card(contents: Contents) -> Html:
     """Returns the model card: what was trained, on what, by which command, for what, and its limits."""
-    run, config, document = contents.run, contents.run.config, contents.run.document
+    document = contents.document
+    config, spec = document.settings, document.spec
     data = document.raw.get("data", {})
     sizes = data.get("sizes") if isinstance(data.get("sizes"), dict) else {}
     counts = " / ".join(str(sizes[name])[:12] for name in ("train", "validation", "test") if name in sizes)
@@ -49,10 +50,10 @@ def card(contents: Contents, hide_paths: bool) -> Html:
         "latents": f"{config.latent_dims} per stochastic layer",
         "likelihood": config.likelihood,
         "weights": None if contents.parameters is None else f"{contents.parameters:,}",
-        "training data": run.spec.title,
+        "training data": spec.title,
         "images (training / validation / test)": counts,
-        "image size": " x ".join(map(str, run.spec.shape)),
-        "source and licence of the data": run.spec.source,
+        "image size": " x ".join(map(str, spec.shape)),
+        "source and licence of the data": spec.source,
         "published files": VERIFIED[document.verified],
         "source files (sha256)": tag(
             "span", ", ".join(f"{name} {digest}" for name, digest in document.sources.items()), class_="long"
@@ -60,10 +61,10 @@ def card(contents: Contents, hide_paths: bool) -> Html:
         if document.sources
         else None,
         "training": f"{len(contents.rows)} epochs in {seconds / 60.0:.1f} minutes, seed {config.seed}, started {document.started}",
-        "command": tag("code", command_of(contents, hide_paths)),
+        "command": tag("code", document.command),
         "versions": ", ".join(versions),
         "weights of epoch": None if contents.best is None else str(contents.best["epoch"]),
-        "checksum of the weights (sha256)": tag("span", run.weights_sha256 or "", class_="long")
+        "checksum of the weights (sha256)": tag("span", contents.run.weights_sha256 or "", class_="long")
         if contents.rows
         else None,
         "evaluation": _evaluated(contents),
@@ -75,7 +76,7 @@ def card(contents: Contents, hide_paths: bool) -> Html:
 
 def limits(contents: Contents) -> list[str]:
     """Returns what a user of the model must know."""
-    config, document = contents.run.config, contents.run.document
+    config, document = contents.document.settings, contents.document
     found = []
     if not document.own:
         found.append(

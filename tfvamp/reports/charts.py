@@ -11,7 +11,7 @@ import numpy as np
 from tfvamp.reports.html import Html, joined, tag
 
 WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 8, 36  # margins, in the same unit
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 8, 36  # margins, in the same unit
 MOST_POINTS = 400  # of a line
 BINS = 60
 COLOURS = 8  # c0 to c7 of the style sheet
@@ -150,7 +150,9 @@ def _figure(title: str, box: _Box, inside, ticks, label: str, series: Sequence[L
         tag("span", line.name, class_=f"key c{line.colour % COLOURS}" + (" dashed" if line.dashed else ""))
         for line in series
     ]
-    return tag("figure", tag("figcaption", tag("b", title), " ", joined(*keys)), drawing, class_="chart")
+    return tag(
+        "figure", tag("figcaption", tag("b", title), Html(" "), joined(*keys)), drawing, class_="chart"
+    )
 
 
 def _scaled(x, log: bool) -> np.ndarray:

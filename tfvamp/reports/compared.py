@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tfvamp.errors import TfvampError
 from tfvamp.plots import FEW_EPOCHS
 from tfvamp.reports import charts
@@ -15,7 +17,8 @@ from tfvamp.reports.evaluated import NONE, closer, difference, encoders, stated
 from tfvamp.reports.html import Html, items, section, table, tag
 from tfvamp.runs.comparing import compare
 
-MOST_DRAWN = charts.COLOURS
+MOST_DRAWN = charts.COLOURS  # curves
+MOST_DIFFERENCES = 3  # histograms
 
 
 def comparison(
@@ -23,6 +26,7 @@ def comparison(
     names: Sequence[str],
     baseline: str | os.PathLike | None,
     say: Callable[[str], None],
+    shown: Callable[[str], str],
 ) -> Html:
     """Returns runs side by side, with paired differences to one of them.
 
@@ -31,36 +35,27 @@ def comparison(
       names: of the runs, as the report calls them.
       baseline: the run with which the others are compared; None for the first one.
       say: told of what does not compare.
+      shown: what the page shows of that.
     """
     notes: list[str] = []
 
     def note(text: str) -> None:
-        notes.append(text)
+        notes.append(shown(text))
         say(text)
 
-    paths = [one.run.path for one in contents]
-    try:
-        found = compare(paths, baseline, say=note)
-        columns = {name: list(found[name]) for name in found}
-    except TfvampError as error:
-        note(f"there are no paired differences: {error}")
-        columns = {}
-    paired = {
-        os.path.realpath(path): {name: cells[index] for name, cells in columns.items()}
-        for index, path in enumerate(columns.get("run", ()))
-    }
-    rows = [
-        [
-            tag("a", name, href=f"#{anchor(index)}"),
-            *_row(one, paired.get(os.path.realpath(one.run.path), {})),
-        ]
-        for index, (one, name) in enumerate(zip(contents, names, strict=True))
-    ]
-    of = names[0] if baseline is None else os.path.basename(os.path.normpath(os.fspath(baseline)))
+    paired = _paired(contents, baseline, note)
+    estimators = {better.name for one in contents if (better := closer(one)) is not None}
+    estimate = estimators.pop() if len(estimators) == 1 else "closer estimate"
+    first = contents[0].run.path if baseline is None else baseline
+    of = names[0] if baseline is None else os.path.basename(os.path.realpath(first))
     head = [
         "run", "settings that differ", "epochs (best)", "validation bound", "log p(x), encoder's q", "paper", "minus the paper",
-        f"minus {of}, paired, encoder's q", "log p(x), closer estimate", f"minus {of}, paired, closer estimate",
+        f"minus {of}, paired, encoder's q", f"log p(x), {estimate}", f"minus {of}, paired, {estimate}",
     ]  # fmt: skip
+    rows = []
+    for index, (one, name) in enumerate(zip(contents, names, strict=True)):
+        cells = _row(one, paired.get(_place(one), {}), named=len(estimators) > 1)
+        rows.append([tag("a", name, href=f"#{anchor(index)}"), *cells])
     kept = [index for index in range(len(head)) if any(row[index] not in (NONE, "") for row in rows)]
     about = (
         "Nats per image of the test images, ± the standard error over images, which is that of another test set. A paired difference "
@@ -72,15 +67,39 @@ def comparison(
         tag("p", about),
         table([head[index] for index in kept], [[row[index] for index in kept] for row in rows]),
         items(dict.fromkeys(notes), "warnings"),
-        _validation(contents, names),
+        tag(
+            "div", _validation(contents, names), _differences(contents, names, first, paired), class_="charts"
+        ),
         level=2,
     )
 
 
-def _row(contents: Contents, paired: dict[str, Any]) -> list[Any]:
+def _paired(
+    contents: Sequence[Contents], baseline: str | os.PathLike | None, note: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """The row of each run in the table of `compare`, by the place of its folder."""
+    try:
+        found = compare([one.run.path for one in contents], baseline, say=note)
+    except TfvampError as error:
+        note(f"there are no paired differences: {error}")
+        return {}
+    columns = {name: list(found[name]) for name in found}
+    return {
+        os.path.realpath(path): {name: cells[index] for name, cells in columns.items()}
+        for index, path in enumerate(columns["run"])
+    }
+
+
+def _place(contents: Contents) -> str:
+    return os.path.realpath(contents.run.path)
+
+
+def _row(contents: Contents, paired: dict[str, Any], named: bool) -> list[Any]:
     own, better, printed = encoders(contents), closer(contents), contents.printed
-    settings = contents.run.config.to_dict()
-    differing = ", ".join(f"{key} {settings[key]}" for key in paired if key in settings)
+    settings = contents.document.settings.to_dict()
+    differing = ", ".join(
+        f"{key} {'none' if settings[key] is None else settings[key]}" for key in paired if key in settings
+    )
     best = contents.best
     # Where no closer estimate was made, "log_likelihood" is the encoder's.
     of_encoder = "encoder_difference" if better is not None else "difference"
@@ -93,7 +112,7 @@ def _row(contents: Contents, paired: dict[str, Any]) -> list[Any]:
         NONE if printed is None or own is None else f"{printed.value:.2f}{unit}",
         NONE if difference(contents) is None else f"{difference(contents):.2f}{unit}",
         _difference(paired, of_encoder) if own is not None else NONE,
-        NONE if better is None else f"{_estimate(better)} ({better.name})",
+        NONE if better is None else _estimate(better) + (f" ({better.name})" if named else ""),
         _difference(paired, "difference") if better is not None else NONE,
     ]
 
@@ -118,6 +137,33 @@ def _number(value: Any) -> float | None:
     return None if value is None or math.isnan(float(value)) else float(value)
 
 
+def _differences(
+    contents: Sequence[Contents],
+    names: Sequence[str],
+    first: str | os.PathLike,
+    paired: dict[str, dict[str, Any]],
+) -> Html:
+    """The paired differences of the images, of the first runs that compare; empty where none does."""
+    base = next((one for one in contents if _place(one) == os.path.realpath(first)), None)
+    if base is None or "test" not in base.evaluations:
+        return Html()
+    theirs = base.evaluations["test"].values
+    found: dict[str, np.ndarray] = {}
+    for one, name in zip(contents, names, strict=True):
+        if _number(paired.get(_place(one), {}).get("difference")) is None:
+            continue
+        ours = one.evaluations["test"].values
+        for estimate in list(ours)[-1:]:
+            if estimate in theirs and len(found) < MOST_DIFFERENCES:
+                found[f"{name}, {estimate}"] = ours[estimate] - theirs[estimate]
+    if not found:
+        return Html()
+    of = names[list(contents).index(base)]
+    return charts.histogram(
+        f"Images by difference to {of}", found, "difference of log p(x) of an image (nats)"
+    )
+
+
 def _validation(contents: Sequence[Contents], names: Sequence[str]) -> Html:
     """The validation ELBO of the runs, in one chart."""
     drawn = [(one, name) for one, name in zip(contents, names, strict=True) if one.rows][:MOST_DRAWN]
@@ -129,4 +175,4 @@ def _validation(contents: Sequence[Contents], names: Sequence[str]) -> Html:
     ]
     late = [row["val_elbo"] for one, _ in drawn for row in one.rows[FEW_EPOCHS:]]
     figure = charts.lines("Validation ELBO (nats)", series, "epoch", min(late) if late else None)
-    return tag("div", figure, class_="charts")
+    return figure

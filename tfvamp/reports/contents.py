@@ -16,6 +16,7 @@ from tfvamp.models import LatentVariableModel
 from tfvamp.reports.published import Published, departures, published
 from tfvamp.runs import Run, history, pictures
 from tfvamp.runs.diagnosis import described, findings
+from tfvamp.runs.document import Document
 from tfvamp.runs.folder import EVALUATED
 
 MOST_PIXELS = 2**20  # of a picture
@@ -91,12 +92,13 @@ class Picture:
     png: bytes
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Contents:
     """What a report says of a run.
 
     Attributes:
       run: the run.
+      document: what its config.json says, as the report shows it.
       rows: its history.
       best: the row of the best epoch; None where there is none yet.
       evaluations: by the name of the split; "simulated" for bounds.
@@ -111,6 +113,7 @@ class Contents:
     """
 
     run: Run
+    document: Document
     rows: list[dict[str, float]]
     best: dict[str, float] | None
     evaluations: dict[str, Evaluation]
@@ -143,6 +146,7 @@ def collected(run: Run, look: Look, say: Callable[[str], None] = lambda text: No
     printed = published(run.config)
     contents = Contents(
         run=run,
+        document=run.document,
         rows=rows,
         best=history.best_of(rows, run.config.beta),
         evaluations=evaluations,

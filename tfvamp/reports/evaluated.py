@@ -36,11 +36,10 @@ def evaluation(contents: Contents, split: str) -> Html:
     density = document.get("prior_density")
     if density is not None and density != "exact":
         warnings.append(f"log p(z) is not exact in these numbers, but: {printable(str(density))[:60]}")
-    parts = [tag("p", _explained(document, estimates, split)), numbers]
-    if split == "test":
-        parts.append(_beside_the_paper(contents, estimates))
-    parts.append(items(warnings, "warnings"))
-    return section(TITLES[split], *parts, tag("div", *_figures(result), class_="charts"))
+    paper = _beside_the_paper(contents) if split == "test" else Html()
+    beside = tag("div", *_figures(result), paper, items(warnings, "warnings"))
+    about = tag("p", _explained(document, estimates, split))
+    return section(TITLES[split], about, tag("div", tag("div", numbers), beside, class_="halves"))
 
 
 def stated(value: float | None, error: float | None = None, digits: int = 2) -> str:
@@ -52,7 +51,7 @@ def stated(value: float | None, error: float | None = None, digits: int = 2) -> 
 
 def bits(contents: Contents, nats: float | None) -> float | None:
     """Returns nats per image as bits per dimension."""
-    return None if nats is None else nats / (math.prod(contents.run.spec.shape) * math.log(2.0))
+    return None if nats is None else nats / (math.prod(contents.document.spec.shape) * math.log(2.0))
 
 
 def encoders(contents: Contents) -> Estimate | None:
@@ -143,7 +142,7 @@ def _explained(document: dict, estimates: list[Estimate], split: str) -> str:
     return text
 
 
-def _beside_the_paper(contents: Contents, estimates: list[Estimate]) -> Html:
+def _beside_the_paper(contents: Contents) -> Html:
     """What a reader must know of a comparison with the paper; empty where the paper has no such number."""
     printed, own = contents.printed, encoders(contents)
     if printed is None:
@@ -153,9 +152,9 @@ def _beside_the_paper(contents: Contents, estimates: list[Estimate]) -> Html:
     caveats = list(printed.notes)
     if own.number("num_samples") != SAMPLES:
         caveats.append(f"The paper takes {SAMPLES} samples per image from the encoder's q.")
-    if own.number("num_examples") != contents.run.spec.sizes[2]:
-        caveats.append(f"The paper's number is over all {contents.run.spec.sizes[2]} test images.")
-    if contents.run.document.verified is not True:
+    if own.number("num_examples") != contents.document.spec.sizes[2]:
+        caveats.append(f"The paper's number is over all {contents.document.spec.sizes[2]} test images.")
+    if contents.document.verified is not True:
         caveats.append("The data are not known to be the published files.")
     if contents.departures:
         caveats.append(f"Settings that are not the paper's, with the paper's in brackets: {', '.join(contents.departures)}.")  # fmt: skip
@@ -166,7 +165,7 @@ def _beside_the_paper(contents: Contents, estimates: list[Estimate]) -> Html:
 
 def _figures(result: Evaluation) -> Iterable[Html]:
     if result.values:
-        yield charts.histogram("Images", result.values, "log p(x) of an image (nats)")
+        yield charts.histogram("Images by log-likelihood", result.values, "log p(x) of an image (nats)")
     series = []
     for colour, one in enumerate(result.estimates):
         if len(one.curve) > 1:

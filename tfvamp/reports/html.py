@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfvamp.files import printable
 
 LONGEST = 4000  # letters of a text
+SHORT = 16  # letters of a cell that stays in one line
 VOID = ("img", "br")
 
 
@@ -40,29 +42,39 @@ def tag(name: str, *contents: Any, **attributes: Any) -> Html:
     return Html(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{joined(*contents)}</{name}>")
 
 
-def facts(rows: dict[str, Any]) -> Html:
+def facts(rows: dict[str, Any], class_: str = "facts") -> Html:
     """Returns a list of names and what they are; entries that are None or empty are left out."""
     return tag(
         "dl",
         *(tag("div", tag("dt", name), tag("dd", value)) for name, value in rows.items() if value),
-        class_="facts",
+        class_=class_,
     )
 
 
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: Any = None) -> Html:
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Html:
     """Returns a table whose first column names the rows; on a narrow page, each row becomes a block."""
     names = [escaped(name) for name in head]
-    body = [
-        tag(
-            "tr",
-            tag("th", row[0], scope="row"),
-            *(tag("td", cell, data_name=_text(name)) for name, cell in zip(names[1:], row[1:], strict=True)),
-        )
-        for row in rows
-    ]
-    top = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
-    title = [] if caption is None else [tag("caption", caption)]
-    return tag("table", *title, top, tag("tbody", *body), class_="wide" if len(names) > 4 else None)
+    top = tag("thead", tag("tr", *(_cell("th", name, scope="col") for name in names)))
+    body = []
+    for row in rows:
+        cells = [
+            _cell("td", cell, data_name=_text(name)) for name, cell in zip(names[1:], row[1:], strict=True)
+        ]
+        body.append(tag("tr", _cell("th", row[0], scope="row"), *cells))
+    return tag("table", top, tag("tbody", *body), class_="wide" if len(names) > 4 else None)
+
+
+def _cell(name: str, content: Any, **attributes: Any) -> Html:
+    """A cell, whose text is broken between words only where it has no long ones, and not at all where it is short."""
+    text = _text(escaped(content))
+    short = (
+        "short"
+        if len(text) <= SHORT and "scope" not in attributes
+        else "words"
+        if max(map(len, text.split()), default=0) <= SHORT
+        else None
+    )
+    return tag(name, content, class_=short, **attributes)
 
 
 def items(texts: Iterable[Any], class_: str | None = None) -> Html:
@@ -84,4 +96,4 @@ def picture(png: bytes, caption: Any, text: str) -> Html:
 
 def _text(content: Html) -> str:
     """The text of HTML without elements."""
-    return html.unescape(content)
+    return html.unescape(re.sub("<[^>]*>", "", content))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
-from tfvamp.config import TrainConfig
+from tfvamp.config import TrainConfig, fields
 from tfvamp.evaluation import diagnostics
 from tfvamp.plots import FEW_EPOCHS
 from tfvamp.reports import charts
@@ -18,14 +16,15 @@ MODELS = {"vae": "VAE", "hvae": "HVAE", "convvae": "ConvVAE", "convhvae": "convH
 PANELS = {"elbo": "ELBO (nats)", "reconstruction": "E[log p(x | z)] (nats)", "kl": "KL (nats)"}
 CUT = ("elbo", "reconstruction")  # whose first epochs are far below everything that follows
 MOST_LAYERS = 8  # in a chart
+UNSET = {field.name: field.metadata["unset"] for field, _ in fields()}
 
 
 def described(contents: Contents) -> str:
     """Returns a run in one line: model, prior, data."""
-    config = contents.run.config
+    config = contents.document.settings
     mixture = f" (K = {config.components})" if config.mixture else ""
     base = f" over {config.flow_base}" if config.prior_kind.over_another else ""
-    return f"{MODELS[config.model]} with the prior {config.prior}{base}{mixture}, {contents.run.spec.title or contents.run.spec.name}"
+    return f"{MODELS[config.model]} with the prior {config.prior}{base}{mixture}, {contents.document.spec.title or contents.document.spec.name}"
 
 
 def curves(contents: Contents) -> Html:
@@ -54,8 +53,8 @@ def curves(contents: Contents) -> Html:
         series = [charts.Line("learning rate", epochs, [row["learning_rate"] for row in rows], 0)]
         figures.append(charts.lines("Learning rate", series, "epoch"))
     about = f"The dotted line is the best epoch, {best['epoch']} of {len(rows)}, whose weights are kept."
-    if contents.run.config.warmup > 1:
-        about += f" The weight of the KL in training rises over {contents.run.config.warmup} epochs; validation has the whole KL."
+    if contents.document.settings.warmup > 1:
+        about += f" The weight of the KL in training rises over {contents.document.settings.warmup} epochs; validation has the whole KL."
     return section("Training", tag("p", about), tag("div", *figures, class_="charts"))
 
 
@@ -64,7 +63,7 @@ def pictures(contents: Contents) -> Html:
     if not contents.pictures:
         return Html()
     shown = [
-        picture(one.png, joined(tag("b", one.title), " ", one.caption), f"{one.title}: {one.caption}")
+        picture(one.png, joined(tag("b", one.title), Html(" "), one.caption), f"{one.title}: {one.caption}")
         for one in contents.pictures
     ]
     return section("Images", tag("div", *shown, class_="pictures"))
@@ -96,44 +95,26 @@ def diagnosis(contents: Contents) -> Html:
 
 def settings(contents: Contents) -> Html:
     """Returns all settings, those first that are not the default."""
-    config, spec = contents.run.config, contents.run.spec
+    config, spec = contents.document.settings, contents.document.spec
     values = {name: value for name, value in config.to_dict().items() if name not in PLACES}
     usual = TrainConfig().to_dict() | {"learning_rate": spec.learning_rate, "likelihood": spec.likelihood}
     if config.mixture:
         usual["components"] = spec.num_components
-    changed = {name: value for name, value in values.items() if value != usual[name]}
-    others = {name: _shown(value) for name, value in values.items() if name not in changed}
-    rows = [[name, _shown(value), _shown(usual[name])] for name, value in changed.items()]
+    shown = {name: _shown(name, value) for name, value in values.items()}
+    changed = [name for name, value in values.items() if value != usual[name] and name != "dataset"]
     parts = []
-    if rows:
-        parts.append(table(["setting", "this run", "default"], rows))
-    parts += [tag("h4", "Settings at their default"), facts(others)]
-    return section("Settings", *parts)
+    if changed:
+        rows = [[name, shown[name], _shown(name, usual[name])] for name in changed]
+        parts += [
+            table(["setting", "this run", "default"], rows),
+            tag("h4", "All others have their defaults"),
+        ]
+    others = {name: text for name, text in shown.items() if name not in changed}
+    return section("Settings", *parts, facts(others, "facts dense"))
 
 
-def command_of(contents: Contents, hide_paths: bool) -> str:
-    """Returns the command line of a run, in which paths can be replaced by their last part."""
-    command = contents.run.document.command
-    if not hide_paths:
-        return command
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return "(left out)"
-    return shlex.join(_without_folders(word) for word in words)
-
-
-def _without_folders(word: str) -> str:
-    name, sign, value = word.partition("=")
-    option = name + sign if sign and name.startswith("--") else ""
-    value = value if option else word
-    kind, colon, place = value.partition(":")
-    if colon and "/" not in kind:
-        option, value = f"{option}{kind}:", place
-    return option + (value.rstrip("/").rpartition("/")[2] if "/" in value else value)
-
-
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
+    """The value of a setting as text; what its help says where it is not set."""
     if value is None:
-        return "none"
+        return UNSET.get(name) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

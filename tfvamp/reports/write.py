@@ -19,6 +19,7 @@ from tfvamp.reports.compared import anchor, comparison
 from tfvamp.reports.contents import Contents, Look, collected
 from tfvamp.reports.evaluated import evaluation, headline
 from tfvamp.reports.html import Html, escaped, items, joined, tag
+from tfvamp.reports.paths import hidden, of_text
 from tfvamp.runs import Run, as_run
 from tfvamp.runs.run import paths_of
 
@@ -68,7 +69,9 @@ def report(
     path = _path_of(opened, output, overwrite)
     look = Look(images, seed, dataset, data_dir, raw_dir)
     contents = [collected(run, look, say) for run in opened]
-    text = page(contents, baseline, title, hide_paths, say)
+    if hide_paths:
+        contents = [hidden(one) for one in contents]
+    text = page(contents, baseline, title, say, of_text if hide_paths else str)
     replace_file(path, text.encode("utf-8"))
     return path
 
@@ -77,20 +80,25 @@ def page(
     contents: Sequence[Contents],
     baseline: str | os.PathLike | None = None,
     title: str | None = None,
-    hide_paths: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    shown: Callable[[str], str] = str,
 ) -> str:
-    """Returns a report as HTML; the arguments are those of `report`."""
+    """Returns a report as HTML.
+
+    Args:
+      contents: of each run.
+      baseline, title, say: as for `report`.
+      shown: what the page shows of a note of the comparison.
+    """
     names, single = _names(contents), len(contents) == 1
     body = [
-        _run(one, name, index, hide_paths)
-        for index, (one, name) in enumerate(zip(contents, names, strict=True))
+        _run(one, name, index, single) for index, (one, name) in enumerate(zip(contents, names, strict=True))
     ]
     if not single:
-        body.insert(0, comparison(contents, names, baseline, say))
-    body.append(citations([one.run.config.dataset for one in contents]))
+        body.insert(0, comparison(contents, names, baseline, say, shown))
+    body.append(citations([one.document.settings.dataset for one in contents]))
     heading = title or (parts.described(contents[0]) if single else f"Comparison of {len(contents)} runs")
-    about = f"Report of tfvamp {importlib.metadata.version('tfvamp')} on {', '.join(names)}"
+    about = f"Report by tfvamp {importlib.metadata.version('tfvamp')} on {', '.join(names)}"
     template = importlib.resources.files("tfvamp.reports").joinpath("page.html").read_text(encoding="utf-8")
     style = template.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -99,18 +107,18 @@ def page(
     )
 
 
-def _run(contents: Contents, name: str, index: int, hide_paths: bool) -> Html:
+def _run(contents: Contents, name: str, index: int, single: bool) -> Html:
     return tag(
         "article",
         tag("h2", name),
-        tag("p", parts.described(contents), class_="about"),
+        "" if single else tag("p", parts.described(contents), class_="about"),
         items(contents.notes, "notes"),
         headline(contents),
         *(evaluation(contents, split) for split in contents.evaluations),
         parts.pictures(contents),
         parts.curves(contents),
         parts.diagnosis(contents),
-        card(contents, hide_paths),
+        card(contents),
         parts.settings(contents),
         id=anchor(index),
     )
