@@ -38,11 +38,12 @@ from tfvamp_cli import light, options, output
 def command(
     ctx, runs, path, overwrite, baseline, images, seed, title, hide_paths, dataset, data_dir, raw_dir, device
 ):
-    """Write one HTML file about one run or several, to read, print and send.
+    """Write one HTML file about one run or several.
 
-    It has the estimates with their errors beside the paper's numbers, training curves, samples,
-    pseudo-inputs, reconstructions, the diagnosis, the settings, a model card and BibTeX; for
-    several runs also a table with paired differences. It needs no other file and no network.
+    A page to read, print and send: the estimates with their errors beside the paper's numbers,
+    training curves, samples, pseudo-inputs, reconstructions, the diagnosis, the settings, a
+    model card and BibTeX; for several runs also a table with paired differences. It needs no
+    other file and no network.
 
     \b
     Examples:

@@ -58,6 +58,11 @@ class Estimate:
     document: dict[str, Any]
     curve: list[tuple[float, float, float]]
 
+    @property
+    def by_importance(self) -> bool:
+        """Whether it comes from importance samples, and not from chains."""
+        return str(self.document.get("estimator") or "importance") == "importance"
+
     def number(self, *names: str) -> float | None:
         """Returns a number of evaluation.json; None where it has none there."""
         return number(self.document, *names)
@@ -105,6 +110,7 @@ class Contents:
       printed: the paper's number for this data set, model and prior.
       departures: settings in which the run differs from the paper's.
       diagnosis: diagnosis.json, as text by name; None where there is none of these weights.
+      diagnosed: on what the diagnosis was made.
       findings: what a diagnosis says in words.
       variances, shares: of the latents of each layer, and of the prior's components, in a diagnosis.
       pictures: grids of images.
@@ -120,6 +126,7 @@ class Contents:
     printed: Published | None
     departures: list[str]
     diagnosis: dict[str, str] | None = None
+    diagnosed: str = ""
     findings: list[str] = dataclasses.field(default_factory=list)
     variances: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     shares: np.ndarray | None = None
@@ -236,6 +243,11 @@ def _add_diagnosis(contents: Contents, note: Callable[[str], None]) -> None:
             note(f"the diagnosis is not of the weights that the run has now: tfvamp diagnose {run}")
             return
         contents.diagnosis = dict(list(described(document).items())[:MOST_LINES])
+        count = document["num_images"]
+        contents.diagnosed = (
+            f"Log-likelihoods of {count['train']} training and {count['test']} test images, {document['num_samples']} samples each, seed "
+            f"{document['seed']}; the other numbers are of all images."
+        )
         contents.findings = findings(document)[:MOST_LINES]
         layers = list(document["layers"].items())[:MOST_LAYERS]
         contents.variances = {name: _positive(layer["variances"]) for name, layer in layers}

@@ -37,9 +37,9 @@ def evaluation(contents: Contents, split: str) -> Html:
     if density is not None and density != "exact":
         warnings.append(f"log p(z) is not exact in these numbers, but: {printable(str(density))[:60]}")
     paper = _beside_the_paper(contents) if split == "test" else Html()
-    beside = tag("div", *_figures(result), paper, items(warnings, "warnings"))
+    left = tag("div", numbers, paper, items(warnings, "warnings"))
     about = tag("p", _explained(document, estimates, split))
-    return section(TITLES[split], about, tag("div", tag("div", numbers), beside, class_="halves"))
+    return section(TITLES[split], about, tag("div", left, tag("div", *_figures(result)), class_="halves"))
 
 
 def stated(value: float | None, error: float | None = None, digits: int = 2) -> str:
@@ -126,18 +126,17 @@ def _percent(share: float | None) -> str:
 
 
 def _explained(document: dict, estimates: list[Estimate], split: str) -> str:
-    how = "; ".join(
-        f"{one.name}: {one.document.get('num_samples')} {'samples' if 'AIS' not in one.name else 'chains'} per image"
+    how = ", ".join(
+        f"{one.document.get('num_samples')} {'samples' if one.by_importance else 'chains'} per image ({one.name})"
         for one in estimates
     )
-    images = f"{document['num_examples']} {'images that the model made' if split == 'simulated' else f'{split} images'}"
+    images = "images that the model made" if split == "simulated" else f"{split} images"
     epoch = "" if document.get("epoch") is None else f", weights of epoch {document['epoch']}"
-    text = f"{images}{epoch}. {how}. Seed {document.get('seed')}."
+    text = f"{document['num_examples']} {images}{epoch}, seed {document.get('seed')}; {how}."
     if len(estimates) > 1:
         text += (
-            " The two columns are different estimates of the same log p(x), and neither compares with the other "
-            "column of another model. Printed numbers use the encoder's q, as the first column does; the other one "
-            "comes closer to log p(x)."
+            " The columns are two estimates of the same log p(x): compare models within one column only. The paper's numbers "
+            "use the encoder's q; the other estimate is closer to log p(x)."
         )
     return text
 

@@ -87,10 +87,15 @@ def diagnosis(contents: Contents) -> Html:
         figures.append(charts.lines("Shares of the components", [line], "component, by share"))
     return section(
         "Diagnosis",
-        items(contents.findings, "findings"),
-        facts(contents.diagnosis),
+        tag("p", contents.diagnosed),
+        items(_signed(text) for text in contents.findings),
+        facts({name: _signed(text) for name, text in contents.diagnosis.items()}),
         tag("div", *figures, class_="charts"),
     )
+
+
+def _signed(text: str) -> str:
+    return text.replace("+-", "±")
 
 
 def settings(contents: Contents) -> Html:

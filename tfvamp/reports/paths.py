@@ -41,7 +41,7 @@ def of_command(command: str) -> str:
 
 def of_text(text: str) -> str:
     """Returns a sentence with the paths replaced by their last part, in quotes or not."""
-    return re.sub(r"'[^']*/[^']*'|\S+", lambda found: _of_word(found[0]), text)
+    return re.sub(r"'[^']*/[^']*'|\S+", lambda found: _of_word(found[0].strip("'")), text)
 
 
 def _of_word(word: str) -> str:
