@@ -7,7 +7,7 @@ import importlib.resources
 
 from tfvamp.catalog import CATALOG, VERIFIED
 from tfvamp.reports.contents import Contents
-from tfvamp.reports.evaluated import closer, encoders, stated
+from tfvamp.reports.evaluated import encoders, other, stated
 from tfvamp.reports.html import Html, facts, items, section, tag
 from tfvamp.reports.parts import described
 
@@ -49,7 +49,7 @@ def card(contents: Contents) -> Html:
         "model": described(contents),
         "latents": f"{config.latent_dims} per stochastic layer",
         "likelihood": config.likelihood,
-        "weights": None if contents.parameters is None else f"{contents.parameters:,}",
+        "number of weights": None if contents.parameters is None else f"{contents.parameters:,}",
         "training data": spec.title,
         "images (training / validation / test)": counts,
         "image size": " x ".join(map(str, spec.shape)),
@@ -97,7 +97,7 @@ def limits(contents: Contents) -> list[str]:
             "Log-likelihoods are estimates that are too low on average; their stated errors do not contain that. "
             "The standard error is that of another test set, the Monte Carlo error that of another seed of the evaluation."
         )
-        if closer(contents) is None:
+        if other(contents) is None:
             found.append(
                 "The encoder's q alone was used, whose estimate can be several nats too low where the encoder overfits."
             )
@@ -124,6 +124,6 @@ def citations(datasets: list[str]) -> Html:
 def _evaluated(contents: Contents) -> str | None:
     texts = [
         f"{stated(one.number('log_likelihood'), one.number('standard_error'))} nats ({one.name})"
-        for one in filter(None, (encoders(contents), closer(contents)))
+        for one in filter(None, (encoders(contents), other(contents)))
     ]
     return ", ".join(texts) or None

@@ -13,7 +13,7 @@ from tfvamp.reports.html import Html, joined, tag
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 8, 36  # margins, in the same unit
 MOST_POINTS = 400  # of a line
-BINS = 60
+MOST_BINS = 60
 COLOURS = 8  # c0 to c7 of the style sheet
 
 
@@ -58,7 +58,11 @@ def lines(
     vertical = np.concatenate([bound for line in series for bound in _bounds(line)])
     bottom = float(vertical.min()) if low is None else max(low, float(vertical.min()))
     box = _Box(_range(horizontal.min(), horizontal.max(), 0.0), _range(bottom, float(vertical.max()), 0.04))
-    ticks = sorted({float(x) for line in series for x in line.x}) if log_x else box.ticks(0)
+    ticks = (
+        sorted({float(x) for line in series for x in line.x})
+        if log_x
+        else box.ticks(0, whole=label == "epoch")
+    )
     inside = [] if mark is None else [box.line((mark, box.y[0]), (mark, box.y[1]), "mark")]
     for line in series:
         kind = f"c{line.colour % COLOURS}"
@@ -77,7 +81,8 @@ def histogram(title: str, values: dict[str, np.ndarray], label: str) -> Html:
     """Returns a figure of the distributions of arrays [N], and their means as dotted lines."""
     arrays = {name: np.asarray(of, np.float64) for name, of in values.items()}
     low, high = min(map(np.min, arrays.values())), max(map(np.max, arrays.values()))
-    edges = np.linspace(*_range(float(low), float(high), 0.0), BINS + 1)
+    bins = min(MOST_BINS, 4 + int(2 * max(map(len, arrays.values())) ** 0.5))
+    edges = np.linspace(*_range(float(low), float(high), 0.0), bins + 1)
     counts = {name: np.histogram(of, edges)[0] for name, of in arrays.items()}
     most = max(int(of.max()) for of in counts.values())
     box = _Box((edges[0], edges[-1]), (0.0, 1.05 * max(most, 1)))
@@ -106,9 +111,9 @@ class _Box(NamedTuple):
         down = height * (self.y[1] - np.asarray(y, np.float64)) / (self.y[1] - self.y[0])
         return np.clip(across, -WIDTH, 2 * WIDTH), np.clip(down, -HEIGHT, 2 * HEIGHT)
 
-    def ticks(self, axis: int) -> list[float]:
+    def ticks(self, axis: int, whole: bool = False) -> list[float]:
         low, high = self[axis]
-        places = matplotlib.ticker.MaxNLocator(5).tick_values(low, high)
+        places = matplotlib.ticker.MaxNLocator(5, integer=whole).tick_values(low, high)
         return [float(place) for place in places if low <= place <= high]
 
     def path(self, x, y, kind: str, whole: bool = False) -> Html:

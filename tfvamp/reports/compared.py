@@ -13,7 +13,7 @@ from tfvamp.errors import TfvampError
 from tfvamp.plots import FEW_EPOCHS
 from tfvamp.reports import charts
 from tfvamp.reports.contents import Contents
-from tfvamp.reports.evaluated import NONE, closer, difference, encoders, stated
+from tfvamp.reports.evaluated import NONE, difference, encoders, other, stated
 from tfvamp.reports.html import Html, items, section, table, tag
 from tfvamp.runs.comparing import compare
 
@@ -44,8 +44,8 @@ def comparison(
         say(text)
 
     paired = _paired(contents, baseline, note)
-    estimators = {better.name for one in contents if (better := closer(one)) is not None}
-    estimate = estimators.pop() if len(estimators) == 1 else "closer estimate"
+    estimators = {another.name for one in contents if (another := other(one)) is not None}
+    estimate = estimators.pop() if len(estimators) == 1 else "other estimate"
     first = contents[0].run.path if baseline is None else baseline
     of = names[0] if baseline is None else os.path.basename(os.path.realpath(first))
     head = [
@@ -60,7 +60,7 @@ def comparison(
     about = (
         "Nats per image of the test images, ± the standard error over images, which is that of another test set. A paired difference "
         "is the mean over images of the difference of two estimates by the same estimator: its error is smaller, because the images are "
-        "the same. Estimates from the encoder's q and closer ones are in columns of their own and never compare."
+        "the same. Estimates from the encoder's q and other ones are in columns of their own and never compare."
     )
     return section(
         "Comparison",
@@ -95,25 +95,25 @@ def _place(contents: Contents) -> str:
 
 
 def _row(contents: Contents, paired: dict[str, Any], named: bool) -> list[Any]:
-    own, better, printed = encoders(contents), closer(contents), contents.printed
+    own, another, printed = encoders(contents), other(contents), contents.printed
     settings = contents.document.settings.to_dict()
     differing = ", ".join(
         f"{key} {'none' if settings[key] is None else settings[key]}" for key in paired if key in settings
     )
     best = contents.best
-    # Where no closer estimate was made, "log_likelihood" is the encoder's.
-    of_encoder = "encoder_difference" if better is not None else "difference"
+    # Where no other estimate was made, "log_likelihood" is the encoder's.
+    of_encoder = "encoder_difference" if another is not None else "difference"
     unit = " bits" if printed is not None and printed.unit == "bits_per_dim" else ""
     return [
         differing,
         NONE if best is None else f"{len(contents.rows)} ({best['epoch']})",
         stated(_number(paired.get("bound"))),
-        _estimate(own),
+        _estimate(own) + (f" ({stated(own.number('bits_per_dim'), digits=3)} bits)" if own and unit else ""),
         NONE if printed is None or own is None else f"{printed.value:.2f}{unit}",
         NONE if difference(contents) is None else f"{difference(contents):.2f}{unit}",
         _difference(paired, of_encoder) if own is not None else NONE,
-        NONE if better is None else _estimate(better) + (f" ({better.name})" if named else ""),
-        _difference(paired, "difference") if better is not None else NONE,
+        NONE if another is None else _estimate(another) + (f" ({another.name})" if named else ""),
+        _difference(paired, "difference") if another is not None else NONE,
     ]
 
 

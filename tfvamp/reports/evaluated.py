@@ -12,10 +12,10 @@ from tfvamp.reports.html import Html, items, section, table, tag
 from tfvamp.reports.published import SAMPLES
 
 NONE = "\N{EN DASH}"  # a cell without a value
-TITLES = {
+TITLES = {  # in the order of the page
     "test": "Evaluation",
-    "train": "Evaluation on training images",
     "validation": "Evaluation on validation images",
+    "train": "Evaluation on training images",
     "simulated": "Bounds from both sides",
 }
 PARTS = {"elbo": "ELBO", "reconstruction": "E[log p(x | z)]", "kl": "KL"}
@@ -60,8 +60,8 @@ def encoders(contents: Contents) -> Estimate | None:
     return next((one for one in result.estimates if one.of_encoder), None) if result else None
 
 
-def closer(contents: Contents) -> Estimate | None:
-    """Returns the estimate of the test images that comes closer to log p(x) than the encoder's."""
+def other(contents: Contents) -> Estimate | None:
+    """Returns the estimate of the test images that is not from the encoder's q alone: refined, or by chains."""
     result = contents.evaluations.get("test")
     return next((one for one in result.estimates if not one.of_encoder), None) if result else None
 
@@ -108,7 +108,7 @@ def _rows(contents: Contents, result: Evaluation, split: str) -> list[list]:
     ]
     layers = [key for key in estimates[0].document if key.startswith("kl_z")][:8]
     rows += [plain(f"KL of {key.removeprefix('kl_')}", key) for key in layers]
-    sizes = sorted({size for one in estimates for size, _, _ in one.curve})
+    sizes = sorted({size for one in estimates if one.by_importance for size, _, _ in one.curve})
     for size in sizes[:5]:
         means = [{point[0]: point[1] for point in one.curve}.get(size) for one in estimates]
         rows.append([f"estimate with {size:g} samples", *map(stated, means)])
@@ -130,13 +130,15 @@ def _explained(document: dict, estimates: list[Estimate], split: str) -> str:
         f"{one.document.get('num_samples')} {'samples' if one.by_importance else 'chains'} per image ({one.name})"
         for one in estimates
     )
-    images = "images that the model made" if split == "simulated" else f"{split} images"
+    images = {"simulated": "images that the model made", "train": "training images"}.get(
+        split, f"{split} images"
+    )
     epoch = "" if document.get("epoch") is None else f", weights of epoch {document['epoch']}"
     text = f"{document['num_examples']} {images}{epoch}, seed {document.get('seed')}; {how}."
     if len(estimates) > 1:
         text += (
             " The columns are two estimates of the same log p(x): compare models within one column only. The paper's numbers "
-            "use the encoder's q; the other estimate is closer to log p(x)."
+            "use the encoder's q. Both are too low on average, so that the higher one is closer to log p(x)."
         )
     return text
 
@@ -167,7 +169,7 @@ def _figures(result: Evaluation) -> Iterable[Html]:
         yield charts.histogram("Images by log-likelihood", result.values, "log p(x) of an image (nats)")
     series = []
     for colour, one in enumerate(result.estimates):
-        if len(one.curve) > 1:
+        if one.by_importance and len(one.curve) > 1:
             sizes, means, errors = zip(*one.curve, strict=True)
             series.append(charts.Line(one.name, sizes, means, colour, errors))
     if series:
@@ -177,7 +179,7 @@ def _figures(result: Evaluation) -> Iterable[Html]:
 def headline(contents: Contents) -> Html:
     """Returns the numbers that a reader looks for first."""
     tiles = []
-    for estimate in filter(None, (encoders(contents), closer(contents))):
+    for estimate in filter(None, (encoders(contents), other(contents))):
         value = stated(estimate.number("log_likelihood"), estimate.number("standard_error"))
         about = [f"nats, test images, {estimate.name}"]
         if estimate.of_encoder and contents.printed is not None and contents.printed.unit == "log_likelihood":

@@ -17,7 +17,7 @@ from tfvamp.reports import parts
 from tfvamp.reports.card import card, citations
 from tfvamp.reports.compared import anchor, comparison
 from tfvamp.reports.contents import Contents, Look, collected
-from tfvamp.reports.evaluated import evaluation, headline
+from tfvamp.reports.evaluated import TITLES, evaluation, headline
 from tfvamp.reports.html import Html, escaped, items, joined, tag
 from tfvamp.reports.paths import hidden, of_text
 from tfvamp.runs import Run, as_run
@@ -114,7 +114,7 @@ def _run(contents: Contents, name: str, index: int, single: bool) -> Html:
         "" if single else tag("p", parts.described(contents), class_="about"),
         items(contents.notes, "notes"),
         headline(contents),
-        *(evaluation(contents, split) for split in contents.evaluations),
+        *(evaluation(contents, split) for split in TITLES if split in contents.evaluations),
         parts.pictures(contents),
         parts.curves(contents),
         parts.diagnosis(contents),
