@@ -17,7 +17,8 @@ from tfvamp.catalog import CATALOG
 from tfvamp.config import MODELS, PRIORS, TrainConfig
 from tfvamp.errors import UsageError
 from tfvamp.reports import report
-from tfvamp.reports.contents import Look, collected
+from tfvamp.reports.contents import collected
+from tfvamp.reports.images import Look
 from tfvamp.reports.published import COLUMNS, OTHER_TABLES, TABLE_1, departures, published
 from tfvamp.reports.write import page
 from tfvamp.runs import Run

@@ -15,6 +15,7 @@ from tfvamp.reports import charts
 from tfvamp.reports.contents import Contents
 from tfvamp.reports.evaluated import NONE, difference, encoders, other, stated
 from tfvamp.reports.html import Html, items, section, table, tag
+from tfvamp.reports.parts import plain
 from tfvamp.runs.comparing import compare
 
 MOST_DRAWN = charts.COLOURS  # curves
@@ -97,9 +98,7 @@ def _place(contents: Contents) -> str:
 def _row(contents: Contents, paired: dict[str, Any], named: bool) -> list[Any]:
     own, another, printed = encoders(contents), other(contents), contents.printed
     settings = contents.document.settings.to_dict()
-    differing = ", ".join(
-        f"{key} {'none' if settings[key] is None else settings[key]}" for key in paired if key in settings
-    )
+    differing = ", ".join(f"{key} {plain(settings[key])}" for key in paired if key in settings)
     best = contents.best
     # Where no other estimate was made, "log_likelihood" is the encoder's.
     of_encoder = "encoder_difference" if another is not None else "difference"

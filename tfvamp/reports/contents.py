@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tfvamp import files, plots
+from tfvamp import files
 from tfvamp.errors import FileError, RunError, TfvampError
-from tfvamp.models import LatentVariableModel
+from tfvamp.reports import images
+from tfvamp.reports.images import Look, Picture
 from tfvamp.reports.published import Published, departures, published
-from tfvamp.runs import Run, history, pictures
+from tfvamp.runs import Run, history
 from tfvamp.runs.diagnosis import described, findings
 from tfvamp.runs.document import Document
 from tfvamp.runs.folder import EVALUATED
 
-MOST_PIXELS = 2**20  # of a picture
 MOST_POINTS = 20  # of a curve of estimates
 MOST_LAYERS = 8  # stochastic ones of a model
 MOST_LINES = 40  # of a diagnosis
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """What pictures a report has.
-
-    Attributes:
-      images: in a picture, at most; 0 for a report without pictures.
-      seed: of what is drawn.
-      dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
-    """
-
-    images: int = 64
-    seed: int = 0
-    dataset: str | None = None
-    data_dir: str | os.PathLike | None = None
-    raw_dir: str | os.PathLike | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,20 +63,6 @@ class Evaluation:
     document: dict[str, Any]
     estimates: list[Estimate]
     values: dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A grid of images.
-
-    Attributes:
-      title, caption: what it shows.
-      png: the file.
-    """
-
-    title: str
-    caption: str
-    png: bytes
 
 
 @dataclasses.dataclass(eq=False)
@@ -166,7 +134,7 @@ def collected(run: Run, look: Look, say: Callable[[str], None] = lambda text: No
     _add_diagnosis(contents, note)
     if look.images and rows:
         try:
-            _add_pictures(contents, look, note)
+            contents.parameters, contents.pictures = images.pictures_of(run, look, note)
         except TfvampError as error:
             note(f"pictures are left out: {error}")
     return contents
@@ -266,47 +234,3 @@ def _positive(values: Any) -> np.ndarray:
     if array.ndim != 1 or not array.size or not ((array >= 0.0) & (array < history.LARGEST_VALUE)).all():
         raise ValueError("numbers")
     return array
-
-
-def _add_pictures(contents: Contents, look: Look, note: Callable[[str], None]) -> None:
-    """Adds samples, pseudo-inputs and reconstructions.
-
-    Raises:
-      RunError: the run has no weights, or they are damaged.
-    """
-    model = contents.run.model()
-    contents.parameters = int(model.count_params())
-    height, width, _ = contents.run.spec.shape
-    most = max(2, min(look.images, MOST_PIXELS // (height * width)))
-    samples = model.sample(most, look.seed).numpy()
-    shown = "means of p(x | z)" if model.has_mean else "drawn from p(x | z)"
-    _add(contents, "Samples", f"{most} images from the prior: {shown}, z ~ p(z). Seed {look.seed}.", samples)
-    components = pictures.components(model, most, look.seed)
-    if components is not None:
-        pairs = _side_by_side(components.pseudo_inputs, components.generated)
-        caption = f"The first {len(components.pseudo_inputs)}, with their contrast stretched, each with what it generates to the right."
-        _add(contents, "Pseudo-inputs", caption, pairs)
-    elif (centres := model.prior.centres()) is not None:
-        images = pictures.generated(model, centres[:most], look.seed)
-        _add(contents, "Components", f"What the first {len(images)} generate at their means.", images)
-    try:
-        _add_reconstructions(contents, model, most // 2, look)
-    except TfvampError as error:
-        note(f"reconstructions are left out: {error}")
-
-
-def _add_reconstructions(contents: Contents, model: LatentVariableModel, most: int, look: Look) -> None:
-    data = contents.run.dataset(most, look.dataset, look.data_dir, look.raw_dir)
-    images = data.test.array()[0]
-    pairs = _side_by_side(images, model(images).numpy())
-    _add(contents, "Reconstructions", "Test images, each with its reconstruction to the right.", pairs)
-
-
-def _add(contents: Contents, title: str, caption: str, images: np.ndarray) -> None:
-    columns = 2 * math.ceil(math.sqrt(len(images)) / 2)  # an even number: pairs stay together
-    contents.pictures.append(Picture(title, caption, plots.bare_grid(images, 1, plots.Look(columns=columns))))
-
-
-def _side_by_side(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Images [n, ...] and [at least n, ...] in turn, [2 n, ...]."""
-    return np.stack([ours, theirs[: len(ours)]], axis=1).reshape(-1, *ours.shape[1:])

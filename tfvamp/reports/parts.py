@@ -118,8 +118,17 @@ def settings(contents: Contents) -> Html:
     return section("Settings", *parts, facts(others, "facts dense"))
 
 
+def plain(value: object) -> str:
+    """Returns the value of a setting as text."""
+    return (
+        {True: "yes", False: "no"}[value]
+        if isinstance(value, bool)
+        else "none"
+        if value is None
+        else str(value)
+    )
+
+
 def _shown(name: str, value: object) -> str:
     """The value of a setting as text; what its help says where it is not set."""
-    if value is None:
-        return UNSET.get(name) or "none"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return (value is None and UNSET.get(name)) or plain(value)

@@ -16,9 +16,10 @@ from tfvamp.files import expanded, replace_file, shown
 from tfvamp.reports import parts
 from tfvamp.reports.card import card, citations
 from tfvamp.reports.compared import anchor, comparison
-from tfvamp.reports.contents import Contents, Look, collected
+from tfvamp.reports.contents import Contents, collected
 from tfvamp.reports.evaluated import TITLES, evaluation, headline
 from tfvamp.reports.html import Html, escaped, items, joined, tag
+from tfvamp.reports.images import Look
 from tfvamp.reports.paths import hidden, of_text
 from tfvamp.runs import Run, as_run
 from tfvamp.runs.run import paths_of
