@@ -16,6 +16,7 @@ from tfvamp_cli.groups import SuggestingGroup
 COMMANDS = {
     "train": "Train a model and its prior into a run folder.",
     "sweep": "Train and evaluate many runs from a file of settings.",
+    "reproduce": "Run what a table or figure of the paper needs, and show it beside the published numbers.",
     "evaluate": "Estimate the log-likelihood of a run.",
     "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
     "compare": "List runs side by side, with paired differences.",

@@ -29,14 +29,16 @@ LATEX = {
 }  # fmt: skip
 
 
-def rendered(columns: Mapping[str, Sequence[Any]], format: str, digits: Mapping[str, int]) -> str:
+def rendered(
+    columns: Mapping[str, Sequence[Any]], format: str, digits: Mapping[str, int | Sequence[int]]
+) -> str:
     """A table as text that ends in a new line.
 
     Args:
       columns: the cells of each column by its name; None and NaN are cells without a value.
       format: one of `FORMATS`; csv and json have all digits of numbers.
       digits: how many digits after the point a number of a column has in the other formats; as many as it needs where a
-        column is not named.
+        column is not named. A sequence has one for each row.
     """
     names = list(columns)
     rows = [list(cells) for cells in zip(*columns.values(), strict=True)]
@@ -48,7 +50,15 @@ def rendered(columns: Mapping[str, Sequence[Any]], format: str, digits: Mapping[
             [names, *([_plain(cell) for cell in row] for row in rows)]
         )
         return buffer.getvalue()
-    texts = [[_text(cell, digits.get(name)) for name, cell in zip(names, row, strict=True)] for row in rows]
+
+    def digits_of(name: str, row: int) -> int | None:
+        found = digits.get(name)
+        return found if found is None or isinstance(found, int) else found[row]
+
+    texts = [
+        [_text(cell, digits_of(name, index)) for name, cell in zip(names, row, strict=True)]
+        for index, row in enumerate(rows)
+    ]
     numeric = [all(_is_number(cell) for cell in cells) for cells in columns.values()]
     if format == "latex":
         return _latex(names, texts, numeric)

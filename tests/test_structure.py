@@ -7,9 +7,9 @@ import tfvamp
 
 ROOT = pathlib.Path(tfvamp.__file__).parents[1]
 ROOMS = (
-    "errors", "backend", "files", "catalog", "config", "memory", "arrays", "seeds", "graph", "blocks", "plots",
+    "errors", "backend", "files", "catalog", "config", "paper", "memory", "arrays", "seeds", "graph", "blocks", "plots",
     "devices", "datasets", "layers", "networks", "objectives", "optimizers", "losses", "models", "evaluation", "runs",
-    "reports", "training", "sweeps", "callbacks", "describe", "export",
+    "reports", "training", "sweeps", "reproducing", "callbacks", "describe", "export",
 )  # fmt: skip
 LIGHT = {
     "errors",
@@ -17,6 +17,7 @@ LIGHT = {
     "files",
     "catalog",
     "config",
+    "paper",
 }  # the standard library alone: the command line starts with them
 
 

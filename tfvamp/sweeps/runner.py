@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfvamp import files
@@ -58,6 +59,8 @@ def sweep(
     search: Search | None = None,
     say: Callable[[str], None] = lambda text: None,
     show: Callable[[int, int, list[str]], None] = lambda done, total, running: None,
+    runs: Sequence[Planned] | None = None,
+    minutes: float | None = None,
 ) -> Done:
     """Carries out a sweep, or what is left of it.
 
@@ -68,15 +71,18 @@ def sweep(
       search: chooses the values of the runs; None for those of the file.
       say: told in one line of each run that has ended.
       show: told how many runs have ended, of how many, and what those that run are doing.
+      runs: those to carry out, in place of those of the file.
+      minutes: time after which no run is started and those in training save what they have; None for no limit.
 
     Raises:
       RunError: a folder of a run holds one of other settings, or the folder of the runs cannot be written.
     """
-    listed = [] if search is not None else planned(spec)
+    listed = list(runs) if runs is not None else [] if search is not None else planned(spec)
+    deadline = math.inf if minutes is None else time.monotonic() + 60.0 * minutes
     for run in listed:
         run.state()  # raises what is wrong before anything is started
     total = len(listed) if search is None else search.left
-    runs: list[Planned] = []
+    begun: list[Planned] = []
     failed: dict[str, str] = {}
     given_up: list[str] = []
     running: list[_Running] = []
@@ -91,7 +97,7 @@ def sweep(
 
     def following() -> tuple[Planned, Any] | None:
         if search is None:
-            return (listed[len(runs)], None) if len(runs) < len(listed) else None
+            return (listed[len(begun)], None) if len(begun) < len(listed) else None
         if search.left <= 0:
             return None
         trial, values = search.ask()
@@ -126,7 +132,7 @@ def sweep(
     with Interrupts() as interrupts, contextlib.closing(workers):
         stopping = False
         while True:
-            while not stopping and len(running) < jobs:
+            while not stopping and len(running) < jobs and time.monotonic() < deadline:
                 free = [one for one in held if not any(one[0].path == other.run.path for other in running)]
                 chosen = free[0] if free else following()
                 if chosen is None:
@@ -137,7 +143,7 @@ def sweep(
                 if any(run.path == other.run.path for other in running):  # which a search may ask for twice
                     held.append(chosen)
                     break
-                runs.append(run)
+                begun.append(run)
                 started = _begin(run, trial, workers, spec)
                 if started is not None:
                     running.append(started)
@@ -157,14 +163,16 @@ def sweep(
                 elif search is not None and not one.given_up and _is_hopeless(search, one):
                     one.given_up = True
                     workers.stop(one.handle)
-            if interrupts.number is not None and not stopping:
+            out_of_time = time.monotonic() >= deadline
+            if (interrupts.number is not None or out_of_time) and not stopping:
                 stopping = True
-                say("stopping: the runs in training save what they have")
+                why = "the time is used up" if out_of_time else "stopping"
+                say(f"{why}: the runs in training save what they have")
                 for one in running:
                     workers.stop(one.handle)
             time.sleep(SECONDS_BETWEEN_LOOKS if running else 0.0)
     best = None if search is None else search.best()
-    return Done(runs, failed, given_up, interrupts.number, best)
+    return Done(begun, failed, given_up, interrupts.number, best)
 
 
 def _begin(run: Planned, trial: Any, workers: Workers, spec: Spec) -> _Running | None:

@@ -13,6 +13,7 @@ import rich.console
 from tfvamp import devices
 from tfvamp.blocks import images_at_once
 from tfvamp.config import TrainConfig
+from tfvamp.datasets import Dataset
 from tfvamp.files import size
 from tfvamp.graph import compiled
 from tfvamp.runs import building
@@ -37,12 +38,31 @@ def dry_run(config: TrainConfig, console: rich.console.Console | None = None) ->
     progress = Progress(config.epochs, console)
     with devices.on(config.device):
         config, dataset = prepared(config, progress)
-        count = dataset.train.num_examples
+        sizes = dataset.train.num_examples, dataset.validation.num_examples
+        return measured(config, dataset, sizes, progress.say)
+
+
+def measured(
+    config: TrainConfig,
+    dataset: Dataset,
+    sizes: tuple[int, int],
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Runs a few steps; what `dry_run` returns.
+
+    Args:
+      config: resolved settings.
+      dataset: whose images are taken.
+      sizes: the number of training and of validation images of an epoch, which may be more than the data set has.
+      say: told in one line of what goes wrong with XLA.
+    """
+    with devices.on(config.device):
+        count = sizes[0]
         needed = building.check_memory(config, dataset.spec.shape, count)
         model = building.untrained(config, dataset)
         compile_model(model, config)
-        train_step = compiled(model.train_step, bool(config.jit), progress.say)
-        test_step = compiled(model.test_step, bool(config.jit), progress.say)
+        train_step = compiled(model.train_step, bool(config.jit), say)
+        test_step = compiled(model.test_step, bool(config.jit), say)
         epoch = dataset.training_batches(
             config.batch_size, config.seed, 1, with_index=model.prior.uses_indices
         )
@@ -51,7 +71,7 @@ def dry_run(config: TrainConfig, console: rich.console.Console | None = None) ->
         at_once = images_at_once(model, dataset.spec.shape)
         first_check, per_check = _timed(test_step, dataset.validation.images.batch(at_once).take(2))
     steps = math.ceil(count / config.batch_size)
-    checks = math.ceil(dataset.validation.num_examples / at_once)
+    checks = math.ceil(sizes[1] / at_once)
     return {
         "config": config,
         "parameters": parameters(model),

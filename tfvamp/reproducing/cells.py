@@ -1,0 +1,221 @@
+"""The cells of a table or figure: the runs behind each, and how far these are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from tfvamp import files
+from tfvamp.catalog import CATALOG
+from tfvamp.config import TrainConfig
+from tfvamp.errors import RunError, TfvampError, UsageError
+from tfvamp.files import expanded, printable, shown
+from tfvamp.paper import Point
+from tfvamp.reproducing.results import LARGEST_ENTRY, Result, entry, read_entry, result_of
+from tfvamp.runs import Run, building
+from tfvamp.sweeps import Planned
+
+State = Literal["finished", "trained", "unfinished", "missing", "damaged"]
+LONGEST_TEXT = 300  # letters of what is wrong with a run
+OF_A_CELL = ("dataset", "model", "prior", "components", "objective", "seed")  # which --config cannot change
+
+
+class Look(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+      state: "finished" (trained and evaluated as the table needs it), "trained", "unfinished", "missing" or "damaged".
+      text: the same for a person; empty where it is finished.
+      result: its numbers; None unless it is finished.
+    """
+
+    state: State
+    text: str
+    result: Result | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell of a table or figure.
+
+    Attributes:
+      point: what it is about, and the published number.
+      runs: one for each seed; none for a method that tfvamp does not have.
+      looks: how far each of them is.
+    """
+
+    point: Point
+    runs: tuple[Planned, ...]
+    looks: tuple[Look, ...]
+
+    @property
+    def results(self) -> list[Result]:
+        """Those of the finished runs."""
+        return [look.result for look in self.looks if look.result is not None]
+
+    @property
+    def text(self) -> str:
+        """How far the runs are; empty where all are finished."""
+        texts = [
+            f"seed {run.config.seed}: {look.text}" if len(self.runs) > 1 else look.text
+            for run, look in zip(self.runs, self.looks, strict=True)
+            if look.text
+        ]
+        return "; ".join(texts)
+
+
+def planned_runs(
+    point: Point,
+    root: pathlib.Path,
+    seeds: int,
+    samples: int,
+    settings: Mapping[str, Any],
+) -> tuple[Planned, ...]:
+    """The runs of a cell, one for each seed from 0 on; none for a method that tfvamp does not have.
+
+    Args:
+      point: of the cell.
+      root: the folder of the runs.
+      seeds: how many.
+      samples: S of the evaluation.
+      settings: those that differ from the defaults, such as where the data are.
+
+    Raises:
+      UsageError: a setting that belongs to the cell, or has another value than it may have.
+    """
+    if point.model is None:
+        return ()
+    if own := sorted(set(settings) & set(OF_A_CELL)):
+        raise UsageError(f"{own[0]} is given by the cells of the table: leave it out of the settings")
+    spec, runs = CATALOG[point.dataset], []
+    for seed in range(seeds):
+        chosen = {
+            "dataset": point.dataset,
+            "model": point.model,
+            "prior": point.prior,
+            "components": point.components,
+            "objective": point.objective,
+            "seed": seed,
+        }
+        config = TrainConfig(**{**settings, **chosen}).resolve(spec)
+        building.check_fit(config)
+        name = name_of(point, seed)
+        runs.append(Planned(name, root / name, chosen, config, {"samples": samples}))
+    return tuple(runs)
+
+
+def name_of(point: Point, seed: int) -> str:
+    """The name of the folder of a run; tables and figures that need the same run share it.
+
+    >>> name_of(Point("static_mnist", "", None, "hvae", "vamp", 10, "iwae"), 1)
+    'static_mnist-hvae-vamp-k10-iwae-seed1'
+    """
+    parts = [point.dataset, str(point.model), str(point.prior)]
+    if point.components not in (None, CATALOG[point.dataset].num_components):
+        parts.append(f"k{point.components}")
+    if point.objective != "elbo":
+        parts.append(point.objective)
+    return "-".join([*parts, f"seed{seed}"])
+
+
+def cells_of(
+    points: Sequence[Point],
+    root: str | os.PathLike,
+    seeds: int,
+    samples: int,
+    settings: Mapping[str, Any],
+    archive: str | os.PathLike | None = None,
+) -> list[Cell]:
+    """The cells of some points, with how far their runs are; the arguments are those of `planned_runs` and `look`."""
+    place = expanded(root)
+    kept = None if archive is None else expanded(archive)
+    cells = []
+    for point in points:
+        runs = planned_runs(point, place, seeds, samples, settings)
+        cells.append(Cell(point, runs, tuple(look(run, samples, kept) for run in runs)))
+    return cells
+
+
+def look(run: Planned, samples: int, archive: pathlib.Path | None = None) -> Look:
+    """How far a run is, and its numbers if it is finished.
+
+    Args:
+      run: to look at.
+      samples: S that its evaluation must have.
+      archive: folder with the entries of finished runs, which are taken where there is no run folder.
+    """
+    try:
+        state = run.state()
+        if state == "missing":
+            path = None if archive is None else archive / f"{run.name}.json"
+            if path is None or not os.path.lexists(path):
+                return Look("missing", "not run")
+            result = result_of(read_entry(path), shown(path))
+            return _evaluated(result, samples)
+        if state == "unfinished":
+            return Look("unfinished", f"epoch {run.progress().epochs}")
+        opened = Run(run.path)
+        evaluation = opened.evaluation()
+        if evaluation is None or not evaluation["current"]:
+            return Look("trained", "trained, not evaluated yet")
+        return _evaluated(result_of(entry(opened, evaluation), str(opened)), samples)
+    except TfvampError as error:
+        return Look("damaged", f"not usable: {printable(str(error))[:LONGEST_TEXT]}")
+
+
+def _evaluated(result: Result, samples: int) -> Look:
+    if result.samples != samples:
+        return Look("trained", f"evaluated with S = {result.samples}, not {samples}")
+    return Look("finished", "", result)
+
+
+def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes the entry of each finished run that has a folder into a folder, one JSON file per run; the paths of new ones.
+
+    Raises:
+      FileError: a file cannot be written.
+    """
+    place, written = expanded(archive), []
+    for cell in cells:
+        for run, of_run in zip(cell.runs, cell.looks, strict=True):
+            path = place / f"{run.name}.json"
+            if of_run.state != "finished" or not run.path.is_dir():
+                continue
+            opened = Run(run.path)
+            evaluation = opened.evaluation()
+            if evaluation is None:
+                raise RunError(f"the evaluation of {opened} was removed meanwhile")
+            contents = files.json_bytes(entry(opened, evaluation))
+            if not path.is_file() or files.read_bytes(path, LARGEST_ENTRY) != contents:
+                files.replace_file(path, contents)
+                written.append(path)
+    return written
+
+
+def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> str:
+    """The commands that finish a run, for a shell; empty where nothing is left to do.
+
+    Args:
+      run: to finish.
+      of_run: how far it is.
+      config_file: with the settings that differ from the defaults.
+    """
+    samples = (run.evaluate or {})["samples"]
+    evaluate = f"tfvamp evaluate {shown(run.path)} --samples {samples}"
+    if of_run.state == "unfinished":
+        return f"tfvamp train --resume {shown(run.path)} && {evaluate}"
+    if of_run.state == "trained":
+        return evaluate
+    if of_run.state != "missing":
+        return ""
+    words = ["tfvamp", "train", *([] if config_file is None else ["--config", config_file])]
+    unset = dataclasses.asdict(TrainConfig())
+    for name in (*OF_A_CELL, "data_dir", "raw_dir", "device"):
+        value = run.values[name] if name in run.values else getattr(run.config, name)
+        if value is not None and (value != unset[name] or name in ("dataset", "model", "prior", "seed")):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return f"{shlex.join([*words, '--run-dir', str(run.path)])} && {evaluate}"
