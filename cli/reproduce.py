@@ -155,7 +155,7 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
             paper.points(name, **kinds),
             chosen["run_root"],
             chosen["seeds"],
-            chosen["samples"],
+            None if name in paper.NOT_EVALUATED else chosen["samples"],
             settings,
             chosen["archive"],
         )
@@ -177,7 +177,8 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
     if is_table:
         columns, digits = reproducing.columns(name, cells, details, hours, chosen["config"])
         notes = light.paper.notes(name, [cell.point for cell in cells])
-        _write_table(notes, columns, digits, form, path, section)
+        lines = [line for cell in cells for line in reproducing.commands(cell, chosen["config"])]
+        _write_table(columns, digits, form, notes, lines, path, section)
     else:
         from tfvamp import devices, plots
 
@@ -196,7 +197,7 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
         for cell in cells:
             if state := reproducing.state_of(cell, hours):
                 click.echo(light.files.printable(f"{_called(cell)}: {state}"))
-                for line in filter(None, reproducing.commands(cell, chosen["config"])):
+                for line in reproducing.commands(cell, chosen["config"]):
                     click.echo(f"  {light.files.printable(line)}")
         click.echo(f"wrote {light.files.shown(path)}")
     if done is not None and done.signal is not None:
@@ -238,20 +239,19 @@ def _called(cell) -> str:
     return f"{titles[point.dataset]}, {point.title}{count}{objective}"
 
 
-def _write_table(lines, columns, digits, form: str, path: str | None, section: str | None) -> None:
-    """Prints a table or writes it to a file, with lines and the commands of what is not finished below it."""
-    commands: list[str] = []
+def _write_table(columns, digits, form: str, notes, commands, path: str | None, section: str | None) -> None:
+    """Prints a table or writes it to a file, with notes and the commands of what is not finished below it."""
     if form not in ("csv", "json"):
-        commands = [line for line in columns.pop("command", []) if line]
+        columns.pop("command", None)
     text = tables.rendered(columns, OF_TABLES[form], digits)
     if form == "md":
-        text += "".join(f"\n{line}\n" for line in lines)
+        text += "".join(f"\n{line}\n" for line in notes)
         if commands:
             text += "\nNot finished:\n\n" + "".join(f"    {line}\n" for line in commands)
     elif form == "text":
-        text += "".join(f"{line}\n" for line in [*lines, *(f"not finished: {one}" for one in commands)])
+        text += "".join(f"{line}\n" for line in [*notes, *(f"not finished: {one}" for one in commands)])
     elif form == "tex":
-        text += "".join(f"% {light.files.printable(line)}\n" for line in [*lines, *commands])
+        text += "".join(f"% {light.files.printable(line)}\n" for line in [*notes, *commands])
     if path is None:
         click.echo(text, nl=False)
         return

@@ -118,7 +118,7 @@ def curves(history: list[dict[str, float]], best: dict[str, float] | None, look:
     if best is not None:
         panels[0].axvline(best["epoch"], color="grey", linestyle=":", label=f"best ({best['val_elbo']:.1f})")
     panels[0].legend(fontsize=8)
-    return _rendered(figure, look)
+    return rendered(figure, look)
 
 
 def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
@@ -135,7 +135,7 @@ def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
         ylabel="images",
     )
     axes.legend()
-    return _rendered(figure, look)
+    return rendered(figure, look)
 
 
 def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
@@ -148,7 +148,7 @@ def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
     axes.set(title="Variance of the posterior means over test images", xlabel="latent", ylabel="variance")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def estimates(curves: dict[str, Sequence]) -> bytes:
@@ -167,7 +167,7 @@ def estimates(curves: dict[str, Sequence]) -> bytes:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
@@ -187,7 +187,7 @@ def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
         )
     axes.set(title="Latents on the first two principal axes", xlabel="first", ylabel="second")
     axes.legend(fontsize=8)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def shares(values: np.ndarray) -> bytes:
@@ -201,7 +201,7 @@ def shares(values: np.ndarray) -> bytes:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def latent_map(
@@ -253,7 +253,7 @@ def latent_map(
     axes.title.set_fontsize(10)
     if len(known) <= MOST_NAMED:
         axes.legend(fontsize=7, markerscale=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _rendered(figure, look)
+    return rendered(figure, look)
 
 
 def _figure_of(canvas: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
@@ -265,10 +265,11 @@ def _figure_of(canvas: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
     axes.imshow(canvas, interpolation="nearest")
     axes.set_title(title, fontsize=10, wrap=True)
     axes.set_axis_off()
-    return _rendered(figure, look)
+    return rendered(figure, look)
 
 
-def _rendered(figure: matplotlib.figure.Figure, look: Look = PLAIN) -> bytes:
+def rendered(figure: matplotlib.figure.Figure, look: Look = PLAIN) -> bytes:
+    """A figure as the bytes of a file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     if not look.title:
         for axes in figure.axes:

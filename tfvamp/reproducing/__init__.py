@@ -1,6 +1,7 @@
 """The tables and figures of the paper from runs of tfvamp: the cells and how far they are, verdicts, tables, figures."""
 
 from tfvamp.reproducing.cells import Cell, Look, cells_of, keep
+from tfvamp.reproducing.figures import draw
 from tfvamp.reproducing.hours import hours_of
 from tfvamp.reproducing.results import Result
 from tfvamp.reproducing.running import carry_out
@@ -15,6 +16,7 @@ __all__ = [
     "cells_of",
     "columns",
     "commands",
+    "draw",
     "hours_of",
     "keep",
     "ours",

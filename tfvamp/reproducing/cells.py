@@ -72,7 +72,7 @@ def planned_runs(
     point: Point,
     root: pathlib.Path,
     seeds: int,
-    samples: int,
+    samples: int | None,
     settings: Mapping[str, Any],
 ) -> tuple[Planned, ...]:
     """The runs of a cell, one for each seed from 0 on; none for a method that tfvamp does not have.
@@ -81,7 +81,7 @@ def planned_runs(
       point: of the cell.
       root: the folder of the runs.
       seeds: how many.
-      samples: S of the evaluation.
+      samples: S of the evaluation; None for runs that need none.
       settings: those that differ from the defaults, such as where the data are.
 
     Raises:
@@ -92,6 +92,7 @@ def planned_runs(
     if own := sorted(set(settings) & set(OF_A_CELL)):
         raise UsageError(f"{own[0]} is given by the cells of the table: leave it out of the settings")
     spec, runs = CATALOG[point.dataset], []
+    evaluate = None if samples is None else {"samples": samples}
     for seed in range(seeds):
         chosen = {
             "dataset": point.dataset,
@@ -104,7 +105,7 @@ def planned_runs(
         config = TrainConfig(**{**settings, **chosen}).resolve(spec)
         building.check_fit(config)
         name = name_of(point, seed)
-        runs.append(Planned(name, root / name, chosen, config, {"samples": samples}))
+        runs.append(Planned(name, root / name, chosen, config, evaluate))
     return tuple(runs)
 
 
@@ -126,7 +127,7 @@ def cells_of(
     points: Sequence[Point],
     root: str | os.PathLike,
     seeds: int,
-    samples: int,
+    samples: int | None,
     settings: Mapping[str, Any],
     archive: str | os.PathLike | None = None,
 ) -> list[Cell]:
@@ -136,33 +137,33 @@ def cells_of(
     cells = []
     for point in points:
         runs = planned_runs(point, place, seeds, samples, settings)
-        cells.append(Cell(point, runs, tuple(look(run, samples, kept) for run in runs)))
+        cells.append(Cell(point, runs, tuple(look(run, kept) for run in runs)))
     return cells
 
 
-def look(run: Planned, samples: int, archive: pathlib.Path | None = None) -> Look:
-    """How far a run is, and its numbers if it is finished.
+def look(run: Planned, archive: pathlib.Path | None = None) -> Look:
+    """How far a run is, and its numbers if it is finished and was to be evaluated.
 
     Args:
       run: to look at.
-      samples: S that its evaluation must have.
       archive: folder with the entries of finished runs, which are taken where there is no run folder.
     """
     try:
         state = run.state()
         if state == "missing":
             path = None if archive is None else archive / f"{run.name}.json"
-            if path is None or not os.path.lexists(path):
+            if path is None or run.evaluate is None or not os.path.lexists(path):
                 return Look("missing", "not run")
-            result = result_of(read_entry(path), shown(path))
-            return _evaluated(result, samples)
+            return _evaluated(result_of(read_entry(path), shown(path)), run.evaluate["samples"])
         if state == "unfinished":
             return Look("unfinished", f"epoch {run.progress().epochs}")
+        if run.evaluate is None:
+            return Look("finished", "")
         opened = Run(run.path)
         evaluation = opened.evaluation()
         if evaluation is None or not evaluation["current"]:
             return Look("trained", "trained, not evaluated yet")
-        return _evaluated(result_of(entry(opened, evaluation), str(opened)), samples)
+        return _evaluated(result_of(entry(opened, evaluation), str(opened)), run.evaluate["samples"])
     except TfvampError as error:
         return Look("damaged", f"not usable: {printable(str(error))[:LONGEST_TEXT]}")
 
@@ -183,7 +184,7 @@ def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path
     for cell in cells:
         for run, of_run in zip(cell.runs, cell.looks, strict=True):
             path = place / f"{run.name}.json"
-            if of_run.state != "finished" or not run.path.is_dir():
+            if of_run.result is None or not run.path.is_dir():
                 continue
             opened = Run(run.path)
             evaluation = opened.evaluation()
@@ -204,12 +205,13 @@ def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> st
       of_run: how far it is.
       config_file: with the settings that differ from the defaults.
     """
-    samples = (run.evaluate or {})["samples"]
-    evaluate = f"tfvamp evaluate {shown(run.path)} --samples {samples}"
+    evaluate = []
+    if run.evaluate is not None:
+        evaluate = [f"tfvamp evaluate {shown(run.path)} --samples {run.evaluate['samples']}"]
     if of_run.state == "unfinished":
-        return f"tfvamp train --resume {shown(run.path)} && {evaluate}"
+        return " && ".join([f"tfvamp train --resume {shown(run.path)}", *evaluate])
     if of_run.state == "trained":
-        return evaluate
+        return "".join(evaluate)
     if of_run.state != "missing":
         return ""
     words = ["tfvamp", "train", *([] if config_file is None else ["--config", config_file])]
@@ -218,4 +220,4 @@ def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> st
         value = run.values[name] if name in run.values else getattr(run.config, name)
         if value is not None and (value != unset[name] or name in ("dataset", "model", "prior", "seed")):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    return f"{shlex.join([*words, '--run-dir', str(run.path)])} && {evaluate}"
+    return " && ".join([shlex.join([*words, "--run-dir", str(run.path)]), *evaluate])

@@ -89,9 +89,9 @@ def minutes_per_epoch(config: TrainConfig) -> float:
     rng = np.random.default_rng(0)
     random = rng.integers(0, 2 if spec.likelihood == "bernoulli" else 256, (count, *spec.shape), np.uint8)
     images = datasets.from_arrays(random, random, random[:2])
-    sizes = tuple(min(size, config.limit or size) for size in spec.sizes[:2])
+    train, validation = (min(size, config.limit or size) for size in spec.sizes[:2])
     with devices.on(resolved.device):
-        return float(measured(resolved, images, sizes)["minutes_per_epoch"])
+        return float(measured(resolved, images, (train, validation))["minutes_per_epoch"])
 
 
 def _of_history(run: Planned) -> float | None:

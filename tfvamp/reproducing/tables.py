@@ -12,7 +12,6 @@ from tfvamp.reproducing.cells import Cell, command_of
 from tfvamp.reproducing.verdicts import Ours, ours, paired, verdict, without_verdict
 
 IN_NATS, IN_BITS = 2, 3  # digits
-OF_RUNS = ("missing", "unfinished", "trained")
 
 
 def columns(
@@ -40,7 +39,7 @@ def columns(
             row |= _details(cell, _with_vamp_prior(cell, cells))
     for cell, row in zip(cells, rows, strict=True):
         row["state"] = state_of(cell, hours or {})
-        row["command"] = "; ".join(filter(None, commands(cell, config_file)))
+        row["command"] = "; ".join(commands(cell, config_file))
     made = {column: [row.get(column) for row in rows] for column in dict.fromkeys(c for r in rows for c in r)}
     made = {
         column: values
@@ -119,7 +118,8 @@ def state_of(cell: Cell, hours: Mapping[str, float]) -> str:
 
 def commands(cell: Cell, config_file: str | None = None) -> list[str]:
     """The commands that finish the runs of a cell."""
-    return [command_of(run, look, config_file) for run, look in zip(cell.runs, cell.looks, strict=True)]
+    found = [command_of(run, look, config_file) for run, look in zip(cell.runs, cell.looks, strict=True)]
+    return [command for command in found if command]
 
 
 def spoken(hours: float) -> str:

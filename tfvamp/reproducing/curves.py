@@ -1,0 +1,184 @@
+"""Figures 2, 3 and 7: the ELBO and active units against the number of components, histograms of the log-likelihood."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+
+from tfvamp import paper, plots
+from tfvamp.reproducing.cells import Cell
+from tfvamp.reproducing.results import Result
+
+COLOURS = {"standard": "0.35", "mog": "tab:orange", "vamp": "tab:blue"}
+MARKERS = {"elbo": "o", "iwae": "s"}
+PLACES = {count: place for place, count in enumerate(paper.COMPONENTS)}  # on the axis of K
+BINS = 100  # as in the paper
+WIDE, SMALL = 6.6, 8  # inches, points
+LINES = 4  # of a text in a panel
+
+
+def elbo(cells: Sequence[Cell], look: plots.Look) -> bytes:
+    """Figure 2: the test ELBO against K, ours and the paper's."""
+    figure = matplotlib.figure.Figure(figsize=(WIDE * 0.72, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for prior, values in paper.FIGURE2.items():
+        of_prior = [cell for cell in cells if cell.point.prior == prior]
+        if not of_prior:
+            continue
+        colour, title = COLOURS[prior], paper.TITLES[prior]
+        _line(axes, of_prior, lambda result: result.elbo, colour, "o", "-", f"{title}, ours")
+        if len(values) == 1:
+            axes.axhline(values[0], color=colour, linestyle="--", linewidth=1, label=f"{title}, paper")
+        else:
+            axes.plot(
+                range(len(values)), values, "--", color=colour, marker="o", markerfacecolor="white", markersize=4,
+                linewidth=1, label=f"{title}, paper",
+            )  # fmt: skip
+    axes.set_title("HVAE on static MNIST", fontsize=SMALL + 2)
+    axes.set_ylabel("test ELBO (nats)", fontsize=SMALL)
+    _by_components(axes)
+    _legend(figure, axes, cells, 3)
+    return plots.rendered(figure, look)
+
+
+def active_units(cells: Sequence[Cell], look: plots.Look) -> bytes:
+    """Figure 3: the active units of z1 and z2 against K, trained by the ELBO and by the importance-weighted bound."""
+    figure = matplotlib.figure.Figure(figsize=(WIDE, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for index, (axes, layer) in enumerate(zip(panels, ("z1", "z2"), strict=True)):
+        for objective in paper.OBJECTIVES:
+            for prior in paper.PRINTED_PRIORS:
+                of_line = [
+                    cell for cell in cells if (cell.point.prior, cell.point.objective) == (prior, objective)
+                ]
+                label = f"{paper.TITLES[prior]}, {objective.upper()}, ours"
+                style = "-" if objective == "elbo" else "-."
+                _line(axes, of_line, _units_of(layer), COLOURS[prior], MARKERS[objective], style, label)
+        axes.plot(
+            range(len(paper.COMPONENTS)), paper.FIGURE3[layer], "--", color=COLOURS["vamp"], marker="o", markerfacecolor="white",
+            markersize=4, linewidth=1, label="VampPrior, ELBO, paper",
+        )  # fmt: skip
+        for (name, counts), style in zip(paper.FIGURE3_OTHERS.items(), (":", (0, (1, 3))), strict=True):
+            axes.axhline(
+                counts[index], color="tab:red", linestyle=style, linewidth=1,
+                label=f"{name}, another network, paper",
+            )  # fmt: skip
+        axes.set_title(f"${layer[0]}_{layer[1]}$", fontsize=SMALL + 3)
+        axes.set_ylabel("active units of 40", fontsize=SMALL)
+        axes.set_ylim(0, 41)
+        _by_components(axes)
+    _legend(figure, panels[0], cells, 3)
+    return plots.rendered(figure, look)
+
+
+def histograms(cells: Sequence[Cell], look: plots.Look) -> bytes:
+    """Figure 7: histograms of the log-likelihood of test images from the encoder's q, by data set and model."""
+    shown = [cell for cell in cells if cell.results]
+    datasets = [name for name in paper.DATASETS if any(cell.point.dataset == name for cell in shown)]
+    models = [name for name in paper.MODELS if any(cell.point.model == name for cell in cells)]
+    rows, columns = max(1, len(datasets)), len(models)
+    size = (max(3.6, 2.4 * columns), 2.1 * rows + 0.3)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for row, dataset in enumerate(datasets or [cells[0].point.dataset]):
+        for column, model in enumerate(models):
+            axes = grid[row, column]
+            here = [cell for cell in cells if (cell.point.dataset, cell.point.model) == (dataset, model)]
+            axes.set_title(f"{paper.TITLES[dataset]}, {paper.TITLES[model]}", fontsize=SMALL + 1)
+            _histogram(axes, here)
+            if column == 0:
+                axes.set_ylabel("test images", fontsize=SMALL)
+    return plots.rendered(figure, look)
+
+
+def _histogram(axes, cells: Sequence[Cell]) -> None:
+    """The histograms of some priors over common bins, with their means."""
+    values = {
+        str(cell.point.prior): cell.results[0].of_images["encoder"]
+        for cell in cells
+        if cell.results and "encoder" in cell.results[0].of_images
+    }
+    axes.tick_params(labelsize=SMALL)
+    if not values:
+        text = "\n".join(f"{cell.point.title}: {cell.text}" for cell in cells)
+        nothing(axes, text or "not asked for")
+        return
+    low, high = (
+        extreme(array.min() if extreme is min else array.max() for array in values.values())
+        for extreme in (min, max)
+    )
+    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
+    for index, (prior, array) in enumerate(values.items()):
+        colour = COLOURS.get(prior, f"C{index + 2}")
+        label = f"{paper.TITLES[prior]}, mean {array.mean():.1f}"
+        axes.hist(array, edges, histtype="stepfilled", color=colour, alpha=0.35)
+        axes.hist(array, edges, histtype="step", color=colour, linewidth=0.9, label=label)
+        axes.axvline(array.mean(), color=colour, linestyle=":", linewidth=1.2)
+    axes.set_xlabel("log p(x) (nats)", fontsize=SMALL)
+    axes.legend(fontsize=SMALL - 1, frameon=False, loc="upper left", handlelength=1.0)
+    axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the legend
+
+
+def nothing(axes, text: str) -> None:
+    """A panel that only says why there is nothing."""
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, 26)[:LINES]]
+    axes.text(
+        0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=SMALL - 1, color="0.4",
+        transform=axes.transAxes, in_layout=False, parse_math=False,
+    )  # fmt: skip
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color("0.8")
+
+
+def _line(axes, cells, number: Callable[[Result], float], colour: str, marker: str, style: Any, label: str):
+    """A line of the means over seeds with their standard errors; a level where there is no number of components."""
+    points = []
+    for cell in cells:
+        values = [number(result) for result in cell.results]
+        if values:
+            error = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+            points.append((PLACES.get(cell.point.components), float(np.mean(values)), error))
+    if not points:
+        return
+    if points[0][0] is None:
+        axes.axhline(points[0][1], color=colour, linestyle=style, linewidth=1.2, label=label)
+        return
+    at, means, errors = zip(*points, strict=True)
+    axes.errorbar(
+        at, means, errors, color=colour, marker=marker, markersize=4, linestyle=style, linewidth=1.2, capsize=2,
+        label=label,
+    )  # fmt: skip
+
+
+def _units_of(layer: str) -> Callable[[Result], float]:
+    return lambda result: float(result.active_units.get(layer, 0))
+
+
+def _by_components(axes) -> None:
+    """The numbers of components at equal distances."""
+    axes.set_xlabel("number of components K", fontsize=SMALL)
+    axes.set_xticks(range(len(paper.COMPONENTS)), [str(count) for count in paper.COMPONENTS])
+    axes.tick_params(labelsize=SMALL)
+    axes.grid(alpha=0.3)
+
+
+def _legend(figure, axes, cells: Sequence[Cell], columns: int) -> None:
+    """A legend below the panels, which also says how many runs are not there yet."""
+    pairs = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1])
+    total = sum(len(cell.runs) for cell in cells)
+    missing = total - sum(len(cell.results) for cell in cells)
+    figure.legend(
+        [handle for handle, _ in pairs],
+        [label for _, label in pairs],
+        title=f"{missing} of {total} runs are not finished" if missing else None,
+        title_fontsize=SMALL - 0.5,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=SMALL - 0.5,
+    )
