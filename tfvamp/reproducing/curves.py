@@ -62,7 +62,8 @@ def active_units(cells: Sequence[Cell], look: plots.Look) -> bytes:
             range(len(paper.COMPONENTS)), paper.FIGURE3[layer], "--", color=COLOURS["vamp"], marker="o", markerfacecolor="white",
             markersize=4, linewidth=1, label="VampPrior, ELBO, paper",
         )  # fmt: skip
-        for (name, counts), style in zip(paper.FIGURE3_OTHERS.items(), (":", (0, (1, 3))), strict=True):
+        styles: tuple[Any, ...] = (":", (0, (1, 3)))
+        for (name, counts), style in zip(paper.FIGURE3_OTHERS.items(), styles, strict=True):
             axes.axhline(
                 counts[index], color="tab:red", linestyle=style, linewidth=1,
                 label=f"{name}, another network, paper",
@@ -120,7 +121,7 @@ def _histogram(axes, cells: Sequence[Cell]) -> None:
         axes.axvline(array.mean(), color=colour, linestyle=":", linewidth=1.2)
     axes.set_xlabel("log p(x) (nats)", fontsize=SMALL)
     axes.legend(fontsize=SMALL - 1, frameon=False, loc="upper left", handlelength=1.0)
-    axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the legend
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend
 
 
 def nothing(axes, text: str) -> None:

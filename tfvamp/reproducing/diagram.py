@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.figure
 import matplotlib.lines
 import matplotlib.patches
@@ -9,7 +11,8 @@ import matplotlib.patches
 from tfvamp import plots
 
 RADIUS = 0.32
-GENERATIVE, VARIATIONAL = "-", (0, (4, 2.5))
+GENERATIVE: Any = "-"
+VARIATIONAL: Any = (0, (4, 2.5))  # longer dashes than "--" has
 NODES = {
     "one": {"z": (0.0, 2.0), "x": (0.0, 0.0)},
     "two": {"z_2": (0.9, 2.0), "z_1": (-0.9, 1.0), "x": (0.9, 0.0)},
