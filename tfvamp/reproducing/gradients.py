@@ -7,6 +7,7 @@ q(z | u_k) that equals q(z | x) cancels it; a standard normal prior, or a mixtur
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def figure(
         prior = str(cell.point.prior)
         if run is None:
             for axes in panels:
-                axes.plot([], [], " ", label=f"{paper.TITLES[prior]}: {cell.text}")
+                axes.plot([], [], " ", label=f"{paper.TITLES[prior]}: {textwrap.shorten(cell.text, 30)}")
             continue
         measured = pulls(run.model(), images)
         for axes, values in zip(panels, measured, strict=True):
