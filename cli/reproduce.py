@@ -118,8 +118,8 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
     NAME is table1 to table5, figure1 to figure7, or gradients. Runs that are missing are
     trained and evaluated, runs that were stopped go on, finished ones are left alone: the
     same command goes on after Ctrl-C, SIGTERM or the end of the budget. With --no-train,
-    nothing is trained, evaluated or downloaded: cells that are not finished say how far they
-    are, with the command that finishes them and about how long its training takes.
+    nothing is trained or evaluated. Cells that are not finished say how far they are, with
+    the commands that finish them and about how many hours the training takes.
 
     The log-likelihoods that the paper prints use the encoder's q, and so do the verdicts. The
     closer estimate from refined proposals has a column of its own.
@@ -182,23 +182,13 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
     else:
         from tfvamp import devices, plots
 
-        with devices.on(chosen["device"]):
-            drawn = reproducing.draw(
-                name,
-                cells,
-                plots.Look(form, dpi, None, not no_title),
-                component,
-                chosen["data_dir"],
-                chosen["raw_dir"],
-                say,
-            )
+        look_of_figure = plots.Look(form, dpi, None, not no_title)
         path = path or f"{chosen['run_root']}/{name}.{form}"
+        where = (chosen["data_dir"], chosen["raw_dir"])
+        with devices.on(chosen["device"]):
+            drawn = reproducing.draw(name, cells, look_of_figure, component, *where, say)
         light.files.replace_file(light.files.expanded(path), drawn)
-        for cell in cells:
-            if state := reproducing.state_of(cell, hours):
-                click.echo(light.files.printable(f"{_called(cell)}: {state}"))
-                for line in reproducing.commands(cell, chosen["config"]):
-                    click.echo(f"  {light.files.printable(line)}")
+        _say_unfinished(cells, hours, chosen["config"])
         click.echo(f"wrote {light.files.shown(path)}")
     if done is not None and done.signal is not None:
         click.echo("stopped: the same command goes on", err=True)
@@ -229,6 +219,17 @@ def _form(form: str | None, path: str | None, is_table: bool) -> str:
         endings = light.config.listed(f".{name}" for name in known if name != "text")
         raise click.UsageError(f"--output must end with one of {endings}, or choose --format; got {path}")
     return ending
+
+
+def _say_unfinished(cells, hours, config: str | None) -> None:
+    """Prints how far the cells of a figure are that are not finished, and the commands that finish them."""
+    from tfvamp import reproducing
+
+    for cell in cells:
+        if state := reproducing.state_of(cell, hours):
+            click.echo(light.files.printable(f"{_called(cell)}: {state}"))
+            for line in reproducing.commands(cell, config):
+                click.echo(f"  {light.files.printable(line)}")
 
 
 def _called(cell) -> str:

@@ -105,8 +105,9 @@ def figure(
         run = trained(cell)
         prior = str(cell.point.prior)
         if run is None:
+            text = textwrap.shorten(cell.text, 30).replace("$", r"\$")  # else it would be a formula
             for axes in panels:
-                axes.plot([], [], " ", label=f"{paper.TITLES[prior]}: {textwrap.shorten(cell.text, 30)}")
+                axes.plot([], [], " ", label=f"{paper.TITLES[prior]}: {text}")
             continue
         measured = pulls(run.model(), images)
         for axes, values in zip(panels, measured, strict=True):

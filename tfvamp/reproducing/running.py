@@ -40,6 +40,8 @@ def carry_out(
         for run, look in zip(cell.runs, cell.looks, strict=True)
         if look.state in LEFT
     }
+    if not left:
+        return Done([], {}, [], None)
     pool = by_name("processes", jobs) if workers is None else workers
     return sweep(
         Spec(expanded(root), {}, {}),
