@@ -11,6 +11,7 @@ from tfvamp_cli import light, options, output, tables
 NAMES = light.paper.NAMES
 OF_TABLES = {"text": "text", "md": "markdown", "csv": "csv", "tex": "latex", "json": "json"}
 LARGEST_PAGE = 2**24  # bytes
+MINUTES_OF_MEASURING = 3.0  # of steps, in one call
 
 
 def _listed(kind: str, known) -> str:
@@ -108,11 +109,17 @@ def _listed(kind: str, known) -> str:
 @click.option(
     "--no-hours", is_flag=True, help="Do not measure how long the runs that are missing would take."
 )
-@click.option("--component", type=click.IntRange(0), metavar="K", help="Pseudo-input of figure4.", default=0)
+@click.option(
+    "--component",
+    type=click.IntRange(0),
+    metavar="K",
+    default=0,
+    show_default=True,
+    help="Pseudo-input of figure4, counted from 0.",
+)
 @options.dpi
-@options.no_title
 @click.pass_context
-def command(ctx, name, form, path, section, details, no_hours, component, dpi, no_title, **chosen):
+def command(ctx, name, form, path, section, details, no_hours, component, dpi, **chosen):
     """Run what a table or figure of the paper needs, and show it beside the published numbers.
 
     NAME is table1 to table5, figure1 to figure7, or gradients. Runs that are missing are
@@ -124,7 +131,7 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
     The log-likelihoods that the paper prints use the encoder's q, and so do the verdicts. The
     closer estimate from refined proposals has a column of its own.
 
-    All cells of table1 take hundreds of hours, on a GPU too: choose cells, or a budget.
+    All cells of table1 take weeks on a CPU: choose cells, or a budget.
 
     \b
     Examples:
@@ -172,7 +179,9 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
             say(f"wrote {light.files.shown(written)}")
     hours = {}
     if not no_hours and (done is None or done.signal is None):
-        deadline = float("inf") if minutes is None else began + 60.0 * minutes
+        deadline = time.monotonic() + 60.0 * MINUTES_OF_MEASURING
+        if minutes is not None:
+            deadline = min(deadline, began + 60.0 * minutes)
         hours = reproducing.hours_of(cells, chosen["run_root"], deadline, say)
     if is_table:
         columns, digits = reproducing.columns(name, cells, details, hours, chosen["config"])
@@ -182,7 +191,7 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, n
     else:
         from tfvamp import devices, plots
 
-        look_of_figure = plots.Look(form, dpi, None, not no_title)
+        look_of_figure = plots.Look(form, dpi)
         path = path or f"{chosen['run_root']}/{name}.{form}"
         where = (chosen["data_dir"], chosen["raw_dir"])
         with devices.on(chosen["device"]):

@@ -82,7 +82,7 @@ def test_contrast_is_stretched_image_by_image():
 def shown(monkeypatch, draw):
     """The figure that a picture is made from."""
     figures = []
-    monkeypatch.setattr(plots, "_rendered", lambda figure, look=None: figures.append(figure))
+    monkeypatch.setattr(plots, "rendered", lambda figure, look=None: figures.append(figure))
     draw()
     return figures[0]
 

@@ -312,10 +312,12 @@ def test_hours_of_what_is_left_are_measured_once(root, places, tmp_path, monkeyp
         else one
         for one in cells
     ]
-    assert reproducing.hours_of(cells, tmp_path, deadline=0.0).keys() == {
+    said = []
+    assert reproducing.hours_of(cells, tmp_path, 0.0, said.append).keys() == {
         "caltech101-vae-standard-seed0",
         "caltech101-vae-vamp-seed0",
     }  # whose history says it
+    assert said[0].startswith("the hours of 2 runs are not measured yet")
     found = reproducing.hours_of(cells, tmp_path)
     assert asked == ["mog", "vamp-data"] and found["caltech101-vae-mog-seed0"] == pytest.approx(30.0)
     assert reproducing.hours_of(cells, tmp_path) == found and len(asked) == 2

@@ -51,7 +51,7 @@ def hours_of(
       deadline: the `time.monotonic()` after which nothing more is measured.
       say: told in one line of what is measured.
     """
-    path, found = files.expanded(root) / MEASURED, {}
+    path, found, left_out = files.expanded(root) / MEASURED, {}, 0
     known = _read(path)
     for cell in cells:
         for run, look in zip(cell.runs, cell.looks, strict=True):
@@ -64,16 +64,19 @@ def hours_of(
                 key = _key(run.config)
                 if key not in known:
                     if time.monotonic() >= deadline:
+                        left_out += 1
                         continue
                     say(f"measuring a step of {run.name}")
                     try:
                         known[key] = minutes_per_epoch(run.config)
-                    except TfvampError as error:  # such as too little memory
-                        say(f"{run.name}: {error}")
+                    except (TfvampError, tf.errors.OpError) as error:  # such as too little memory
+                        say(f"{run.name}: {files.printable(str(error))[:200]}")
                         continue
                     files.write_json(path, dict(known))
                 minutes = known[key]
             found[run.name] = left * minutes / 60.0
+    if left_out:
+        say(f"the hours of {left_out} runs are not measured yet: the same command goes on with that")
     return found
 
 
