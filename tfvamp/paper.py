@@ -34,6 +34,7 @@ TITLES = {
     "vamp-data": "VampPrior data",
     "vamp-weighted": "VampPrior weighted",
     "vamp-mixture": "VampPrior mixture",
+    "exemplar": "exemplars",
     "flow": "flow",
 }
 IN_BITS = ("frey_faces", "histopathology")  # printed in bits per dimension, of which fewer are better

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterable
 
 from tfvamp.files import printable
+from tfvamp.paper import SAMPLES
 from tfvamp.reports import charts
 from tfvamp.reports.contents import Contents, Estimate, Evaluation
 from tfvamp.reports.html import Html, items, section, table, tag
-from tfvamp.reports.published import SAMPLES
 
 NONE = "\N{EN DASH}"  # a cell without a value
 TITLES = {  # in the order of the page
