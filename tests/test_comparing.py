@@ -48,6 +48,17 @@ def test_a_paired_difference_by_hand(runs):
     assert np.isnan(table.loc[str(runs / "none"), "log_likelihood"])
 
 
+def test_a_log_density_that_is_not_exact_is_in_the_table(runs, tmp_path):
+    shutil.copytree(runs / "b", tmp_path / "b")
+    path = tmp_path / "b" / "evaluation.json"
+    path.write_text(path.read_text().replace('"prior_density": "exact"', '"prior_density": "bound"'))
+    table = tfvamp.compare([runs / "a", tmp_path / "b"]).set_index("run")
+    assert table.loc[str(tmp_path / "b"), "prior_density"] == "bound"
+    assert table.loc[str(runs / "a"), "prior_density"] is None
+    path.write_text(path.read_text().replace('"bound"', '"\\u001b[31m"'))
+    assert "prior_density" not in tfvamp.compare([runs / "a", tmp_path / "b"])
+
+
 def test_the_baseline_changes_the_sign_and_is_added(runs):
     forth = table_of(runs, "a", "b").loc[str(runs / "b")]
     back = table_of(runs, "a", baseline=runs / "b").loc[str(runs / "a")]

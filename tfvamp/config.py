@@ -64,6 +64,7 @@ PSEUDO_INPUT_INITS = ("normal", "images")
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
 ESTIMATORS = ("importance", "ais", "bdmc")
+DENSITIES = ("exact", "bound", "estimate")  # what a prior's log-density is
 PROPOSALS = ("encoder", "refined", "prior")  # what samples and chains start from
 FORMATS = ("png", "pdf", "svg")  # of pictures
 BACKGROUNDS = ("white", "black")  # of transparent images

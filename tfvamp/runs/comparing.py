@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfvamp.config import TrainConfig
+from tfvamp.config import DENSITIES, TrainConfig
 from tfvamp.errors import RunError, check_choice
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, paths_of, table_of
@@ -48,11 +48,13 @@ class Estimate(NamedTuple):
       of: how it was made, and on which images.
       values: the log-likelihood of each image by each proposal, [N] each, in nats.
       monte_carlo_error: of the mean of the first.
+      density: what the prior's log-density is, "bound" or "estimate"; None where it is exact.
     """
 
     of: dict[str, Any]
     values: dict[str, np.ndarray]
     monte_carlo_error: float | None
+    density: str | None
 
 
 def compare(
@@ -128,7 +130,8 @@ def _estimate(run: Run, split: str, say: Callable[[str], None]) -> Estimate | No
         raise RunError(f"the evaluation of {run} is damaged: evaluate it again with tfvamp evaluate {run}")
     of = {name: result.get(name) for name in ALIKE}
     error = result.get("monte_carlo_error")
-    return Estimate(of, values, float(error) if isinstance(error, (int, float)) else None)
+    density = next((name for name in DENSITIES[1:] if result.get("prior_density") == name), None)
+    return Estimate(of, values, float(error) if isinstance(error, (int, float)) else None, density)
 
 
 def _row(
@@ -148,7 +151,7 @@ def _row(
     if estimate is None:
         return row
     values = estimate.values["log_likelihood"]
-    row["images"] = len(values)
+    row["images"], row["prior_density"] = len(values), estimate.density
     row["log_likelihood"] = float(values.mean())
     row["standard_error"] = _error(values)
     row["monte_carlo_error"] = estimate.monte_carlo_error
@@ -186,6 +189,7 @@ def _averaged(rows: list[dict[str, Any]], differing: list[str], over: str) -> li
     for group in groups.values():
         row = {"run": group[0]["run"], "runs": len(group)}
         row |= {name: group[0][name] for name in differing if name != over}
+        row["prior_density"] = group[0].get("prior_density")
         for name in ("best_epoch", "bound", "images", *RESULTS):
             values = [one[name] for one in group if one.get(name) is not None]
             if len(values) == len(group):
@@ -207,6 +211,7 @@ def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "bound",
         "bound_spread",
         "images",
+        "prior_density",
         *RESULTS,
     )
     names = {name for row in rows for name in row if row[name] is not None}
