@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-full check bench fuzz docs results clean
+.PHONY: help demo test test-full check bench fuzz docs docs-links results clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -60,7 +60,11 @@ fuzz: .venv/.dev  ## Damage source files and read them; RAW_DIR=folder for the p
 	$(BIN)/python -m tests.fuzz $(if $(RAW_DIR),--raw-dir $(RAW_DIR))
 
 docs: .venv/.docs  ## Build the pages of docs/ into site/
-	$(BIN)/python -m sphinx --quiet -W docs site
+	$(BIN)/python -m sphinx --quiet -W --keep-going docs site
+	@echo "Open site/index.html"
+
+docs-links: .venv/.docs  ## Follow every link of the pages to other sites (needs a network)
+	$(BIN)/python -m sphinx --quiet -b linkcheck docs site/links
 
 REPRODUCE := $(BIN)/tfvamp reproduce table1 --details --archive docs/results --run-root runs/results --output docs/results.md
 results: .venv/.dev  ## Train and evaluate the runs of docs/results.md, those that are missing (some three hours)

@@ -4,6 +4,14 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+DOCS = [
+    "sphinx>=8.2",  # builds the site of docs/
+    "furo>=2025.7",  # its theme: dark mode, narrow screens, nothing loaded from elsewhere
+    "myst-parser>=4",  # pages in Markdown
+    "sphinx-click>=6",  # the reference of the command line, from the commands
+    "latex2mathml>=3.78",  # equations as MathML, which browsers typeset without a script or a network
+]
+
 setup(
     name="tfvamp",
     version="0.1.0",
@@ -77,7 +85,8 @@ setup(
             "ruff>=0.9",  # format and lint
             "mypy>=1.15",  # types
             "pre-commit>=4",  # runs both before a commit
+            *DOCS,  # the tests build the site: 80 MB and some ten seconds, where TensorFlow takes 1.9 GB
         ],
-        "docs": ["sphinx>=8", "myst-parser>=4"],  # the pages of docs/, from Markdown and docstrings
+        "docs": DOCS,
     },
 )

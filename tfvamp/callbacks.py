@@ -21,6 +21,10 @@ class WarmUp(keras.callbacks.Callback):
 
     Args:
       epochs: the paper takes 100.
+
+    >>> warm_up = WarmUp(epochs=20)  # model.fit(..., callbacks=[warm_up])
+    >>> warm_up.epochs
+    20
     """
 
     def __init__(self, epochs: int = 100):
@@ -67,6 +71,10 @@ class EarlyStopping(keras.callbacks.Callback):
       patience: epochs; the paper takes 50.
       warmup: epochs of warm-up, as `WarmUp` has them.
       monitor: what `fit` reports; higher is better, but lower where the name ends in "loss".
+
+    >>> stop = EarlyStopping(patience=15, warmup=20)  # model.fit(..., callbacks=[stop])
+    >>> stop.monitor
+    'val_loss'
     """
 
     def __init__(self, patience: int = 50, warmup: int = 100, monitor: str = "val_loss"):
@@ -113,7 +121,9 @@ class DrawSamples(keras.callbacks.Callback):
       n: images in a picture.
       seed: the same latents each time, so that pictures can be compared.
 
-    >>> DrawSamples("samples", lambda n, seed: decoder(prior.sample(n, seed)))  # doctest: +SKIP
+    >>> draw = DrawSamples("samples", lambda n, seed: np.zeros([n, 8, 8, 1]), every=5)
+    >>> draw.every, draw.n
+    (5, 64)
     """
 
     def __init__(

@@ -36,6 +36,9 @@ class DatasetSpec:
       num_components: the paper's K.
       pseudo_input_mean, pseudo_input_std: the initial pseudo-inputs, N(mean, std^2).
       learning_rate: what validation chose (docs/results.md), or the published code's.
+
+    >>> CATALOG["caltech101"].sizes
+    (4100, 2264, 2307)
     """
 
     name: str

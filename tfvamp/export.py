@@ -146,7 +146,11 @@ def export(
 def saved_model(model: LatentVariableModel) -> tf.Module:
     """What `export` writes: a module with the functions, and the weights of encoder and decoder.
 
-    >>> tf.saved_model.save(saved_model(model), "folder")  # doctest: +SKIP
+    >>> from tfvamp.models import VAE
+    >>> model = VAE(event_shape=(6, 5, 1), latent_dims=2, prior="standard")
+    >>> module = saved_model(model)  # tf.saved_model.save(module, "folder") writes it
+    >>> module.sample(3, [7, 0])["images"].shape
+    TensorShape([3, 6, 5, 1])
     """
     return _module(Functions(model))
 

@@ -25,6 +25,10 @@ class Level(NamedTuple):
       dims: D, how many.
       posterior: from images [B, H, W, C] and the latents above [..., B, D] to q(z | x, z_above).
       prior: from the latents above to p(z | z_above).
+
+    >>> from tfvamp.models import HVAE
+    >>> [(level.name, level.dims) for level in HVAE(event_shape=(6, 5, 1), prior="standard").levels]
+    [('z1', 40)]
     """
 
     name: str
@@ -40,6 +44,12 @@ class Generator(NamedTuple):
       prior: p(z_L).
       decoder: from latents, the top ones first, to p(x | z_1 .. z_L).
       levels: the layers below the top one, from the top down.
+
+    >>> from tfvamp.models import VAE
+    >>> model = VAE(event_shape=(6, 5, 1), latent_dims=2, prior="standard")
+    >>> generator = Generator(model.prior(), model.decoder)
+    >>> generator.decoder(generator.prior.sample(3)).event_shape
+    TensorShape([6, 5, 1])
     """
 
     prior: tfd.Distribution
@@ -54,6 +64,9 @@ class Parts(NamedTuple):
       reconstruction: log p(x | z).
       kls: log q(z_l | ..) - log p(z_l | ..) of each layer from the top down, whose means over q are
         the Kullback-Leibler divergences.
+
+    >>> float(Parts(reconstruction=tf.constant(-90.0), kls=(tf.constant(20.0), tf.constant(5.0))).kl)
+    25.0
     """
 
     reconstruction: tf.Tensor
@@ -73,6 +86,11 @@ class Bound(NamedTuple):
       reconstruction, kl, kls: means over the samples; `kl` is the sum of `kls` over the layers.
       surrogate: what training differentiates: the bound itself, except for the doubly
         reparameterised gradient, where its value means nothing.
+
+    >>> from tfvamp.models import VAE
+    >>> bound = VAE(event_shape=(6, 5, 1), prior="standard").elbo(tf.zeros([3, 6, 5, 1]), seed=(0, 1))
+    >>> bool(tf.reduce_all(bound.bound == bound.reconstruction - bound.kl))
+    True
     """
 
     bound: tf.Tensor
@@ -91,6 +109,13 @@ class Part(NamedTuple):
     Attributes:
       start: the first one's number in the batch.
       total: B, of the whole batch.
+
+    >>> q = DiagonalGaussian(tf.zeros([4, 2]), tf.zeros([4, 2]))
+    >>> rows = DiagonalGaussian(q.loc[2:], q.log_variance[2:])
+    >>> seed = seeds.stateless(0)
+    >>> whole, part = noise(q, (), seed, 1), noise(rows, (), seed, 1, Part(start=2, total=4))
+    >>> bool(tf.reduce_all(whole[0][:, 2:] == part[0]))
+    True
     """
 
     start: int | tf.Tensor

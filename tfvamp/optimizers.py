@@ -20,6 +20,9 @@ class NormalizedAdam(keras.optimizers.Adam):
 
     With the paper's epsilon of 1e-8 (Keras's default is 1e-7). The norm is taken in
     `update_step`, after replicas have summed their gradients.
+
+    >>> float(NormalizedAdam(1e-4).epsilon)
+    1e-08
     """
 
     def __init__(self, learning_rate=5e-4, epsilon: float = 1e-8, **kwargs):

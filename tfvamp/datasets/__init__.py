@@ -55,6 +55,12 @@ class Split:
       pixels: [N, H, W, C], bytes or float32, as they are stored; a large one may be a file.
       labels: [N], -1 where there are none.
       binary: whether images are binarised, the same at every pass.
+
+    >>> x = np.zeros([10, 8, 8], np.uint8)
+    >>> x[:, 2:6] = 255
+    >>> images, labels = from_arrays(x[:6], x[6:8], x[8:]).test.array()
+    >>> images.shape, labels
+    ((2, 8, 8, 1), array([-1, -1]))
     """
 
     name: str
@@ -112,6 +118,11 @@ class Dataset:
       checksums: sha256 of each source file that the data were made from.
       verified: whether they are all the published ones; None where no checksum is published.
       class_names: of the labels 0, 1...; empty where they have no names.
+
+    >>> x = np.random.default_rng(0).integers(0, 256, (10, 8, 8)).astype(np.uint8)
+    >>> data = from_arrays(x[:6], x[6:8], x[8:])
+    >>> data.spec.shape, data.spec.likelihood, data.train.num_examples
+    ((8, 8, 1), 'logistic', 6)
     """
 
     spec: DatasetSpec

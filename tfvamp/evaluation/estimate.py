@@ -46,6 +46,13 @@ class LogLikelihood:
       estimator, proposal: how it was estimated, as in `log_likelihood`.
       reconstruction, kl: the parts of `elbo`; None for chains, which have none.
       kls: the parts of `kl`, by the name of the stochastic layer, the top one first.
+
+    >>> from tfvamp import log_likelihood
+    >>> from tfvamp.models import VAE
+    >>> model = VAE(event_shape=(6, 5, 1), latent_dims=2, prior="standard")
+    >>> result = log_likelihood(model, model.sample(5, seed=0, draw=True), num_samples=50)
+    >>> result.per_example.shape, result.mean < 0.0 < result.standard_error
+    ((5,), True)
     """
 
     per_example: np.ndarray

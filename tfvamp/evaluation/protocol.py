@@ -17,6 +17,18 @@ class Evaluable(Protocol):
     Attributes:
       prior: p(z), event shape [D]: a `tfd.Distribution`, or what gives one when it is called without arguments.
       levels: optional; the stochastic layers below the top one (`objectives.Level`), from the top down.
+
+    >>> class Linear:
+    ...     prior = tfd.MultivariateNormalDiag([0.0, 0.0])
+    ...
+    ...     def posterior(self, x):
+    ...         return tfd.MultivariateNormalDiag(x / 2.0, [0.7, 0.7])
+    ...
+    ...     def likelihood(self, z):
+    ...         return tfd.MultivariateNormalDiag(z, [1.0, 1.0])
+    >>> from tfvamp import log_likelihood
+    >>> log_likelihood(Linear(), np.zeros([3, 2], "float32"), num_samples=50).per_example.shape
+    (3,)
     """
 
     prior: Any

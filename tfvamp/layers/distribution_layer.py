@@ -97,6 +97,13 @@ class DistributionLayer(keras.layers.Layer):
     It may be called on arrays, in a subclassed model, and on symbolic tensors in a functional one:
     there the next layer's `call` gets the distribution. `predict` of a model whose output is a
     distribution gives the distribution of all inputs.
+
+    >>> from tfvamp.layers import DiagonalGaussian
+    >>> class Encoder(DistributionLayer):
+    ...     def call(self, x):
+    ...         return DiagonalGaussian(x, tf.zeros_like(x))
+    >>> Encoder()(tf.zeros([3, 2])).batch_shape
+    TensorShape([3])
     """
 
     travels = True  # whether its distribution is a `TravellingDistribution`

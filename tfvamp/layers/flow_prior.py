@@ -73,6 +73,11 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
       base: p(e), event shape [D].
       arrays: the kernels and biases of the networks, six for each coupling, in the order from z to e.
       kind: how they are to be read.
+
+    >>> flow = FlowPriorLayer(StandardNormalPriorLayer(latent_dims=4))()
+    >>> e, log_det = flow.to_base(tf.zeros([3, 4]))
+    >>> e.shape, log_det.shape
+    (TensorShape([3, 4]), TensorShape([3]))
     """
 
     def __init__(

@@ -48,6 +48,9 @@ class GatedDense(_Gated):
 
     Args:
       units: width of the output, [..., units].
+
+    >>> GatedDense(units=4)(tf.zeros([2, 3])).shape
+    TensorShape([2, 4])
     """
 
     def __init__(self, units: int, **kwargs):

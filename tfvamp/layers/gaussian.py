@@ -40,6 +40,10 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
     Args:
       loc: [..., D].
       log_variance: [..., D].
+
+    >>> q = DiagonalGaussian(loc=[[0.0, 1.0]], log_variance=[[0.0, -2.0]])
+    >>> q.batch_shape, q.event_shape
+    (TensorShape([1]), TensorShape([2]))
     """
 
     def __init__(self, loc, log_variance, validate_args=False, allow_nan_stats=True, name="DiagonalGaussian"):
@@ -171,6 +175,10 @@ class GaussianPosterior(DistributionLayer):
       latent_dims: D.
 
     Call: features [..., F] -> `DiagonalGaussian` with batch shape [...] and event shape [D].
+
+    >>> encoder = keras.Sequential([keras.Input((6,)), GaussianPosterior(latent_dims=2)])
+    >>> encoder(tf.zeros([3, 6])).mean().shape
+    TensorShape([3, 2])
     """
 
     def __init__(self, latent_dims: int, **kwargs):
@@ -208,6 +216,9 @@ class GaussianSample(keras.layers.Layer):
         `keras.utils.set_random_seed` sets.
 
     Call: what `as_diagonal_gaussian` reads, [..., D] -> z [..., D], float32 (float64 where the inputs are).
+
+    >>> GaussianSample(seed=0)([tf.zeros([3, 2]), tf.zeros([3, 2])]).shape
+    TensorShape([3, 2])
     """
 
     def __init__(self, seed: int | None = None, **kwargs):

@@ -33,7 +33,12 @@ class KLDivergence(NumberedLayer):
 
     Call: [mean, log_variance, z], or [encoder output, z], z [B, D] -> z.
 
-    >>> z = KLDivergence(prior)([mean, log_variance, z])  # doctest: +SKIP
+    >>> prior = StandardNormalPriorLayer(latent_dims=2)
+    >>> mean, log_variance = keras.Input((2,)), keras.Input((2,))
+    >>> z = GaussianSample()([mean, log_variance])
+    >>> z = KLDivergence(prior)([mean, log_variance, z])  # goes to the decoder
+    >>> keras.Model([mean, log_variance], z).output_shape
+    (None, 2)
     """
 
     def __init__(self, prior: PriorLayer, beta: float = 1.0, name: str | None = None, **kwargs):

@@ -124,6 +124,9 @@ class LikelihoodLayer(DistributionLayer):
         grey ones, while the heads of all other decoders have one.
 
     Call: raw [..., heads * H * W * C], head after head -> a distribution with event shape [H, W, C].
+
+    >>> BernoulliLikelihood.heads
+    ('pixels',)
     """
 
     heads: ClassVar[tuple[str, ...]]
@@ -164,6 +167,10 @@ class BernoulliLikelihood(LikelihoodLayer):
         code does with 1e-5; clipped pixels have no gradient.
 
     Call: logits [..., H * W * C] -> `tfd.Independent` with event shape [H, W, C].
+
+    >>> likelihood = BernoulliLikelihood((28, 28, 1))(tf.zeros([5, 784]))
+    >>> likelihood.batch_shape, likelihood.event_shape
+    (TensorShape([5]), TensorShape([28, 28, 1]))
     """
 
     heads = ("pixels",)

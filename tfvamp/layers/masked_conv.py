@@ -26,6 +26,9 @@ class MaskedConv2D(keras.layers.Layer):
       use_bias: add a bias.
 
     Call: [B, H, W, features + num_conditions] -> [B, H, W, filters].
+
+    >>> MaskedConv2D(filters=4, kernel_size=3, strict=True)(tf.zeros([1, 8, 8, 1])).shape
+    TensorShape([1, 8, 8, 4])
     """
 
     def __init__(

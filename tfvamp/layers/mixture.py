@@ -30,6 +30,11 @@ class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
     Args:
       mixture_distribution: `tfd.Categorical` with logits [K].
       components_distribution: `DiagonalGaussian` with batch shape [K].
+
+    >>> components = DiagonalGaussian(tf.random.normal([5, 2]), tf.zeros([5, 2]))
+    >>> p = DiagonalGaussianMixture(tfd.Categorical(logits=tf.zeros([5])), components)
+    >>> p.log_prob(p.sample(3, seed=(0, 1))).shape
+    TensorShape([3])
     """
 
     def tensors(self):

@@ -33,6 +33,12 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 
     Densities stay in float32 under mixed precision: z is not cast down. They are in float64 where the layer's
     weights are (`keras.config.set_floatx("float64")`).
+
+    >>> class WidePrior(PriorLayer):
+    ...     def distribution(self):
+    ...         return DiagonalGaussian(tf.zeros([2]), tf.fill([2], 1.0))
+    >>> WidePrior().sample(3, seed=0).shape
+    TensorShape([3, 2])
     """
 
     # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations keep it.
@@ -146,7 +152,17 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 
 
 class MixturePriorLayer(PriorLayer):
-    """A prior p(z) = sum_k w_k q_k(z) of K diagonal normals."""
+    """A prior p(z) = sum_k w_k q_k(z) of K diagonal normals.
+
+    >>> class TwoPoints(MixturePriorLayer):
+    ...     def components(self):
+    ...         return DiagonalGaussian(tf.constant([[-3.0], [3.0]]), tf.zeros([2, 1]))
+    ...
+    ...     def distribution(self):
+    ...         return mixture_of(tf.zeros([2]), self.components())
+    >>> TwoPoints().responsibilities(tf.constant([[3.0]])).numpy().round(3)
+    array([[0., 1.]], dtype=float32)
+    """
 
     @abc.abstractmethod
     def distribution(self) -> DiagonalGaussianMixture:
@@ -222,6 +238,10 @@ class StandardNormalPriorLayer(PriorLayer):
 
     Args:
       latent_dims: D.
+
+    >>> prior = StandardNormalPriorLayer(latent_dims=2)
+    >>> float(prior.log_prob(tf.zeros([2])))  # doctest: +ELLIPSIS
+    -1.837...
     """
 
     def __init__(self, latent_dims: int, **kwargs):
@@ -247,6 +267,10 @@ class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
     Args:
       num_components: K.
       latent_dims: D.
+
+    >>> prior = MixtureOfGaussiansPriorLayer(num_components=5, latent_dims=2)
+    >>> prior.components().batch_shape, prior.sample(3, seed=0).shape
+    (TensorShape([5]), TensorShape([3, 2]))
     """
 
     def __init__(self, num_components: int, latent_dims: int, **kwargs):

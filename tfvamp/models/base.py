@@ -65,6 +65,11 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     Attributes:
       networks_version: which version of the networks the class has; stored in run folders and `.keras` files. A class
         gets the next number when the same weights would compute something else.
+
+    >>> from tfvamp.models import VAE
+    >>> model = VAE(event_shape=(8, 8, 1), latent_dims=2, prior="mog", components=5)
+    >>> model.elbo(model.sample(3, seed=0), seed=(0, 1)).bound.shape
+    TensorShape([3])
     """
 
     networks_version: int = 1

@@ -69,6 +69,10 @@ class HVAE(_Hierarchical):
     p(x | z1, z2), `prior()` p(z2), each a `tfd`: Tomczak and Welling (2018), equations 10-12. With `layers` = L, further ones
     in the same way: q(z_l | x, z_l+1) and p(z_l | z_l+1) for each l below L, and p(x | z_1 .. z_L). The arguments are those of
     `LatentVariableModel`.
+
+    >>> model = HVAE(event_shape=(8, 8, 1), latent_dims=2, components=10, layers=3)
+    >>> model.latent_names, model.sample(3, seed=7).shape
+    (('z3', 'z2', 'z1'), TensorShape([3, 8, 8, 1]))
     """
 
     layer_counts, dense = (2, 8), True
@@ -80,7 +84,11 @@ class HVAE(_Hierarchical):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvHVAE(_Hierarchical):
-    """Two stochastic layers, the paper's gated convolutions; else as `HVAE`."""
+    """Two stochastic layers, the paper's gated convolutions; else as `HVAE`.
+
+    >>> ConvHVAE(event_shape=(16, 16, 1), latent_dims=2, components=10).sample(2, seed=7).shape
+    TensorShape([2, 16, 16, 1])
+    """
 
     # 2: convolutions are padded as in the paper's code
     networks_version = 2
@@ -93,6 +101,10 @@ class PixelHVAE(_Hierarchical):
     """Two stochastic layers and the paper's autoregressive decoder; else as `HVAE`.
 
     p(x | z1, z2) has no mean in closed form: wherever other models give means, it gives draws.
+
+    >>> model = PixelHVAE(event_shape=(6, 5, 1), latent_dims=2, components=10)
+    >>> sorted(set(model.sample(4, seed=7).numpy().ravel().tolist()))
+    [0.0, 1.0]
     """
 
     # 2: convolutions are padded as in the paper's code; heads of grey images have no bias

@@ -22,6 +22,9 @@ class Objective:
 
     Raises:
       UsageError: an unknown name, a number below 1, or what goes with "iwae" given to "elbo".
+
+    >>> Objective("iwae", importance_samples=10, dreg=True).num_draws
+    10
     """
 
     name: str = TrainConfig.objective

@@ -34,6 +34,10 @@ class VAE(_OneLayer):
 
     `encoder(x)` is q(z | x), `decoder(z)` is p(x | z), `prior()` is p(z), each a `tfd`. The arguments are those of
     `LatentVariableModel`.
+
+    >>> model = VAE(event_shape=(8, 8, 1), latent_dims=2, prior="vamp", components=10)
+    >>> model.sample(3, seed=7).shape
+    TensorShape([3, 8, 8, 1])
     """
 
     dense = True
@@ -42,7 +46,11 @@ class VAE(_OneLayer):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvVAE(_OneLayer):
-    """One stochastic layer, the gated convolutions of the paper's convHVAE. Not a model of the paper; else as `VAE`."""
+    """One stochastic layer, the gated convolutions of the paper's convHVAE. Not a model of the paper; else as `VAE`.
+
+    >>> ConvVAE(event_shape=(16, 16, 3), latent_dims=2, likelihood="logistic", components=10).sample(2, seed=7).shape
+    TensorShape([2, 16, 16, 3])
+    """
 
     # 2: convolutions are padded as in the paper's code
     networks_version = 2

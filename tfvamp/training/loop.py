@@ -58,6 +58,11 @@ class Outcome:
       best_elbo: its one-sample validation ELBO, in nats.
       signal: the number of the signal that ended it (Ctrl-C: SIGINT); None where it ended by itself.
       old_run_kept: whether it was to replace a run, and ended before its first epoch: `run_dir` is gone then.
+
+    >>> config = TrainConfig(limit=40, epochs=1, components=5, latent_dims=2, hidden_units=8)
+    >>> outcome = train(config, "runs/outcome")
+    >>> outcome.epochs, outcome.best_epoch, outcome.interrupted
+    (1, 1, False)
     """
 
     model: LatentVariableModel
