@@ -52,7 +52,7 @@ def held_back(debug: bool):
 
 
 def _unnamed() -> BinaryIO:
-    """A file that is gone when this process ends, however it ends; /dev/null where the disk is full."""
+    """Returns a file that is gone when this process ends, however it ends; /dev/null where the disk is full."""
     try:
         return tempfile.TemporaryFile(prefix="tfvamp-")
     except OSError:

@@ -21,7 +21,7 @@ name = click.argument("name", metavar="NAME")
 
 
 def of_images(*names: str):
-    """The options of your own images, as `tfvamp train` has them."""
+    """Returns the options of your own images, as `tfvamp train` has them."""
     return options.of_settings(names)
 
 
@@ -123,7 +123,7 @@ def _check_name(name: str) -> None:
 
 
 def _train(name: str, options: dict) -> str:
-    """The command that trains on these images."""
+    """Returns the command that trains on these images."""
     words = ["tfvamp", "train", "--dataset", name]
     for option, value in options.items():
         if value and (option, value) != ("background", "white"):
@@ -132,7 +132,7 @@ def _train(name: str, options: dict) -> str:
 
 
 def _shown(ctx) -> dict:
-    """How `datasets.load` shows what it does."""
+    """Returns how `datasets.load` shows what it does."""
     shown = console(ctx)
     if shown is None:
         return {}

@@ -95,7 +95,7 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, sh
 
 
 def _rows(result) -> dict[str, str]:
-    """The numbers of one estimate."""
+    """Returns the numbers of one estimate."""
     ess, heavy = result["effective_sample_size"], result["pareto_k"]["above_0.7"]
     monte_carlo, error = result["monte_carlo_error"], result["standard_error"]
     unknown = "" if monte_carlo is None else f", +- {monte_carlo:.3f} Monte Carlo"
@@ -120,7 +120,7 @@ def _rows(result) -> dict[str, str]:
 
 
 def _bounds(result) -> dict[str, str]:
-    """The two bounds, and how far apart they are."""
+    """Returns the two bounds, and how far apart they are."""
     error = "" if result["gap_error"] is None else f" +- {result['gap_error']:.3f}"
     return {
         "lower bound": f"{result['log_likelihood']:.3f} nats",
@@ -132,7 +132,7 @@ def _bounds(result) -> dict[str, str]:
 
 
 def _by_layer(result) -> dict[str, str]:
-    """Active units, and the KL where there are several stochastic layers."""
+    """Returns the active units, and the KL where there are several stochastic layers."""
     active = result["active_units"]
     own = result.get("encoder", result)
     if not isinstance(active, dict):

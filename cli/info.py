@@ -68,7 +68,7 @@ def command(ctx, run):
 
 
 def _evaluated(run) -> str:
-    """The newest evaluation, and whether it is of the weights that the run has now."""
+    """Returns the newest evaluation, and whether it is of the weights that the run has now."""
     result = run.evaluation()
     if result is None:
         return f"not estimated. Next: tfvamp evaluate {run}"

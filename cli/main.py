@@ -88,7 +88,7 @@ class LazyGroup(SuggestingGroup):
 
 
 def _explained(error: Exception) -> tuple[str, int]:
-    """The line for an error, and the exit code."""
+    """Returns the line for an error, and the exit code."""
     if (exit_code := getattr(error, "exit_code", None)) is not None:
         return str(error), exit_code
     if isinstance(error, ImportError):

@@ -12,7 +12,7 @@ from tfvamp_cli import light
 
 
 def of_settings(names: Iterable[str] | None = None, settings: type = light.config.TrainConfig) -> Callable:
-    """A decorator that gives a command an option for each setting, or for those named."""
+    """Returns a decorator that gives a command an option for each setting, or for those named."""
     chosen = [
         (field, hint)
         for field, hint in light.config.fields(settings)
@@ -28,7 +28,7 @@ def of_settings(names: Iterable[str] | None = None, settings: type = light.confi
 
 
 def given(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
-    """The values that were typed, of all values of a command."""
+    """Returns the values that were typed, of all values of a command."""
     typed = click.core.ParameterSource.COMMANDLINE
     return {name: value for name, value in values.items() if ctx.get_parameter_source(name) is typed}
 
@@ -85,7 +85,7 @@ columns = click.option(
 
 
 def of_data(command: Callable) -> Callable:
-    """The options that say where the data of a run are now."""
+    """Returns the options that say where the data of a run are now."""
     for option in (raw_dir, data_dir, dataset):
         command = option(command)
     return command

@@ -16,7 +16,7 @@ LONGEST_CELL = 1000  # letters: a file may hold texts of any length
 
 
 def console(ctx):
-    """A console for progress, or None with --quiet."""
+    """Returns a console for progress, or None with --quiet."""
     if ctx.obj["quiet"]:
         return None
     import rich.console
@@ -29,14 +29,14 @@ def console(ctx):
 
 
 def say(ctx):
-    """A function that shows a line on the standard error stream, or nothing with --quiet."""
+    """Returns a function that shows a line on the standard error stream, or nothing with --quiet."""
     shown = console(ctx)
     return lambda text: shown.print(text, markup=False, highlight=False, soft_wrap=True) if shown else None
 
 
 @contextlib.contextmanager
 def counter(ctx, what: str):
-    """A progress bar: gives the functions say(text) and advance(done, total)."""
+    """Shows a progress bar: gives the functions say(text) and advance(done, total)."""
     shown = console(ctx)
     if shown is None:
         yield say(ctx), (lambda done, total: None)
@@ -56,7 +56,7 @@ def counter(ctx, what: str):
 
 @contextlib.contextmanager
 def sweeping(ctx):
-    """What a person sees of many runs: gives the functions say(text) and show(done, total, running)."""
+    """Shows how far many runs are: gives the functions say(text) and show(done, total, running)."""
     shown = console(ctx)
     if shown is None or not shown.is_terminal:
         yield say(ctx), (lambda done, total, running: None)
@@ -80,7 +80,7 @@ def sweeping(ctx):
 
 
 def _lines(what: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """An advance(done, total) that says now and then how far the work is, and about how long it will take."""
+    """Returns an advance(done, total) that says now and then how far the work is, and about how long it will take."""
     began = last = time.monotonic()
     first, before = 0, sys.maxsize
 
@@ -108,7 +108,7 @@ def _duration(seconds: float) -> str:
 
 
 def table(title: str, rows: dict[str, str]) -> None:
-    """A title and aligned lines on standard output, without control characters, long texts cut."""
+    """Prints a title and aligned lines to standard output, without control characters, long texts cut."""
     click.echo(light.files.printable(title))
     width = max(map(len, rows))
     for name, text in rows.items():

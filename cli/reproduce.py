@@ -209,12 +209,12 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, *
 
 
 def _names(text: str | None) -> list[str] | None:
-    """The names of an option that takes several."""
+    """Returns the names of an option that takes several."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _form(form: str | None, path: str | None, is_table: bool) -> str:
-    """The form of what is written: as given, or the ending of the file."""
+    """Returns the form of what is written: as given, or the ending of the file."""
     known = tuple(OF_TABLES) if is_table else light.config.FORMATS
     if form is not None:
         light.errors.check_choice("format", form, known)
@@ -242,7 +242,7 @@ def _say_unfinished(cells, hours, config: str | None) -> None:
 
 
 def _called(cell) -> str:
-    """A cell of a figure as text."""
+    """Returns a cell of a figure as text."""
     point, titles = cell.point, light.paper.TITLES
     count = "" if point.components is None else f", K = {point.components}"
     objective = "" if point.objective == "elbo" else f", {point.objective.upper()}"
@@ -273,7 +273,7 @@ def _write_table(columns, digits, form: str, notes, commands, path: str | None, 
 
 
 def _with_section(page, title: str, text: str) -> str:
-    """A Markdown page with another text between the two comments that name a section."""
+    """Returns a Markdown page with another text between the two comments that name a section."""
     old = light.files.read_bytes(page, LARGEST_PAGE).decode()
     start, end = f"<!-- {title} -->\n", f"<!-- end of {title} -->\n"
     before, found, rest = old.partition(start)

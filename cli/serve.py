@@ -93,7 +93,7 @@ def command(ctx, export, host, port, allow_host, name, **settings):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; before the model is loaded, so that a port that is taken is said at once."""
+    """Returns a socket that listens; before the model is loaded, so that a port that is taken is said at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

@@ -96,7 +96,7 @@ def command(ctx, spec, run_dir, jobs, list_only, search, trials, ray, ray_addres
 
 
 def _show(ctx, spec, done, form: str) -> None:
-    """The table of the runs that have an epoch, and the best values of a search."""
+    """Prints the table of the runs that have an epoch, and the best values of a search."""
     from tfvamp.runs import compare
 
     paths = [run.path for run in done.runs if run.progress().epochs]

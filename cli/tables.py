@@ -32,7 +32,7 @@ LATEX = {
 def rendered(
     columns: Mapping[str, Sequence[Any]], format: str, digits: Mapping[str, int | Sequence[int]]
 ) -> str:
-    """A table as text that ends in a new line.
+    """Returns a table as text that ends in a new line.
 
     Args:
       columns: the cells of each column by its name; None and NaN are cells without a value.
@@ -78,7 +78,7 @@ def rendered(
 
 
 def _latex(names: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-    """A table in the style of the package booktabs."""
+    """Returns a table in the style of the package booktabs."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(LATEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
@@ -94,7 +94,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _plain(cell: Any) -> Any:
-    """A cell for a program: without a value where it is NaN."""
+    """Returns a cell for a program: without a value where it is NaN."""
     cell = cell.item() if hasattr(cell, "item") else cell
     if isinstance(cell, float) and math.isnan(cell):
         return None
@@ -102,7 +102,7 @@ def _plain(cell: Any) -> Any:
 
 
 def _text(cell: Any, digits: int | None) -> str:
-    """A cell for a person."""
+    """Returns a cell for a person."""
     cell = _plain(cell)
     if cell is None:
         return ""

@@ -302,7 +302,7 @@ def test_functional_with_a_free_batch(case):
 
 
 @each_case
-def test_every_variable_gets_a_gradient_in_a_train_step_of_ones_own(case):
+def test_every_variable_gets_a_gradient_in_a_custom_train_step(case):
     inner, x, y = fresh(case)
 
     class Own(keras.Model):

@@ -370,7 +370,7 @@ def test_prior_from_a_config_needs_its_encoder():
 def test_a_distribution_in_a_functional_model_tells_what_it_is():
     posterior = GaussianPosterior(D)(keras.Input((4,)))
     assert "symbolic DiagonalGaussian" in repr(posterior)
-    with pytest.raises(AttributeError, match="only stands for a layer's output.*GaussianSample"):
+    with pytest.raises(AttributeError, match="is only a placeholder for a layer's output.*GaussianSample"):
         posterior.mean()
 
 

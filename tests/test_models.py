@@ -342,7 +342,7 @@ def test_vamp_data_keeps_its_images(images, eager):
     np.testing.assert_array_equal(model.prior.pseudo_inputs, images[:4])
 
 
-def test_a_prior_of_ones_own(images):
+def test_a_prior_of_your_own(images):
     from tfvamp.layers import VampPriorLayer
 
     model = VAE((6, 5, 1), 3, 8, prior=lambda encoder: VampPriorLayer(encoder, 2, (6, 5, 1), weighted=True))

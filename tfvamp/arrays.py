@@ -36,14 +36,14 @@ def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
 
 
 def npz_bytes(arrays: dict[str, np.ndarray], compressed: bool = True) -> bytes:
-    """The contents of a .npz file."""
+    """Returns the contents of a .npz file."""
     buffer = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
 def read_npz(path: pathlib.Path, largest: int) -> dict[str, np.ndarray]:
-    """All arrays of a .npz file.
+    """Returns all arrays of a .npz file.
 
     Args:
       path: the file.
@@ -56,7 +56,7 @@ def read_npz(path: pathlib.Path, largest: int) -> dict[str, np.ndarray]:
 
 
 def unpacked(contents: bytes, what: str, largest: int) -> dict[str, np.ndarray]:
-    """The arrays in the contents of a .npz file; as `read_npz`."""
+    """Returns the arrays in the contents of a .npz file; as `read_npz`."""
     try:
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
             members = archive.infolist()
@@ -73,7 +73,7 @@ def unpacked(contents: bytes, what: str, largest: int) -> dict[str, np.ndarray]:
 def read_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int, kinds: str = "buif"
 ) -> np.ndarray:
-    """One array of an archive of `size` bytes; its header must account for all before memory is taken for it.
+    """Returns one array of an archive of `size` bytes; its header must account for all before memory is taken for it.
 
     `kinds` are the kinds of dtypes, as NumPy has them, that are read: numbers, or text, too ("U").
 
@@ -107,7 +107,7 @@ def read_member(
 
 
 def _read_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and dtype of a .npy file; NumPy would read a header of any stated length first."""
+    """Returns shape, order and dtype of a .npy file; NumPy would read a header of any stated length first."""
     version = np.lib.format.read_magic(file)
     width = 2 if version == (1, 0) else 4
     length = file.read(width)

@@ -23,7 +23,7 @@ def check_backend() -> None:
 
 
 def _configured() -> tuple[str, str]:
-    """The backend that Keras takes when it is imported, and what says so."""
+    """Returns the backend that Keras takes when it is imported, and what says so."""
     if backend := os.environ.get("KERAS_BACKEND"):
         return backend, "from the environment variable KERAS_BACKEND"
     home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")

@@ -19,12 +19,12 @@ BYTES_OF_LARGEST = 16  # of that for each value of the largest array: float32, a
 
 
 def largest(max_memory: float = MEMORY) -> int:
-    """How many values the largest array may have where all of them together take `max_memory` bytes."""
+    """Returns how many values the largest array may have where all of them together take `max_memory` bytes."""
     return int(max_memory) // BYTES_OF_LARGEST
 
 
 def rows_of(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
-    """How many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
+    """Returns how many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
     heads = getattr(getattr(getattr(model, "decoder", None), "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
     widest = max(inside, math.prod(event_shape) * len(heads), _of_prior(model))
@@ -32,7 +32,7 @@ def rows_of(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> in
 
 
 def rows_of_gradients(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
-    """How many latents a model decodes at a time where gradients follow, for which every layer is kept."""
+    """Returns how many latents a model decodes at a time where gradients follow, for which every layer is kept."""
     features = getattr(model, "features_per_pixel", 1)
     layers = CONV_LAYERS if features > 1 else DENSE_LAYERS
     kept = max(layers * features * math.prod(event_shape[:2]), 2 * _of_prior(model))
@@ -40,19 +40,19 @@ def rows_of_gradients(model, event_shape: Sequence[int], max_memory: float = MEM
 
 
 def _of_prior(model) -> int:
-    """How many values of four bytes a latent takes for log p(z): in float64, one for each component."""
+    """Returns how many values of four bytes a latent takes for log p(z): in float64, one for each component."""
     return 2 * (getattr(getattr(model, "prior", None), "num_components", None) or 1)
 
 
 def images_at_once(model, event_shape: Sequence[int]) -> int:
-    """How many images a model encodes and decodes at a time outside training."""
+    """Returns how many images a model encodes and decodes at a time outside training."""
     return min(IMAGES, rows_of(model, event_shape))
 
 
 def in_blocks(
     function: Callable, count: int | tf.Tensor, size: int | tf.Tensor, shape: Sequence[int | None]
 ) -> tf.Tensor:
-    """function(start, stop) for one block of 0, ..., count - 1 after the other, joined along the first axis.
+    """Returns function(start, stop) for one block of 0, ..., count - 1 after the other, joined along the first axis.
 
     Args:
       function: gives float32 of `shape`, whose first size is stop - start.

@@ -107,7 +107,7 @@ class EarlyStopping(keras.callbacks.Callback):
             self.best_epoch = self.rule.best_epoch
 
     def _variables(self) -> list[keras.Variable]:
-        """The model's weights but beta, which belongs to the epoch, not to what was learned."""
+        """Returns the model's weights but beta, which belongs to the epoch, not to what was learned."""
         return [weight for weight in self.model.weights if weight.trainable or weight.name != "beta"]
 
 

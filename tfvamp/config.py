@@ -81,7 +81,7 @@ PAPER_LIKELIHOODS = {"bernoulli": "bernoulli-clipped", "logistic": "logistic-pap
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a help text."""
+    """Returns names for a help text."""
     return ", ".join(names)
 
 
@@ -97,7 +97,7 @@ def setting(
     unset: str | None = None,
     option: bool = True,
 ) -> Any:
-    """A field of `TrainConfig` or `Estimation`.
+    """Returns a field of `TrainConfig` or `Estimation`.
 
     Args:
       default: its default value.
@@ -122,7 +122,7 @@ def setting(
 
 
 def prior_kind(prior: str, flow_base: str) -> PriorKind:
-    """What a prior needs, or the base that it transforms."""
+    """Returns what a prior needs, or the base that it transforms."""
     kind = PRIORS[prior]
     return PRIORS[flow_base]._replace(over_another=True) if kind.over_another else kind
 
@@ -467,7 +467,7 @@ class TrainConfig:
         return prior_kind(self.prior, self.flow_base)
 
     def without_effect(self) -> list[str]:
-        """The settings that were changed and do nothing, each with the reason."""
+        """Returns the settings that were changed and do nothing, each with the reason."""
         found, kind = [], self.prior_kind
         if self.components is not None and not kind.mixture:
             found.append(f"components: the prior {self.prior} is no mixture")
@@ -504,7 +504,7 @@ class TrainConfig:
         return found
 
     def resolve(self, spec: DatasetSpec) -> TrainConfig:
-        """The same settings with the data set's defaults in place of None.
+        """Returns the same settings with the data set's defaults in place of None.
 
         Raises:
           UsageError: the likelihood does not fit the data.
@@ -535,20 +535,20 @@ class TrainConfig:
         return resolved
 
     def loading(self) -> dict[str, Any]:
-        """The settings that `datasets.load` takes besides the name, the folders and the limit."""
+        """Returns the settings that `datasets.load` takes besides the name, the folders and the limit."""
         return {name: getattr(self, name) for name in names_of("data")}
 
     def modelling(self) -> dict[str, Any]:
-        """The settings that a model takes, except those that are None."""
+        """Returns the settings that a model takes, except those that are None."""
         values = {name: getattr(self, name) for name in names_of("model")}
         return {name: value for name, value in values.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold."""
+        """Returns a dictionary that JSON can hold."""
         return dataclasses.asdict(self)
 
     def to_toml(self, resolved: TrainConfig | None = None) -> str:
-        """The settings as TOML that `from_toml` reads; None is left out, as a comment.
+        """Returns the settings as TOML that `from_toml` reads; None is left out, as a comment.
 
         Args:
           resolved: the same settings with the data set's defaults, which the comments show.
@@ -566,7 +566,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`.
+        """Returns the inverse of `to_dict`.
 
         Raises:
           UsageError: an unknown key (suggests the nearest) or a value that the setting cannot have.
@@ -577,7 +577,7 @@ class TrainConfig:
 
     @classmethod
     def from_preset(cls, preset: str | None, **settings: Any) -> TrainConfig:
-        """Settings on top of a preset of `PRESETS` (None: no preset)."""
+        """Returns settings on top of a preset of `PRESETS` (None: no preset)."""
         if preset is not None:
             check_choice("preset", preset, PRESETS)
             settings = {**PRESETS[preset], **settings}
@@ -653,7 +653,7 @@ class Estimation:
         return self.max_memory * 2**30
 
     def resolve(self, convolutional: bool) -> Estimation:
-        """The same settings with a proposal: refined ones unless chains are run, or the model makes them slow."""
+        """Returns the same settings with a proposal: refined ones unless chains are run, or the model makes them slow."""
         affordable = self.estimator == "importance" and not convolutional
         chosen = self.proposal or ("refined" if affordable else "encoder")
         return dataclasses.replace(self, proposal=chosen)
@@ -679,7 +679,7 @@ class Estimation:
 
 
 def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str, Any]:
-    """The settings in a TOML file, a flat table of `name = value`.
+    """Returns the settings in a TOML file, a flat table of `name = value`.
 
     Args:
       path: the file; `~` is the home folder.
@@ -711,7 +711,7 @@ def check_dataset(name: str) -> None:
 
 
 def height_and_width(image_size: str | None) -> tuple[int, int] | None:
-    """(H, W) of "HxW"; None of None.
+    """Returns (H, W) of "HxW"; None of None.
 
     Raises:
       UsageError: it is not of this form.
@@ -728,7 +728,7 @@ def height_and_width(image_size: str | None) -> tuple[int, int] | None:
 
 
 def fields(settings: type = TrainConfig) -> list[tuple[dataclasses.Field, Any]]:
-    """The fields of `TrainConfig`, or of other settings, with their types."""
+    """Returns the fields of `TrainConfig`, or of other settings, with their types."""
     hints = typing.get_type_hints(settings)
     return [(field, hints[field.name]) for field in dataclasses.fields(settings)]
 
@@ -751,17 +751,17 @@ def check_fields(settings: Any) -> None:
 
 
 def names_of(what: str) -> list[str]:
-    """The names of the settings that the data set, the model or the training loop takes."""
+    """Returns the names of the settings that the data set, the model or the training loop takes."""
     return [field.name for field, _ in fields() if field.metadata["of"] == what]
 
 
 def has_option(name: str) -> bool:
-    """Whether the command line has an option for a setting of training."""
+    """Returns whether the command line has an option for a setting of training."""
     return next(field for field, _ in fields() if field.name == name).metadata["option"]
 
 
 def allowed_types(hint: Any) -> tuple[type, ...]:
-    """The types of a hint such as `int | None`."""
+    """Returns the types of a hint such as `int | None`."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
@@ -777,12 +777,12 @@ def _type_name(hint: Any) -> str:
 
 
 def toml_line(name: str, value: Any) -> str:
-    """`name = value` in TOML."""
+    """Returns `name = value` in TOML."""
     return f"{name} = {_toml(value)}"
 
 
 def _toml(value: Any) -> str:
-    """A bool, number, text or table in TOML, whose texts are those of JSON."""
+    """Returns a bool, number, text or table in TOML, whose texts are those of JSON."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):

@@ -21,7 +21,7 @@ BINARIZED = {
 
 
 def is_prepared(spec: DatasetSpec, data_dir: str | os.PathLike | None = None) -> bool:
-    """Whether the data set can be loaded without its source files.
+    """Returns whether the data set can be loaded without its source files.
 
     Raises:
       DataError: what is prepared is damaged.
@@ -56,14 +56,14 @@ def rows(dataset: Dataset) -> dict[str, str]:
 
 
 def _class(dataset: Dataset, label: int) -> str:
-    """The name of a label, for a table of counts."""
+    """Returns the name of a label, for a table of counts."""
     if label < 0:
         return "without a label"
     return dataset.class_names[label] if label < len(dataset.class_names) else f"{label}:"
 
 
 def _values(pixels: np.ndarray) -> str:
-    """The least, the largest and the mean value of pixels [N, H, W, C], some images at a time: they may be large."""
+    """Returns the least, the largest and the mean value of pixels [N, H, W, C], some images at a time: they may be large."""
     blocks = [pixels[start : start + 20] for start in range(0, len(pixels), 20)]
     low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
     mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / pixels.size
@@ -73,7 +73,7 @@ def _values(pixels: np.ndarray) -> str:
 
 
 def write_picture(dataset: Dataset, path: str | os.PathLike) -> None:
-    """A PNG: the mean training image, then images of the training split as they are stored."""
+    """Writes a PNG: the mean training image, then images of the training split as they are stored."""
     images = np.stack(list(dataset.train.images.take(SHOWN).as_numpy_iterator()))
     every = dataset.train.images.batch(100).as_numpy_iterator()
     mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in every) / dataset.train.num_examples

@@ -10,7 +10,7 @@ from tfvamp.errors import UsageError
 
 
 def on(device: str | None, deterministic: bool = False) -> contextlib.AbstractContextManager:
-    """A context in which TensorFlow uses a device.
+    """Returns a context in which TensorFlow uses a device.
 
     Args:
       device: "cpu", "gpu" (the first), "gpu:1" and so on; None for what TensorFlow chooses.

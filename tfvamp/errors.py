@@ -44,6 +44,6 @@ def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
 
 
 def hint(name: str, choices: Iterable[str]) -> str:
-    """The sentence that suggests the choice nearest to a mistyped name; empty where none is near."""
+    """Returns the sentence that suggests the choice nearest to a mistyped name; empty where none is near."""
     nearest = difflib.get_close_matches(name[:100], list(choices), n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""

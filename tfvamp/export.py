@@ -80,7 +80,7 @@ def export_run(
 
 
 def _validation(run: Run) -> dict[str, Any] | None:
-    """The ELBO in nats on the validation images at the epoch of the weights; None where no row tells."""
+    """Returns the ELBO in nats on the validation images at the epoch of the weights; None where no row tells."""
     elbos = [row["val_elbo"] for row in run.rows() if row["epoch"] == run.weights_epoch]
     return {"epoch": run.weights_epoch, "elbo": elbos[0]} if elbos and math.isfinite(elbos[0]) else None
 
@@ -144,7 +144,7 @@ def export(
 
 
 def saved_model(model: LatentVariableModel) -> tf.Module:
-    """What `export` writes: a module with the functions, and the weights of encoder and decoder.
+    """Returns what `export` writes: a module with the functions, and the weights of encoder and decoder.
 
     >>> from tfvamp.models import VAE
     >>> model = VAE(event_shape=(6, 5, 1), latent_dims=2, prior="standard")
@@ -226,7 +226,7 @@ class Functions:
         return {"images": self.model.pictures(likelihood, seed)}
 
     def log_likelihood(self, images, num_samples, seed):
-        """As `tfvamp.log_likelihood`, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
+        """Estimates as `tfvamp.log_likelihood` does, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
         limit = self.limits["num_samples"]
         fits = (num_samples >= 1) & (num_samples <= limit)
         num_samples = _checked(num_samples, fits, f"num_samples must lie between 1 and {limit}")
@@ -274,7 +274,7 @@ class Functions:
 
 
 def _checked(value: tf.Tensor, condition: tf.Tensor, text: str, show: bool = True) -> tf.Tensor:
-    """The value, once the condition was seen to hold; otherwise the text, and what came if `show`."""
+    """Returns the value, once the condition was seen to hold; otherwise the text, and what came if `show`."""
     with tf.control_dependencies(
         [tf.debugging.Assert(condition, [f"{text}; got", value] if show else [text])]
     ):
@@ -297,7 +297,7 @@ def _module(functions: Functions) -> tf.Module:
 
 
 def _with_shapes(functions: Functions, name: str) -> Callable:
-    """The function, with its arguments' shapes seen to: nothing else does when it is called as a signature."""
+    """Returns the function, with its arguments' shapes seen to: nothing else does when it is called as a signature."""
     function, arguments = getattr(functions, name), functions.signatures[name]
 
     @functools.wraps(function)
@@ -315,7 +315,7 @@ def _with_shapes(functions: Functions, name: str) -> Callable:
 
 
 def _describe(functions: Functions) -> dict[str, Any]:
-    """What each function that was traced is, takes and gives, with dtypes and shapes (None: any size)."""
+    """Returns what each function that was traced is, takes and gives, with dtypes and shapes (None: any size)."""
     picture = "the mean of" if functions.model.has_mean else "a draw from"
     return {
         name: {
@@ -340,7 +340,7 @@ def _import_tf2onnx():
 
 
 def _write_onnx(functions: Functions, folder: pathlib.Path) -> None:
-    """encode.onnx and decode.onnx, without the checks, which ONNX cannot express; nor can it draw pixels in turn."""
+    """Writes encode.onnx and decode.onnx, without the checks, which ONNX cannot express; nor can it draw pixels in turn."""
     tf2onnx = _import_tf2onnx()
     for name in ("encode", "decode") if functions.model.has_mean else ("encode",):
         arguments = functions.signatures[name]

@@ -37,28 +37,28 @@ _EXCHANGE, _AT_FDCWD = 2, -100  # of Linux's renameat2
 
 
 def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """The path with `~` replaced by the home folder."""
+    """Returns the path with `~` replaced by the home folder."""
     return pathlib.Path(os.path.expanduser(os.fspath(path)))
 
 
 def shown(path: str | os.PathLike) -> str:
-    """A path as it can be pasted into a shell, in one line without control characters."""
+    """Returns a path as it can be pasted into a shell, in one line without control characters."""
     return "".join(c if c.isprintable() else "?" for c in shlex.quote(os.fspath(path)))
 
 
 def printable(text: str) -> str:
-    """A text from a file in one line that a terminal only shows: no line breaks, escape codes or lone surrogates."""
+    """Returns a text from a file in one line that a terminal only shows: no line breaks, escape codes or lone surrogates."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a few words."""
+    """Returns what went wrong, in a few words."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return printable(text)[:200]
 
 
 def read_bytes(path: pathlib.Path, largest: int) -> bytes:
-    """The contents of a regular file.
+    """Returns the contents of a regular file.
 
     Raises:
       FileError: it cannot be read, is not a regular file, or has more than `largest` bytes.
@@ -68,7 +68,7 @@ def read_bytes(path: pathlib.Path, largest: int) -> bytes:
 
 
 def sha256(path: pathlib.Path, largest: int) -> str:
-    """The checksum of a regular file, in hexadecimal; errors as those of `read_bytes`."""
+    """Returns the checksum of a regular file, in hexadecimal; errors as those of `read_bytes`."""
     with _opened(path, largest) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -90,7 +90,7 @@ def _opened(path: pathlib.Path, largest: int) -> Iterator[io.BufferedReader]:
 
 
 def read_json(path: pathlib.Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Returns the JSON object in a file.
 
     Raises:
       FileError: it cannot be read, is too large, or is not a JSON object.
@@ -110,7 +110,7 @@ def _no_number(name: str) -> None:
 
 
 def json_bytes(document: dict[str, Any]) -> bytes:
-    """A JSON object as the contents of a file."""
+    """Returns a JSON object as the contents of a file."""
     return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
@@ -160,13 +160,13 @@ def append(path: pathlib.Path, text: str) -> None:
 
 
 def cannot_write(path: str | os.PathLike, error: Exception) -> FileError:
-    """The error for a file or folder that could not be written."""
+    """Returns the error for a file or folder that could not be written."""
     return FileError(f"cannot write {shown(path)} ({reason(error)})")
 
 
 @contextlib.contextmanager
 def scratch_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty folder in `parent`, which is made if needed; removed at the end.
+    """Makes an empty folder in `parent`, which is made if needed; removed at the end.
 
     While it is in use it is locked, so that what a killed process left can be told from what is being written.
     """
@@ -247,7 +247,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 def size(count: float) -> str:
-    """A number of bytes as text: "512 bytes", "1.5 MiB"."""
+    """Returns a number of bytes as text: "512 bytes", "1.5 MiB"."""
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             break
@@ -257,7 +257,7 @@ def size(count: float) -> str:
 
 @contextlib.contextmanager
 def _scratch_file(parent: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
-    """A new locked file and its descriptor; removed at the end unless it was renamed."""
+    """Makes a locked file, and gives its descriptor, too; removed at the end unless it was renamed."""
     path = parent / f"{SCRATCH}{secrets.token_hex(8)}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -273,7 +273,7 @@ def _scratch_file(parent: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
 
 
 def _left_behind(path: pathlib.Path) -> bool:
-    """Whether no process holds the lock of a scratch file or folder."""
+    """Returns whether no process holds the lock of a scratch file or folder."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
-    """The step as a TensorFlow function, with XLA if `jit`; without, after one line, if XLA fails.
+    """Returns the step as a TensorFlow function, with XLA if `jit`; without, after one line, if XLA fails.
 
     Args:
       step: from tensors to tensors.

@@ -101,7 +101,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
         return y_pred
 
     def negative_log_prob(self, data, prediction) -> tf.Tensor:
-        """-log p(x | z) of each example, [B]."""
+        """Returns -log p(x | z) of each example, [B]."""
         data = tf.convert_to_tensor(data)
         if isinstance(prediction, tfd.Distribution):
             distribution, expected = prediction, prediction.batch_shape.concatenate(prediction.event_shape)
@@ -116,7 +116,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
         return -distribution.log_prob(tf.cast(data, distribution.dtype))
 
     def distribution(self, prediction) -> tfd.Distribution:
-        """The distribution of each entry of the data, [B, *event], from a tensor of predictions."""
+        """Returns the distribution of each entry of the data, [B, *event], from a tensor of predictions."""
         prediction = tf.convert_to_tensor(prediction)
         if self.likelihood != "gaussian" and self.from_logits is None:
             _refuse_probabilities(prediction)
@@ -170,7 +170,7 @@ def _refuse_probabilities(prediction: tf.Tensor) -> None:
 
 
 def _source(prediction: tf.Tensor) -> str | None:
-    """What made a tensor of a graph, if that gives probabilities."""
+    """Returns what made a tensor of a graph, if that gives probabilities."""
     operations = [prediction.op]
     while operations:
         operation = operations.pop()

@@ -14,7 +14,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def available() -> int:
-    """The memory in bytes that this process may use: the machine's, or a container's or a user's smaller limit."""
+    """Returns the memory in bytes that this process may use: the machine's, or a container's or a user's smaller limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no such limit, or the word "max"

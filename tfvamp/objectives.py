@@ -129,7 +129,7 @@ def noise(
     num_samples: int,
     part: Part | None = None,
 ) -> list[tf.Tensor]:
-    """Standard normal draws [S, B, D] for each layer, from the top down.
+    """Returns standard normal draws [S, B, D] for each layer, from the top down.
 
     With `part`, those that the whole batch would get, for the rows of the posterior alone: however a batch is divided, each
     row has the same noise.
@@ -143,7 +143,7 @@ def noise(
 
 
 def _drawn(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType, part: Part | None) -> tf.Tensor:
-    """Standard normal draws [S, B, D], or the rows of a part."""
+    """Returns standard normal draws [S, B, D], or the rows of a part."""
     if part is None:
         return seeds.normal(shape, seed, dtype)
     whole = seeds.normal(tf.stack([shape[0], part.total, shape[2]]), seed, dtype)
@@ -153,7 +153,7 @@ def _drawn(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType, part: Part | None
 def infer(
     posterior: DiagonalGaussian, levels: Sequence[Level], x: tf.Tensor, noise: Noise
 ) -> tuple[list[tf.Tensor], list[DiagonalGaussian]]:
-    """Latents [..., B, D] by reparameterised noise, the top ones first, and the posteriors that they are drawn from."""
+    """Returns latents [..., B, D] by reparameterised noise, the top ones first, and the posteriors that they are drawn from."""
     posteriors = [posterior]
     latents = [posterior.at(noise[0])]
     for level, draw in zip(levels, noise[1:], strict=True):
@@ -165,7 +165,7 @@ def infer(
 def parts(
     latents: Sequence[tf.Tensor], posteriors: Sequence[DiagonalGaussian], generator: Generator, x
 ) -> Parts:
-    """The parts at latents [..., B, D], the top ones first, for images x [B, H, W, C].
+    """Returns the parts at latents [..., B, D], the top ones first, for images x [B, H, W, C].
 
     Their difference is the log importance weight log p(x, z) / q(z | x).
     """
@@ -175,7 +175,7 @@ def parts(
 
 
 def joint(latents, generator: Generator, x) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """log p(x | z) and log p(z_l | z_above) of each layer from the top down."""
+    """Returns log p(x | z) and log p(z_l | z_above) of each layer from the top down."""
     log_p = [generator.prior.log_prob(latents[0])]
     for level, above, z in zip(generator.levels, latents[:-1], latents[1:], strict=True):
         log_p.append(level.prior(above).log_prob(z))
@@ -190,7 +190,7 @@ def elbo(
     beta: float | tf.Tensor = 1.0,
     inputs: tf.Tensor | None = None,
 ) -> Bound:
-    """E_q(z|x)[log p(x | z)] - beta KL(q(z | x) || p(z)), by Monte Carlo with the same z in both.
+    """Returns E_q(z|x)[log p(x | z)] - beta KL(q(z | x) || p(z)), by Monte Carlo with the same z in both.
 
     Tomczak and Welling (2018), equations 1-3. No closed form exists for a mixture prior.
 
@@ -219,7 +219,7 @@ def iwae_bound(
     doubly_reparameterized: bool = False,
     inputs: tf.Tensor | None = None,
 ) -> Bound:
-    """E[log 1/S sum_s w_s], w = p(x, z) / q(z | x): Burda, Grosse and Salakhutdinov (2016), equation 8.
+    """Returns E[log 1/S sum_s w_s], w = p(x, z) / q(z | x): Burda, Grosse and Salakhutdinov (2016), equation 8.
 
     With one importance sample it is the ELBO; it grows with their number.
 
@@ -248,7 +248,7 @@ def iwae_bound(
 def _doubly_reparameterized(
     latents, posterior, generator, x, inputs, beta, num_importance_samples
 ) -> tuple[Parts, tf.Tensor]:
-    """The parts, and a surrogate [B] with the doubly reparameterised gradient.
+    """Returns the parts, and a surrogate [B] with the doubly reparameterised gradient.
 
     With w the normalised weights, g = d log w / d z at fixed parameters of q and p, and z' the
     reparameterised latents: sum_s stop(w) log p(x, stop(z)) + stop(((1 - beta) w + beta w^2) g) z'.
@@ -283,7 +283,7 @@ def _doubly_reparameterized(
 
 
 def _grouped(values: tf.Tensor, num_importance_samples: int) -> tf.Tensor:
-    """[L S, B] as [L, S, B]."""
+    """Returns [L S, B] as [L, S, B]."""
     return tf.reshape(values, [-1, num_importance_samples, tf.shape(values)[-1]])
 
 

@@ -64,7 +64,7 @@ OWN_SETTINGS = ("learning_rate", "weight_decay", "use_ema", "ema_momentum", "ema
 
 
 def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optimizers.Optimizer:
-    """The optimiser that settings describe, not yet built.
+    """Returns the optimiser that settings describe, not yet built.
 
     Args:
       config: resolved settings.
@@ -98,7 +98,7 @@ def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optim
 
 
 def _arguments(kind: type) -> dict[str, Any]:
-    """The arguments that an optimiser class and its bases take, with their defaults."""
+    """Returns the arguments that an optimiser class and its bases take, with their defaults."""
     found: dict[str, Any] = {}
     for one in reversed(kind.__mro__):
         for name, parameter in inspect.signature(vars(one).get("__init__", lambda: None)).parameters.items():

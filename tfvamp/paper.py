@@ -180,7 +180,7 @@ NOTES = (
 
 
 def notes(name: str, shown: Iterable[Point]) -> list[str]:
-    """What there is to say of the printed numbers of some cells of a table."""
+    """Returns what there is to say of the printed numbers of some cells of a table."""
     pairs = {(point.dataset, point.model) for point in shown}
     return [
         f"The paper prints two numbers for one cell: {text}"
@@ -195,7 +195,7 @@ def points(
     models: Sequence[str] | None = None,
     priors: Sequence[str] | None = None,
 ) -> list[Point]:
-    """The cells of a table, or of the runs behind a figure.
+    """Returns the cells of a table, or of the runs behind a figure.
 
     Args:
       name: one of `NAMES`.
@@ -263,7 +263,7 @@ def _of_table1(dataset: str, model: str, prior: str) -> Point:
 
 
 def _by_components(priors: Sequence[str], objectives: Sequence[str]) -> list[Point]:
-    """HVAEs on static MNIST of each prior and each number of components."""
+    """Returns HVAEs on static MNIST of each prior and each number of components."""
     found = []
     for objective in objectives:
         for prior in priors:
@@ -275,10 +275,10 @@ def _by_components(priors: Sequence[str], objectives: Sequence[str]) -> list[Poi
 
 
 def in_bits(dataset: str) -> bool:
-    """Whether the paper prints bits per dimension of a data set, not nats."""
+    """Returns whether the paper prints bits per dimension of a data set, not nats."""
     return dataset in IN_BITS
 
 
 def nats_per_unit(dataset: str) -> float:
-    """By what a log-likelihood in nats is divided for the unit that the paper prints: 1, or -D ln 2 for bits per dimension."""
+    """Returns the number by which a log-likelihood in nats is divided for the unit that the paper prints: 1, or -D ln 2 for bits per dimension."""
     return -math.prod(CATALOG[dataset].shape) * math.log(2.0) if in_bits(dataset) else 1.0

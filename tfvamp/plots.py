@@ -58,7 +58,7 @@ PLAIN = Look()
 
 
 def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Images [n, H, W, C] side by side in rows, one grey pixel between them: [rows, columns, 3]."""
+    """Returns images [n, H, W, C] side by side in rows, one grey pixel between them: [rows, columns, 3]."""
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -70,7 +70,7 @@ def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def bare_grid(images: np.ndarray, scale: int = 3, look: Look = PLAIN) -> bytes:
-    """A grid of images [n, H, W, C] without words, each pixel `scale` pixels wide."""
+    """Returns a grid of images [n, H, W, C] without words, each pixel `scale` pixels wide."""
     canvas = tile(images, look.columns).repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
     metadata = DATES[look.format] or None
@@ -79,12 +79,12 @@ def bare_grid(images: np.ndarray, scale: int = 3, look: Look = PLAIN) -> bytes:
 
 
 def grid(images: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
-    """A titled grid of images [n, H, W, C]."""
+    """Returns a titled grid of images [n, H, W, C]."""
     return _figure_of(tile(images, look.columns), title, look)
 
 
 def stretched(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W, C], each with its contrast stretched to [0, 1]; one that is all one value stays so."""
+    """Returns images [n, H, W, C], each with its contrast stretched to [0, 1]; one that is all one value stays so."""
     low, high = images.min(axis=(1, 2, 3), keepdims=True), images.max(axis=(1, 2, 3), keepdims=True)
     return np.where(high > low, (images - low) / np.maximum(high - low, 1e-12), images)
 
@@ -96,13 +96,13 @@ def pairs(
     title: str = "Test images, each with its reconstruction to the right",
     look: Look = PLAIN,
 ) -> bytes:
-    """Images and what belongs to them side by side, [n, H, W, C] both, in columns of pairs."""
+    """Returns images and what belongs to them side by side, [n, H, W, C] both, in columns of pairs."""
     both = np.stack([originals, others], axis=1).reshape(-1, *originals.shape[1:])
     return _figure_of(tile(both, look.columns or columns), title, look)
 
 
 def curves(history: list[dict[str, float]], best: dict[str, float] | None, look: Look = PLAIN) -> bytes:
-    """The ELBO in training and validation and its two parts, by epoch, and the row of the best epoch."""
+    """Returns the ELBO in training and validation and its two parts, by epoch, and the row of the best epoch."""
     epochs = [row["epoch"] for row in history]
     figure = matplotlib.figure.Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -122,7 +122,7 @@ def curves(history: list[dict[str, float]], best: dict[str, float] | None, look:
 
 
 def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
-    """The log-likelihoods [N] of test images, and their mean (the paper's Figure 7, which has 100 bins)."""
+    """Returns the log-likelihoods [N] of test images, and their mean (the paper's Figure 7, which has 100 bins)."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     fitting = len(np.histogram_bin_edges(log_likelihood, "auto")) - 1
@@ -139,7 +139,7 @@ def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
 
 
 def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
-    """The variances of posterior means [D] of each stochastic layer, the largest first, and the threshold of activity."""
+    """Returns the variances of posterior means [D] of each stochastic layer, the largest first, and the threshold of activity."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in variances.items():
@@ -171,7 +171,7 @@ def estimates(curves: dict[str, Sequence]) -> bytes:
 
 
 def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
-    """Posterior means [N, 2] and a mixture's component means [K, 2] on two principal axes."""
+    """Returns posterior means [N, 2] and a mixture's component means [K, 2] on two principal axes."""
     figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     axes.scatter(means[:, 0], means[:, 1], s=6, alpha=0.5, label="posterior means of test images")
@@ -191,7 +191,7 @@ def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
 
 
 def shares(values: np.ndarray) -> bytes:
-    """The shares [K] of a mixture's components, the largest first."""
+    """Returns the shares [K] of a mixture's components, the largest first."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(values) + 1), np.sort(values)[::-1], linewidth=1)
@@ -212,7 +212,7 @@ def latent_map(
     components: np.ndarray | None = None,
     look: Look = PLAIN,
 ) -> bytes:
-    """Posterior means [N, 2] on two principal axes, by label, over the prior's density there.
+    """Returns posterior means [N, 2] on two principal axes, by label, over the prior's density there.
 
     Args:
       means: of test images.
@@ -269,7 +269,7 @@ def _figure_of(canvas: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
 
 
 def rendered(figure: matplotlib.figure.Figure, look: Look = PLAIN) -> bytes:
-    """A figure as the bytes of a file; the same figure gives the same bytes."""
+    """Returns a figure as the bytes of a file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     if not look.title:
         for axes in figure.axes:

@@ -22,7 +22,7 @@ Seed: TypeAlias = "int | tuple[int, int] | tf.Tensor | keras.random.SeedGenerato
 
 
 def stateless(seed: int, *names: str) -> tf.Tensor:
-    """The stateless seed [2] of an integer `seed`, one stream for each path of names.
+    """Returns the stateless seed [2] of an integer `seed`, one stream for each path of names.
 
     Raises:
       UsageError: the integer lies outside 0 to 2^31 - 1.
@@ -39,7 +39,7 @@ def stateless(seed: int, *names: str) -> tf.Tensor:
 
 
 def as_seed(seed: Seed) -> tf.Tensor:
-    """A `[2]` seed from what a caller has.
+    """Returns a `[2]` seed from what a caller has.
 
     Args:
       seed: an integer, a pair, a tensor [] or [2], a `keras.random.SeedGenerator` (its next seed), or None (drawn by
@@ -62,17 +62,17 @@ def as_seed(seed: Seed) -> tf.Tensor:
 
 
 def fold_in(seed: tf.Tensor, index: int | tf.Tensor) -> tf.Tensor:
-    """The seed of item `index` (an example, a step, an epoch) of the stream `seed`."""
+    """Returns the seed of item `index` (an example, a step, an epoch) of the stream `seed`."""
     return tf.random.fold_in(seed, tf.cast(index, tf.int32), alg=ALGORITHM)
 
 
 def fold_in_name(seed: tf.Tensor, name: str) -> tf.Tensor:
-    """The seed of the named sub-stream of `seed`."""
+    """Returns the seed of the named sub-stream of `seed`."""
     return fold_in(seed, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def of_replica(seed: tf.Tensor) -> tf.Tensor:
-    """The seed itself on one device; on several (`tf.distribute`), a seed of each replica's own."""
+    """Returns the seed itself on one device; on several (`tf.distribute`), a seed of each replica's own."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return seed
@@ -80,7 +80,7 @@ def of_replica(seed: tf.Tensor) -> tf.Tensor:
 
 
 def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Uniform draws of the given shape from the lattice {(k + 1/2) / 2^23} in (0, 1) (2^52 for float64).
+    """Returns uniform draws of the given shape from the lattice {(k + 1/2) / 2^23} in (0, 1) (2^52 for float64).
 
     TensorFlow 2.21's own `stateless_uniform` turns the same Philox bits into other
     numbers under XLA than outside it (it keeps the high bits there, the low ones
@@ -93,10 +93,10 @@ def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
 
 
 def normal(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Standard normal draws of the given shape, by inversion; float32 reaches +-5.3."""
+    """Returns standard normal draws of the given shape, by inversion; float32 reaches +-5.3."""
     return normal_of(uniform(shape, seed, dtype))
 
 
 def normal_of(uniform: tf.Tensor) -> tf.Tensor:
-    """Standard normal draws from uniform ones, by inversion."""
+    """Returns standard normal draws from uniform ones, by inversion."""
     return math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0)

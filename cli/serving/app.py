@@ -45,7 +45,7 @@ class Held:
 
 
 def build_app(model: ServedModel, name: str = "tfvamp", hosts: Sequence[str] | None = None) -> Starlette:
-    """The application.
+    """Returns the application.
 
     Args:
       model: answers the requests.
@@ -174,7 +174,7 @@ class OnlyHosts:
 
 
 async def _body(request: Request, limits: Limits, held: Held) -> bytes:
-    """The body of a request, counted in `held`."""
+    """Returns the body of a request, counted in `held`."""
     too_large = Refused(413, f"the body must have at most {limits.max_body} bytes")
     said = request.headers.get("content-length", "")
     if re.fullmatch("[0-9]+", said) and int(said[:20]) > limits.max_body:
@@ -203,7 +203,7 @@ async def _leaves(request: Request) -> None:
 
 
 async def _pieces(answer: bytes, held: Held) -> AsyncIterator[bytes]:
-    """An answer in pieces, each sent once the client has taken those before."""
+    """Returns an answer in pieces, each sent once the client has taken those before."""
     try:
         for start in range(0, len(answer), PIECE):
             yield answer[start : start + PIECE]
@@ -212,7 +212,7 @@ async def _pieces(answer: bytes, held: Held) -> AsyncIterator[bytes]:
 
 
 def _number(request: Request, name: str, low: int, high: int) -> int:
-    """A whole number from the address."""
+    """Returns a whole number from the address."""
     text = request.query_params.get(name, "")
     if not re.fullmatch("[0-9]{1,10}", text) or not low <= int(text) <= high:
         raise Refused(400, f"{name} must be a whole number between {low} and {high}")

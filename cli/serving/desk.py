@@ -40,7 +40,7 @@ class Desk:
         self._seconds = 0.1  # of a request, a running mean
 
     async def compute(self, work: Callable[[], bytes], leaves: Coroutine[Any, Any, None]) -> bytes:
-        """The result of `work`.
+        """Returns the result of `work`.
 
         Args:
           work: called on another thread.

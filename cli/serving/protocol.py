@@ -10,7 +10,7 @@ SLOWEST = 16 * 1024  # bytes of an answer that a client must take within its pat
 
 
 def patient(limits: Limits) -> type[H11Protocol]:
-    """A protocol that drops clients beyond a number, those that send no request, and those that take no answer."""
+    """Returns a protocol that drops clients beyond a number, those that send no request, and those that take no answer."""
 
     class Patient(H11Protocol):
         def connection_made(self, transport):

@@ -56,7 +56,7 @@ class ServedModel:
         self.about, self.problem = _about(self.folder)
 
     def answer(self, body: bytes) -> bytes:
-        """The answer to the body of a predict request, both JSON.
+        """Returns the answer to the body of a predict request, both JSON.
 
         Raises:
           Refused: the body is not a request, or costs too much.
@@ -71,7 +71,7 @@ class ServedModel:
         return _json(self.predict(request))
 
     def predict(self, request: Any) -> dict[str, Any]:
-        """The answer to a predict request, in its format: columns or rows."""
+        """Returns the answer to a predict request, in its format: columns or rows."""
         if not isinstance(request, dict) or ("inputs" in request) == ("instances" in request):
             raise Refused(
                 400, 'the body must be an object with "inputs" (columns) or "instances" (rows), not with both'
@@ -145,7 +145,7 @@ class ServedModel:
             )
 
     def specs(self, name: str) -> dict[str, tf.TensorSpec]:
-        """The arguments of a signature by name."""
+        """Returns the arguments of a signature by name."""
         if name not in self.signatures:
             raise Refused(
                 404, f"there is no signature {_short(name)}: choose one of {', '.join(self.signatures)}"
@@ -153,7 +153,7 @@ class ServedModel:
         return self.signatures[name].structured_input_signature[1]
 
     def metadata(self) -> dict[str, Any]:
-        """What each signature takes and gives, as TensorFlow Serving says it."""
+        """Returns what each signature takes and gives, as TensorFlow Serving says it."""
         return {
             name: {
                 "inputs": _described(name, self.specs(name)),
@@ -190,17 +190,17 @@ class ServedModel:
         }
 
     def posteriors(self) -> bytes:
-        """The posteriors [K, D] at all pseudo-inputs, as JSON."""
+        """Returns the posteriors [K, D] at all pseudo-inputs, as JSON."""
         return _json({name: self._components[name] for name in ("loc", "log_variance")})
 
     def pictures(self, first: int, count: int) -> bytes:
-        """Some pseudo-inputs, and what they generate, as JSON."""
+        """Returns some pseudo-inputs, and what they generate, as JSON."""
         part = slice(first, first + count)
         return _json({name: self._components[name][part] for name in ("images", "generated")})
 
 
 def newest_version(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """The SavedModel to serve, and its version."""
+    """Returns the SavedModel to serve, and its version."""
     if (folder / "saved_model.pb").is_file():
         return folder, folder.name if folder.name.isdigit() else "1"
     versions = [
@@ -216,7 +216,7 @@ def newest_version(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 def _about(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
-    """What assets.extra/tfvamp.json says of the model, in short texts and finite numbers; and what is wrong with it."""
+    """Returns what assets.extra/tfvamp.json says of the model, in short texts and finite numbers; and what is wrong with it."""
     try:
         document = light.files.read_json(folder / METADATA_FILE)
     except light.errors.FileError as error:
@@ -249,12 +249,12 @@ def _about(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    """JSON of arrays and numbers; what is not finite becomes null."""
+    """Returns JSON of arrays and numbers; what is not finite becomes null."""
     return orjson.dumps(_in_parts(document), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _in_parts(value: Any) -> Any:
-    """The same JSON, of large arrays made some rows at a time, so that other threads get a turn in between."""
+    """Returns the same JSON, of large arrays made some rows at a time, so that other threads get a turn in between."""
     if isinstance(value, dict):
         return {key: _in_parts(one) for key, one in value.items()}
     if not isinstance(value, np.ndarray) or value.size <= PER_PART:
@@ -290,14 +290,14 @@ def _short(text: str) -> str:
 
 
 def _said(error: tf.errors.OpError) -> str:
-    """The text of a check in the model, or of TensorFlow, in one line."""
+    """Returns the text of a check in the model, or of TensorFlow, in one line."""
     said = re.search(r"assertion failed: (.*)", error.message)
     text = said.group(1).replace("[", "").replace("]", "") if said else error.message
     return light.files.printable(text)[:300]
 
 
 def _columns(instances: Any, specs: dict[str, tf.TensorSpec]) -> dict[str, list]:
-    """Rows as columns; only arguments with a batch can be given in rows."""
+    """Returns rows as columns; only arguments with a batch can be given in rows."""
     if scalars := [key for key, spec in specs.items() if not _has_batch(spec)]:
         raise Refused(400, f'{scalars[0]!r} has no batch: use "inputs" (columns) instead of "instances"')
     if not isinstance(instances, list) or not instances:
@@ -311,7 +311,7 @@ def _columns(instances: Any, specs: dict[str, tf.TensorSpec]) -> dict[str, list]
 
 
 def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
-    """A JSON value as an array that a signature takes."""
+    """Returns a JSON value as an array that a signature takes."""
     try:
         array = np.asarray(value)
     except ValueError:

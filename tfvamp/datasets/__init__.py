@@ -91,13 +91,13 @@ class Split:
         return pipeline.without_tuning(images.cache() if self.pixels.nbytes <= CACHED else images)
 
     def at(self, indices: tf.Tensor) -> tf.Tensor:
-        """The images [B, H, W, C] of some indices [B], as `images` has them."""
+        """Returns the images [B, H, W, C] of some indices [B], as `images` has them."""
         images = pipeline.to_images(self.rows(indices), self.spec)
         seed = seeds.stateless(0, "binarize", self.spec.name, self.name)
         return pipeline.binarize_each(images, indices, seed) if self.binary else images
 
     def array(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images [N, H, W, C] and labels [N].
+        """Returns images [N, H, W, C] and labels [N].
 
         Raises:
           UsageError: there is too little memory.
@@ -134,7 +134,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
-        """The split of that name as it is evaluated: grey training images binarised once."""
+        """Returns the split of that name as it is evaluated: grey training images binarised once."""
         check_choice("split", name, SPLITS)
         part: Split = getattr(self, name)
         return dataclasses.replace(part, binary=self.spec.binarization == "dynamic")
@@ -142,7 +142,7 @@ class Dataset:
     def training_batches(
         self, batch_size: int, seed: int, epoch: int, first_step: int = 0, with_index: bool = False
     ) -> tf.data.Dataset:
-        """The training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed.
+        """Returns the training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed.
 
         The first `first_step` batches are left out; `with_index` as in `pipeline.training_batches`.
         """
@@ -232,7 +232,7 @@ def from_arrays(
     binarize: str | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of your own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
+    """Returns a data set of your own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
 
     Args:
       train, validation, test: the images.
@@ -247,7 +247,7 @@ def from_arrays(
 
 
 def _own(data: own.OwnData, limit: int | None) -> Dataset:
-    """A data set of what `own` read."""
+    """Returns a data set of what `own` read."""
     splits: dict[str, Split] = {}
     for split in SPLITS:
         pixels = data.pixels[split][:limit]
@@ -264,7 +264,7 @@ def _own(data: own.OwnData, limit: int | None) -> Dataset:
 
 
 def _expanded(path: str | os.PathLike | None) -> str | None:
-    """A folder with `~` replaced by the home folder; None where none is given."""
+    """Returns a folder with `~` replaced by the home folder; None where none is given."""
     if path is None or not os.fspath(path):
         return None
     if "\0" in os.fspath(path):
@@ -297,7 +297,7 @@ def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName
 
 @tfds.decode.make_decoder()
 def _decode(example: tf.Tensor, feature: tfds.features.Image) -> tf.Tensor:
-    """A stored image, which is unpacked only if it is a PNG file of the size that the builder states."""
+    """Returns a stored image, which is unpacked only if it is a PNG file of the size that the builder states."""
     height, width, _ = feature.shape
     expected = PNG_HEADER + struct.pack(">II", width, height)
     tf.debugging.Assert(tf.strings.substr(example, 0, len(expected)) == expected, ["another kind of image"])

@@ -21,7 +21,7 @@ _patching = threading.RLock()
 
 
 def registered(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
-    """The builder of a data set of TFDS, by "NAME" or "NAME/CONFIG".
+    """Returns the builder of a data set of TFDS, by "NAME" or "NAME/CONFIG".
 
     Only builders whose code is imported or belongs to TFDS: `tfds.builder` would also make one from the files in a
     data folder, and import the modules that these name.
@@ -63,7 +63,7 @@ def registered(name: str, data_dir: str | os.PathLike | None) -> tfds.core.Datas
 
 
 def opened(builder_class, data_dir: str | os.PathLike | None, **options: Any) -> tfds.core.DatasetBuilder:
-    """A builder with what is known of its prepared data.
+    """Returns a builder with what is known of its prepared data.
 
     Raises:
       DataError: that is damaged.
@@ -95,7 +95,7 @@ def _check_files(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def from_code():
-    """TFDS makes builders from their code alone.
+    """Makes TFDS build data sets from their code alone.
 
     TFDS (4.9.10) reads features that a builder's code does not state from a file beside the data, and imports the
     modules that this file names. For data that are not prepared it leaves an empty folder in the system's temporary
@@ -116,12 +116,12 @@ def from_code():
 
 
 def folder_of(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
-    """Where a builder's prepared data are or will be. (TFDS takes a `~` in TFDS_DATA_DIR for a name.)"""
+    """Returns where a builder's prepared data are or will be. (TFDS takes a `~` in TFDS_DATA_DIR for a name.)"""
     return expanded(builder.data_dir)
 
 
 def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
-    """The checksums that `sources.record` wrote, read back from the prepared data.
+    """Returns the checksums that `sources.record` wrote, read back from the prepared data.
 
     Raises:
       DataError: they are damaged.
@@ -135,12 +135,12 @@ def recorded(info: tfds.core.DatasetInfo) -> dict[str, str]:
 
 
 def verified(info: tfds.core.DatasetInfo) -> bool:
-    """Whether the prepared data are made from the published files, as `sources.record` wrote."""
+    """Returns whether the prepared data are made from the published files, as `sources.record` wrote."""
     return _metadata(info, "verified") is True
 
 
 def _metadata(info: tfds.core.DatasetInfo, key: str):
-    """What `sources.record` wrote; None where it wrote nothing."""
+    """Returns what `sources.record` wrote; None where it wrote nothing."""
     try:
         return info.metadata[key]  # `in` does not load TFDS's lazy metadata
     except (KeyError, TypeError):
@@ -150,7 +150,7 @@ def _metadata(info: tfds.core.DatasetInfo, key: str):
 
 
 def damaged(folder: str | os.PathLike, error: Exception) -> DataError:
-    """The error for prepared data that cannot be read."""
+    """Returns the error for prepared data that cannot be read."""
     if isinstance(error, OSError):
         return DataError(f"cannot read the prepared data in {shown(folder)} ({reason(error)})")
     return DataError(

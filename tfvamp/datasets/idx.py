@@ -19,7 +19,7 @@ NUM_VALIDATION = 10_000  # the last of the training images
 
 
 def read_all(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images [N, 28, 28] and labels [N] for training, then for the test, from four files in this order.
+    """Returns images [N, 28, 28] and labels [N] for training, then for the test, from four files in this order.
 
     Raises:
       DataError: a file is no such file, or they do not belong together.
@@ -41,7 +41,7 @@ def read_all(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    """The array of bytes in an IDX file.
+    """Returns the array of bytes in an IDX file.
 
     Raises:
       DataError: the file is no such file.

@@ -36,7 +36,7 @@ def of_folder(
     background: str,
     preparation: Preparation,
 ) -> image_store.Store:
-    """The PNG and JPEG images under a folder, brought to one size.
+    """Returns the PNG and JPEG images under a folder, brought to one size.
 
     With `channels` None they are grey if all files are, and in colour otherwise. Transparent images are laid over the
     background, "white" or "black". Hidden files and folders are no data; links to folders are followed, each folder once.
@@ -60,7 +60,7 @@ def of_folder(
     places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
 
     def class_of(path: pathlib.Path, split: str) -> str | None:
-        """The folder that an image lies in, of those beside each other; None for an image beside them."""
+        """Returns the folder that an image lies in, of those beside each other; None for an image beside them."""
         parts = path.relative_to(places[split] if by_split else folder).parts
         return parts[0] if len(parts) > 1 else None
 
@@ -124,7 +124,7 @@ def of_folder(
 def files_under(
     folder: pathlib.Path, suffixes: Sequence[str] = (), left_out: collections.Counter[str] | None = None
 ) -> list[pathlib.Path]:
-    """The regular files under a folder, in order, with these endings if any are given.
+    """Returns the regular files under a folder, in order, with these endings if any are given.
 
     Hidden files and folders are left out; links are followed, to each file and folder once, and to the same one each time.
     What is left out is counted by its kind. (`rglob` and, before Python 3.12, `os.walk` call themselves for each folder
@@ -171,13 +171,13 @@ def files_under(
 
 
 def _identity(path: str) -> tuple[int, int]:
-    """What is the same for a file or folder and all links to it."""
+    """Returns what is the same for a file or folder and all links to it."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
 def _is_kind(entry: os.DirEntry, folder: bool = False) -> bool:
-    """Whether an entry is, or leads to, a regular file, or a folder."""
+    """Returns whether an entry is, or leads to, a regular file, or a folder."""
     try:
         return entry.is_dir() if folder else entry.is_file()
     except OSError as error:
@@ -187,7 +187,7 @@ def _is_kind(entry: os.DirEntry, folder: bool = False) -> bool:
 
 
 def _is_grey(path: pathlib.Path) -> bool:
-    """Whether a file's pixels are grey, as its header says; a file that cannot be read does not decide."""
+    """Returns whether a file's pixels are grey, as its header says; a file that cannot be read does not decide."""
     try:
         with _opened(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
             if image.mode == "P":
@@ -202,7 +202,7 @@ def _is_grey(path: pathlib.Path) -> bool:
 def decode(
     path: pathlib.Path, size: tuple[int, int], channels: int, background: str
 ) -> tuple[np.ndarray, bool]:
-    """A PNG or JPEG file as [H, W, 1 or 3] bytes of the given size, and whether it is transparent somewhere.
+    """Returns a PNG or JPEG file as [H, W, 1 or 3] bytes of the given size, and whether it is transparent somewhere.
 
     Raises:
       DataError: it is damaged or too large; says so in few words.
@@ -228,7 +228,7 @@ def decode(
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path):
-    """A file for reading, which is not waited for if it has become a pipe."""
+    """Opens a file for reading, which is not waited for if it has become a pipe."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DataError("not a regular file")
@@ -236,7 +236,7 @@ def _opened(path: pathlib.Path):
 
 
 def resized(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
-    """An image [H, W, C] of bytes in another size, with other channels."""
+    """Returns an image [H, W, C] of bytes in another size, with other channels."""
     if array.shape == (*size, channels):
         return array
     image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

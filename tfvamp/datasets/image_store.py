@@ -54,12 +54,12 @@ class Store:
 
 
 def key_of(*parts) -> str:
-    """The name of the store for these sources and settings."""
+    """Returns the name of the store for these sources and settings."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def listing(paths: list[pathlib.Path], folder: pathlib.Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of files, by which a change is seen.
+    """Returns name, size and time of files, by which a change is seen.
 
     Raises:
       DataError: one cannot be found any more.
@@ -85,7 +85,7 @@ def kept(
     broken: list[str],
     class_names: Sequence[str] = (),
 ) -> Store:
-    """The store of that key, as it is on disk, or made now.
+    """Returns the store of that key, as it is on disk, or made now.
 
     Args:
       key: of the store.
@@ -124,7 +124,7 @@ def kept(
 
 
 def _checked_size(most: int, shape: tuple[int, int, int], root: pathlib.Path, what: str) -> int:
-    """The bytes that a store takes.
+    """Returns the bytes that a store takes.
 
     Raises:
       DataError: the disk has not so many.
@@ -192,7 +192,7 @@ def write(
 
 
 def with_checksums(root: pathlib.Path, checksums: Iterable[str]) -> Store | None:
-    """The store of those pixels in the folder of all stores, wherever they were read from; None if there is none."""
+    """Returns the store of those pixels in the folder of all stores, wherever they were read from; None if there is none."""
     wanted = sorted(checksums)
     places = sorted(root.iterdir()) if os.path.isdir(root) else []
     for folder in places:
@@ -205,7 +205,7 @@ def with_checksums(root: pathlib.Path, checksums: Iterable[str]) -> Store | None
 
 
 def opened(folder: pathlib.Path) -> Store:
-    """The store in a folder.
+    """Returns the store in a folder.
 
     Raises:
       DataError: it is damaged.
@@ -239,7 +239,7 @@ def opened(folder: pathlib.Path) -> Store:
 
 
 def _labels(path: pathlib.Path, count: int) -> np.ndarray:
-    """The labels of a store; -1 in a store that has none."""
+    """Returns the labels of a store; -1 in a store that has none."""
     if not os.path.isfile(path):
         return np.full(count, -1, np.int64)
     labels = np.lib.format.read_array(
@@ -251,7 +251,7 @@ def _labels(path: pathlib.Path, count: int) -> np.ndarray:
 
 
 def _mapped(path: pathlib.Path) -> np.ndarray:
-    """The array of a store, read from its file when it is needed."""
+    """Returns the array of a store, read from its file when it is needed."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("not a regular file")

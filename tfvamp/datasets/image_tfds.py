@@ -27,7 +27,7 @@ def of_tfds(
     preparation: Preparation,
     num_validation: int | None = None,
 ) -> image_store.Store:
-    """The images of any data set of TFDS, brought to one size if one is given.
+    """Returns the images of any data set of TFDS, brought to one size if one is given.
 
     Its splits train, validation and test are taken as they are; where validation or test is missing, the last
     images of train are used: one in ten, or `num_validation`.
@@ -76,7 +76,7 @@ def _shape(
     size: tuple[int, int] | None,
     grayscale: bool,
 ) -> tuple[int, int, int]:
-    """(H, W, C) of the images as they are kept."""
+    """Returns (H, W, C) of the images as they are kept."""
     features = dict((builder.info.features or {}).items())
     feature = features.get(image_key)
     if not isinstance(feature, tfds.features.Image):
@@ -114,7 +114,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str, preparation: Preparat
 
 
 def _splits(builder: tfds.core.DatasetBuilder, num_validation: int | None) -> dict[str, tuple[str, int, int]]:
-    """split -> (split in TFDS, first, last + 1)."""
+    """Returns split -> (split in TFDS, first, last + 1)."""
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     if "train" not in counts:
         raise DataError(f"{builder.name} has no split train; it has: {', '.join(counts)}")

@@ -22,7 +22,7 @@ MOST_ELEMENTS = 1000  # the published files have some ten
 
 
 def read(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str, np.ndarray]:
-    """Arrays of numbers of a Matlab 5 file.
+    """Returns arrays of numbers of a Matlab 5 file.
 
     Raises:
       DataError: the file cannot be read, has not all keys, or holds something else under one.
@@ -48,7 +48,7 @@ def read(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str
 
 
 def inflated(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) -> bytes:
-    """A Matlab 5 file of the numeric arrays of a file alone (those of `keys`, if any), unpacked.
+    """Returns a Matlab 5 file of the numeric arrays of a file alone (those of `keys`, if any), unpacked.
 
     SciPy believes what a file says of the size of cells, structures, texts, and compressed elements, and reads
     whatever follows an array in its element.
@@ -87,7 +87,7 @@ def inflated(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) ->
 
 
 def _elements(contents: bytes, order: str, path: pathlib.Path) -> Iterator[tuple[int, memoryview]]:
-    """The type and the bytes, tag included, of each element of a Matlab 5 file."""
+    """Yields the type and the bytes, tag included, of each element of a Matlab 5 file."""
     start = HEADER
     for _ in range(MOST_ELEMENTS):
         if start + 8 > len(contents):
@@ -99,7 +99,7 @@ def _elements(contents: bytes, order: str, path: pathlib.Path) -> Iterator[tuple
 
 
 def _array(element: bytes, order: str) -> tuple[str, int]:
-    """Name and class of an array, from the tag, flags, dimensions and name that its element begins with."""
+    """Returns name and class of an array, from the tag, flags, dimensions and name that its element begins with."""
     if len(element) < 56 or struct.unpack(f"{order}I", element[:4])[0] != ARRAY:
         return "", 0
     array_class = struct.unpack(f"{order}I", element[16:20])[0] & 0xFF

@@ -54,7 +54,7 @@ def read(
     background: str,
     binarize: str | None,
 ) -> OwnData:
-    """The data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
+    """Returns the data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
     if binarize is not None:
         check_choice("binarisation", binarize, BINARIZATIONS)
     kind, rest = name.split(":", 1)
@@ -96,7 +96,7 @@ def read(
 def read_kept(
     name: str, preparation: Preparation, checksums: Iterable[str], binarize: str | None
 ) -> OwnData | None:
-    """The prepared images of a "folder:..." that is gone, found by the checksum of their pixels; None without any."""
+    """Returns the prepared images of a "folder:..." that is gone, found by the checksum of their pixels; None without any."""
     kind, _, rest = name.partition(":")
     folder = expanded(rest)
     if kind != "folder" or os.path.isdir(folder):
@@ -106,7 +106,7 @@ def read_kept(
 
 
 def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> OwnData:
-    """A data set of TFDS's own that the catalogue has.
+    """Returns a data set of TFDS's own that the catalogue has.
 
     TFDS checks what it downloads and keeps no record of that: whether the data are verified is not known.
 
@@ -124,7 +124,7 @@ def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> Ow
 
 
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | None) -> OwnData:
-    """Checked arrays with the likelihood that fits them."""
+    """Returns checked arrays with the likelihood that fits them."""
     if binarize is not None:
         check_choice("binarisation", binarize, BINARIZATIONS)
     pixels = {split: _images(np.asarray(array), f"{name} ({split})") for split, array in arrays.items()}
@@ -151,7 +151,7 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | Non
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays `train`, `validation` and `test` of a .npz file, or `x` split by a fixed seed.
+    """Returns the arrays `train`, `validation` and `test` of a .npz file, or `x` split by a fixed seed.
 
     With their labels as `train_labels`..., from arrays of these names or `y_train`..., or `y` beside `x`.
 
@@ -218,7 +218,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _labels(arrays: dict[str, np.ndarray], what: str) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
-    """The labels among arrays, which are taken out, as integers [N] of each split, and the names of text labels.
+    """Returns the labels among arrays, which are taken out, as integers [N] of each split, and the names of text labels.
 
     Raises:
       DataError: they are neither whole numbers nor text.
@@ -263,7 +263,7 @@ def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
 
 
 def _images(array: np.ndarray, what: str) -> np.ndarray:
-    """[N, H, W, C], bytes or float32 in [0, 1]."""
+    """Returns [N, H, W, C], bytes or float32 in [0, 1]."""
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if array.ndim != 4 or not array.size:
@@ -335,7 +335,7 @@ def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: s
 
 
 def _checksum(pixels: Mapping[str, np.ndarray]) -> str:
-    """The sha256 of the pixels of all splits, with their shapes, however the file was written."""
+    """Returns the sha256 of the pixels of all splits, with their shapes, however the file was written."""
     checksum = hashlib.sha256()
     for split in SPLITS:
         checksum.update(f"{split} {pixels[split].dtype} {pixels[split].shape}".encode())
@@ -345,6 +345,6 @@ def _checksum(pixels: Mapping[str, np.ndarray]) -> str:
 
 
 def absolute(name: str) -> str:
-    """The name of a data set as it is found from any folder."""
+    """Returns the name of a data set as it is found from any folder."""
     kind, _, rest = name.partition(":")
     return f"{kind}:{os.path.abspath(os.path.expanduser(rest))}" if kind in ("npz", "folder") else name

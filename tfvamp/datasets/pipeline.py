@@ -15,7 +15,7 @@ IN_MEMORY = 2**29  # bytes: larger arrays are read from their file batch by batc
 
 
 def to_images(pixels: tf.Tensor, spec: DatasetSpec) -> tf.Tensor:
-    """float32 images in [0, 1] from stored bytes, or from pixels that are floats already."""
+    """Returns float32 images in [0, 1] from stored bytes, or from pixels that are floats already."""
     images = tf.cast(pixels, tf.float32)
     if pixels.dtype == tf.uint8:
         images = (images + 0.5) / 256.0 if spec.scaling == "centre" else images / 255.0
@@ -25,12 +25,12 @@ def to_images(pixels: tf.Tensor, spec: DatasetSpec) -> tf.Tensor:
 
 
 def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Pixels 0 or 1, one Bernoulli draw with each grey value in [0, 1] as its mean."""
+    """Returns pixels 0 or 1, one Bernoulli draw with each grey value in [0, 1] as its mean."""
     return tf.cast(seeds.uniform(tf.shape(images), seed, images.dtype) < images, images.dtype)
 
 
 def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """From indices [B] to pixels [B, H, W, C]; a large array in a file stays there."""
+    """Returns a function from indices [B] to pixels [B, H, W, C]; a large array in a file stays there."""
     if pixels.nbytes <= IN_MEMORY:
         with tf.init_scope():  # held once, in whatever graph it is first asked for
             held = tf.constant(np.ascontiguousarray(pixels))
@@ -53,7 +53,7 @@ def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _map_of(array: np.ndarray) -> mmap.mmap | None:
-    """The mapped file that an array reads from; None if it is in memory."""
+    """Returns the mapped file that an array reads from; None if it is in memory."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -70,7 +70,7 @@ def training_batches(
     first_step: int = 0,
     with_index: bool = False,
 ) -> tf.data.Dataset:
-    """One epoch of training batches [B, H, W, C], the last one short, or the rest of it.
+    """Returns one epoch of training batches [B, H, W, C], the last one short, or the rest of it.
 
     Order and pixels depend on (seed, epoch, step) alone, so that a resumed run sees what
     an unbroken one would have seen. (`tf.data`'s own shuffle would depend on TensorFlow's
@@ -104,7 +104,7 @@ def training_batches(
 
 
 def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The data set with a worker per core from the start.
+    """Returns the data set with a worker per core from the start.
 
     The thread that would tune their number is waited for at the end of each pass, up to a tenth of a second.
     """
@@ -114,7 +114,7 @@ def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def binarize_each(images: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Images [B, H, W, C] binarised from a seed and the index of each: the same at every pass."""
+    """Returns images [B, H, W, C] binarised from a seed and the index of each: the same at every pass."""
     return tf.map_fn(
         lambda one: binarize(one[0], seeds.fold_in(seed, one[1])),
         (images, indices),

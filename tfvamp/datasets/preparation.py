@@ -50,7 +50,7 @@ class Preparation:
         return expanded(self.data_dir or tfds.core.constants.DATA_DIR)
 
     def command(self, **more: Any) -> str:
-        """The command that prepares the data, to be pasted into a shell."""
+        """Returns the command that prepares the data, to be pasted into a shell."""
         words = ["tfvamp datasets prepare", shown(self.name)]
         for option, value in {**self.options, **more, "data_dir": self.data_dir}.items():
             if value:
@@ -74,7 +74,7 @@ class Preparation:
 def prepare(
     builder_class, raw: str | os.PathLike | None, preparation: Preparation
 ) -> tfds.core.DatasetBuilder:
-    """The prepared builder: as it is on disk, or made now.
+    """Returns the prepared builder: as it is on disk, or made now.
 
     Args:
       builder_class: one of `datasets.BUILDERS`.
@@ -114,7 +114,7 @@ def prepare(
 
 
 def _changed(builder: tfds.core.DatasetBuilder, source_dir: pathlib.Path | None) -> list[str]:
-    """The names of source files in a folder that are not those which the prepared data were made from."""
+    """Returns the names of source files in a folder that are not those which the prepared data were made from."""
     before = recorded(builder.info)
     offered = {
         source.filename: source.checksum(path)
@@ -181,7 +181,7 @@ def put(new: pathlib.Path, folder: pathlib.Path, again: bool = False) -> None:
 
 
 def unwritable(name: str, folder: pathlib.Path, error: Exception) -> DataError:
-    """The error for data that cannot be prepared in a folder."""
+    """Returns the error for data that cannot be prepared in a folder."""
     why = reason(error)
     if not isinstance(error, OSError):  # TensorFlow's "what was done with which file; why it failed"
         why = printable(str(error).rsplit("; ", 1)[-1])[:200]

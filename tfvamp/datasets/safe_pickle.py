@@ -82,7 +82,7 @@ class UnsafePickleError(Exception):
 
 
 def loads(contents: bytes) -> Any:
-    """What is pickled: plain containers, numbers, texts, and `numpy` arrays of numbers.
+    """Returns what is pickled: plain containers, numbers, texts, and `numpy` arrays of numbers.
 
     Raises:
       UnsafePickleError: it asks for anything else, or is damaged.
@@ -98,7 +98,7 @@ def loads(contents: bytes) -> Any:
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: of numbers, or none."""
+    """Represents `numpy.dtype`: of numbers, or none."""
 
     def __init__(self, code, align=False, copy=False):
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
@@ -112,7 +112,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array that is being built; `value` is None until its state comes."""
+    """Represents an array that is being built; `value` is None until its state comes."""
 
     value: np.ndarray | None = None
 
@@ -132,7 +132,7 @@ class _Array:
 
 
 class _NdArray:
-    """Stands for the class `numpy.ndarray`, which is named, never called."""
+    """Represents the class `numpy.ndarray`, which is named, never called."""
 
     def __init__(self, *args):
         raise UnsafePickleError("it calls numpy.ndarray")
@@ -153,7 +153,7 @@ _NAMES = {
 
 
 def _counted(load):
-    """The method of an opcode, for as long as there are not too many of them."""
+    """Returns the method of an opcode, for as long as there are not too many of them."""
 
     def load_one(self):
         self.opcodes += 1
@@ -183,7 +183,7 @@ class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file state
         return _NAMES[module, name]
 
     def to_bytes(self, text, encoding="latin1") -> bytes:
-        """`text.encode("latin1")`, for as long as all texts together are no larger than a file."""
+        """Returns `text.encode("latin1")`, for as long as all texts together are no larger than a file."""
         if encoding != "latin1" or not isinstance(text, str):
             raise UnsafePickleError("it encodes other than latin1")
         self.texts += len(text)
@@ -227,7 +227,7 @@ class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file state
 
 
 def _plain(value):
-    """The value, or the values of a list or dictionary, as arrays; deeper ones are of no use to a data set."""
+    """Returns the value, or the values of a list or dictionary, as arrays; deeper ones are of no use to a data set."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, list | tuple):

@@ -61,14 +61,14 @@ class Source:
     md5: str | None = None
 
     def checksum(self, path: pathlib.Path, algorithm: str = "sha256") -> str:
-        """The checksum of a copy of this file, in hexadecimal."""
+        """Returns the checksum of a copy of this file, in hexadecimal."""
         if self.filename.endswith(".gz"):
             with path.open("rb") as file:
                 return hashlib.file_digest(file, algorithm).hexdigest()
         return hashlib.new(algorithm, read_bytes(path)).hexdigest()
 
     def published(self, path: pathlib.Path) -> bool:
-        """Whether the file is the published one, as far as a checksum of that is known."""
+        """Returns whether the file is the published one, as far as a checksum of that is known."""
         pinned = {"sha256": self.sha256, "md5": self.md5}
         return any(
             checksum is not None and self.checksum(path, algorithm) == checksum
@@ -77,7 +77,7 @@ class Source:
 
 
 def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
-    """What is in a file, or inside it if it is gzipped or the one file in a .zip archive.
+    """Returns what is in a file, or inside it if it is gzipped or the one file in a .zip archive.
 
     Raises:
       DataError: it cannot be read, or is larger than `largest` bytes (256 MiB).
@@ -99,7 +99,7 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
 
 
 def _unpacked(file: IO[bytes]) -> IO[bytes]:
-    """What a file holds, without gzip or a .zip archive of one file around it, or both."""
+    """Returns what a file holds, without gzip or a .zip archive of one file around it, or both."""
     for _ in range(2):
         magic = file.read(4)
         file.seek(0)
@@ -117,17 +117,17 @@ def _unpacked(file: IO[bytes]) -> IO[bytes]:
 
 
 def is_data(name: str) -> bool:
-    """Whether a path is data: not hidden, and not what a Mac adds to archives."""
+    """Returns whether a path is data: not hidden, and not what a Mac adds to archives."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in pathlib.PurePosixPath(name).parts)
 
 
 def too_large(path: pathlib.Path, largest: int) -> DataError:
-    """The error for a file that holds more than so many bytes."""
+    """Returns the error for a file that holds more than so many bytes."""
     return DataError(f"{shown(path)} holds more than {largest / 2**20:g} MiB: it is not the published file")
 
 
 def raw_dir(folder: str | os.PathLike | None, needed: bool = True) -> pathlib.Path | None:
-    """The folder with files fetched by hand: as given, else from TFVAMP_RAW_DIR, else None.
+    """Returns the folder with files fetched by hand: as given, else from TFVAMP_RAW_DIR, else None.
 
     Args:
       folder: as given.
@@ -153,7 +153,7 @@ def raw_dir(folder: str | os.PathLike | None, needed: bool = True) -> pathlib.Pa
 
 
 def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path | None:
-    """The path of a source file in TFDS's manual folder or in TFVAMP_RAW_DIR; None if it is in neither."""
+    """Returns the path of a source file in TFDS's manual folder or in TFVAMP_RAW_DIR; None if it is in neither."""
     manual = None
     with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
         manual = pathlib.Path(dl_manager.manual_dir)
@@ -161,14 +161,14 @@ def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -
 
 
 def _folder_by_hand(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
-    """TFDS's manual folder, or TFVAMP_RAW_DIR; None without either."""
+    """Returns TFDS's manual folder, or TFVAMP_RAW_DIR; None without either."""
     with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
         return pathlib.Path(dl_manager.manual_dir)
     return raw_dir(None)
 
 
 def _what_lies_there(dl_manager: tfds.download.DownloadManager) -> str:
-    """The files in the folder that was given, for a message; nothing without a folder."""
+    """Returns the files in the folder that was given, for a message; nothing without a folder."""
     folder = _folder_by_hand(dl_manager)
     if folder is None:
         return ""
@@ -180,7 +180,7 @@ def _what_lies_there(dl_manager: tfds.download.DownloadManager) -> str:
 def fetch_either(
     dl_manager: tfds.download.DownloadManager, preferred: Source, other: Source
 ) -> tuple[Source, pathlib.Path]:
-    """One of two source files that hold the same data, and its path: the first by hand, else the other, else fetched."""
+    """Returns one of two source files that hold the same data, and its path: the first by hand, else the other, else fetched."""
     for source in (preferred, other):
         if (path := fetched_by_hand(dl_manager, source)) is not None:
             return source, path
@@ -188,7 +188,7 @@ def fetch_either(
 
 
 def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
-    """The source file in a folder; None if it is not there.
+    """Returns the source file in a folder; None if it is not there.
 
     Under its name, or with .gz after it; or under a name that differs in capitals, in .gz or .zip at its end, or in dots,
     dashes and underscores, as unpackers change them: of several, the one whose checksum is that of the published file.
@@ -205,7 +205,7 @@ def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
 
 
 def _under_any_name(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
-    """The file in a folder whose checksum is that of the published file, whatever its name."""
+    """Returns the file in a folder whose checksum is that of the published file, whatever its name."""
     if folder is None:
         return None
     paths = (folder / name for name in _names(folder)[:MOST_TRIED])
@@ -213,7 +213,7 @@ def _under_any_name(folder: pathlib.Path | None, source: Source) -> pathlib.Path
 
 
 def _names(folder: pathlib.Path) -> list[str]:
-    """The names of the files in a folder, in order."""
+    """Returns the names of the files in a folder, in order."""
     try:
         return sorted(name for name in os.listdir(folder) if is_data(name) and os.path.isfile(folder / name))
     except OSError:
@@ -221,7 +221,7 @@ def _names(folder: pathlib.Path) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name without what unpackers change."""
+    """Returns a name without what unpackers change."""
     name = name.casefold()
     while name.endswith((".gz", ".zip")):
         name = name.rpartition(".")[0]
@@ -229,7 +229,7 @@ def _plain(name: str) -> str:
 
 
 def _proves(path: pathlib.Path, source: Source) -> bool:
-    """Whether a file is the published one by its checksum."""
+    """Returns whether a file is the published one by its checksum."""
     try:
         return path.stat().st_size <= LARGEST_CONTENTS and source.published(path)
     except (DataError, OSError):
@@ -237,7 +237,7 @@ def _proves(path: pathlib.Path, source: Source) -> bool:
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path:
-    """The path of a source file: from the manual folder if it is there, else downloaded.
+    """Returns the path of a source file: from the manual folder if it is there, else downloaded.
 
     Raises:
       DataError: it is not there and cannot be downloaded, or the download is not the published file.
@@ -283,7 +283,7 @@ def image_info(
     num_classes: int | None = None,
     dtype=np.uint8,
 ) -> tfds.core.DatasetInfo:
-    """What a data set of images [H, W, C] holds: `image`, and `label` if there are classes."""
+    """Returns what a data set of images [H, W, C] holds: `image`, and `label` if there are classes."""
     features = {"image": tfds.features.Image(shape=shape, dtype=dtype)}
     if num_classes is not None:
         features["label"] = tfds.features.ClassLabel(num_classes=num_classes)
@@ -296,14 +296,14 @@ def image_info(
 
 
 def examples(images: np.ndarray, labels: np.ndarray | None = None):
-    """The examples of a builder's split: images [N, H, W, 1] of bytes (as PNG files) or floats, and their labels."""
+    """Returns the examples of a builder's split: images [N, H, W, 1] of bytes (as PNG files) or floats, and their labels."""
     for index, image in enumerate(images):
         example = {"image": to_png(image) if images.dtype == np.uint8 else image}
         yield index, example if labels is None else {**example, "label": int(labels[index])}
 
 
 def to_png(image: np.ndarray) -> bytes:
-    """The PNG file of an image [H, W, 1] of bytes, by Pillow: TensorFlow takes half as long again for one of 28x28."""
+    """Returns the PNG file of an image [H, W, 1] of bytes, by Pillow: TensorFlow takes half as long again for one of 28x28."""
     buffer = io.BytesIO()
     PIL.Image.fromarray(image[..., 0]).save(buffer, "png")
     return buffer.getvalue()
@@ -311,7 +311,7 @@ def to_png(image: np.ndarray) -> bytes:
 
 @contextlib.contextmanager
 def tfds_output(progress: bool):
-    """TFDS with its progress bars or without, without what it prints, and with an end to what it waits for."""
+    """Runs TFDS with or without its progress bars, without what it prints, and with limits on how long it waits."""
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     retries, get = downloader.MAX_RETRIES, requests.Session.get
     try:

@@ -13,7 +13,7 @@ SHARE = 10  # one image in so many validates, and as many test
 
 
 def split_counts(count: int, what: str) -> dict[str, int]:
-    """How many of so many images train, validate and test: one in ten each for the last two, at least one.
+    """Returns how many of so many images train, validate and test: one in ten each for the last two, at least one.
 
     Raises:
       DataError: a split would be empty.

@@ -60,7 +60,7 @@ class State(NamedTuple):
 def from_proposal(
     proposal: Proposal, x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]
 ) -> Path:
-    """The path from q(z | x): u is the noise of the reparameterisation, p_0 = N(0, I), w = p(x, z) / q(z | x).
+    """Returns the path from q(z | x): u is the noise of the reparameterisation, p_0 = N(0, I), w = p(x, z) / q(z | x).
 
     Its scales are those of q, so that one step size serves all dimensions.
     """
@@ -79,7 +79,7 @@ def from_proposal(
 
 
 def from_prior(x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]) -> Path:
-    """The path from p(z): u is z of the top layer, and below it the noise of z; w = p(x | z)."""
+    """Returns the path from p(z): u is z of the top layer, and below it the noise of z; w = p(x | z)."""
 
     def latents_of(u):
         latents = [u[0]]
@@ -108,12 +108,12 @@ def from_prior(x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]) 
 
 
 def _log_normal(u: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The standard normal log-density without its constant, [M, B]."""
+    """Returns the standard normal log-density without its constant, [M, B]."""
     return -0.5 * tf.add_n([tf.reduce_sum(of_layer**2, axis=-1) for of_layer in u])
 
 
 def seen(path: Path, at: Sequence[tf.Tensor]) -> State:
-    """The densities and their gradients at u."""
+    """Returns the densities and their gradients at u."""
     at = list(at)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(at)
@@ -130,7 +130,7 @@ def move(
     uniform: tf.Tensor,
     leapfrogs: int,
 ) -> tuple[State, tf.Tensor]:
-    """A Hamiltonian move that keeps p_0 w^beta: Neal (2011), section 3.
+    """Returns a Hamiltonian move that keeps p_0 w^beta: Neal (2011), section 3.
 
     Args:
       path, state: where the chains are.
@@ -173,7 +173,7 @@ def move(
 
 
 def schedule(steps: int) -> np.ndarray:
-    """Inverse temperatures [T + 1] from 0 to 1, close together at both ends: Wu and others (2017), section 5.1."""
+    """Returns inverse temperatures [T + 1] from 0 to 1, close together at both ends: Wu and others (2017), section 5.1."""
     sigmoid = 1.0 / (1.0 + np.exp(-STEEPNESS * np.linspace(-1.0, 1.0, steps + 1)))
     return (sigmoid - sigmoid[0]) / (sigmoid[-1] - sigmoid[0])
 
@@ -203,7 +203,7 @@ class Block(NamedTuple):
 
 
 def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
-    """The programs that run chains from `kind`: "prior", or any other proposal.
+    """Returns the programs that run chains from `kind`: "prior", or any other proposal.
 
     Without XLA: on two cores a move of 1600 chains takes as long or longer with it, and 6 s more to compile.
     """
@@ -228,7 +228,7 @@ def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
 
 
 def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Momenta [M, B, D] for each layer and uniform numbers [2, M, B], those of an image from the seed of its index."""
+    """Returns momenta [M, B, D] for each layer and uniform numbers [2, M, B], those of an image from the seed of its index."""
     chains, dims = state.at[0].shape[0], [of_layer.shape[-1] for of_layer in state.at]
     dtype = state.at[0].dtype
     draws = tf.map_fn(
@@ -244,7 +244,7 @@ def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.T
 def learned_steps(
     run: Programs, block: Block, chains: int, betas: np.ndarray, seed: tf.Tensor, tick
 ) -> np.ndarray:
-    """Step sizes [T + 1, B] for each inverse temperature and image, from chains that nothing else uses.
+    """Returns step sizes [T + 1, B] for each inverse temperature and image, from chains that nothing else uses.
 
     The chains that count then move with steps that do not depend on their own past: their weights stay unbiased.
     """
@@ -282,7 +282,7 @@ def anneal(
 def _moved(
     run: Programs, block: Block, state: State, beta: float, step: np.ndarray, seed: tf.Tensor, index: int
 ):
-    """A move with numbers as tensors: other values do not trace it again."""
+    """Returns a move with numbers as tensors: other values do not trace it again."""
     beta, step = (tf.constant(value, state.at[0].dtype) for value in (beta, step))
     return run.move(block, state, beta, step, seed, tf.constant(index, tf.int32))
 
@@ -299,7 +299,7 @@ def annealed(
     advance: Callable[[int, int], None],
     latents: Sequence[tf.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-weights [M, N] of chains that end at p(z | x): their mean is unbiased for p(x).
+    """Returns log-weights [M, N] of chains that end at p(z | x): their mean is unbiased for p(x).
 
     Args:
       parts, total, event_shape: the images, how many there are, and the shape [H, W, C] of one.

@@ -22,12 +22,12 @@ AT_ONCE = 2**22  # log-densities [rows, components] or distances at a time
 
 
 def variances(means: np.ndarray) -> np.ndarray:
-    """Var_x(E_q[z_d | x]) of each latent from posterior means [N, D], the largest first, [D]."""
+    """Returns Var_x(E_q[z_d | x]) of each latent from posterior means [N, D], the largest first, [D]."""
     return np.sort(means.var(axis=0))[::-1]
 
 
 def active_units(means: np.ndarray) -> int:
-    """The number of latents with Var_x(E_q[z | x]) >= 0.01, from posterior means [N, D]."""
+    """Returns the number of latents with Var_x(E_q[z | x]) >= 0.01, from posterior means [N, D]."""
     return int((variances(means) >= ACTIVITY_THRESHOLD).sum())
 
 
@@ -112,7 +112,7 @@ def usage(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Usage:
-    """The responsibilities p(k | z) of a mixture's components for latents of posteriors, batch shape [N]."""
+    """Returns the responsibilities p(k | z) of a mixture's components for latents of posteriors, batch shape [N]."""
     count = prior.num_components
     shares, entropies, latents = np.zeros(count), [], 0
     for z in _drawn(posterior, draws, seed):
@@ -132,7 +132,7 @@ def usage(
 
 
 def nearest(x: np.ndarray, among: np.ndarray, but_itself: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The index of the nearest of some images [M, H, W, C] to each of x [N, H, W, C], and its distance.
+    """Returns the index of the nearest of some images [M, H, W, C] to each of x [N, H, W, C], and its distance.
 
     Args:
       but_itself: x and `among` are the same images, and each would be its own nearest.
@@ -168,7 +168,7 @@ class TwoSamples(NamedTuple):
 
 
 def two_samples(first: np.ndarray, second: np.ndarray) -> TwoSamples:
-    """The leave-one-out accuracy of a 1-nearest-neighbour classifier in pixel space, sets [N, H, W, C] both.
+    """Returns the leave-one-out accuracy of a 1-nearest-neighbour classifier in pixel space, sets [N, H, W, C] both.
 
     Raises:
       ValueError: the sets differ in size, which would move the accuracy of equal distributions away from 1/2.
@@ -206,7 +206,7 @@ def probes(
 
 
 def components_of(prior, means: np.ndarray) -> np.ndarray:
-    """The component of a mixture that is most responsible for each of some latents [N, D], [N]."""
+    """Returns the component of a mixture that is most responsible for each of some latents [N, D], [N]."""
     found = [
         tf.argmax(prior.component_log_prob(rows), axis=1)
         for rows in _rows(tf.convert_to_tensor(means, prior.dtype), prior.num_components)
@@ -217,7 +217,7 @@ def components_of(prior, means: np.ndarray) -> np.ndarray:
 def clusters(
     components: np.ndarray, labels: np.ndarray, test_components: np.ndarray, test_labels: np.ndarray
 ) -> dict[str, float]:
-    """How components [N] agree with labels [N].
+    """Returns how components [N] agree with labels [N].
 
     Returns:
       accuracy: share of the test images with the label that is most frequent among the training images of their component (a
@@ -245,14 +245,14 @@ def clusters(
 
 
 def plane(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two principal axes [D, 2] of posterior means [N, D], and their centre [D]; zeros where there is no second one."""
+    """Returns the two principal axes [D, 2] of posterior means [N, D], and their centre [D]; zeros where there is no second one."""
     centre = means.mean(axis=0)
     axes = np.linalg.svd(means - centre, full_matrices=False)[2][:2].T
     return np.pad(axes, [(0, 0), (0, 2 - axes.shape[1])]), centre
 
 
 def _drawn(posterior: DiagonalGaussian, draws: int, seed: int):
-    """Latents [N, D], one set after the other."""
+    """Returns latents [N, D], one set after the other."""
     base = seeds.stateless(seed, "diagnose")
     for index in range(draws):
         yield posterior.at(seeds.normal(tf.shape(posterior.loc), seeds.fold_in(base, index)))

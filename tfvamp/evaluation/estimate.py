@@ -118,7 +118,7 @@ class LogLikelihood:
         return float((self.curve_values[-1] - self.curve_values[-2]).mean()) / math.log10(last / before)
 
     def warning(self) -> str | None:
-        """In plain words why the number is too low, and what to do; None where nothing says that it is."""
+        """Returns why the number is too low, and what to do, as text; None where nothing says that it is."""
         if self.slope is None or self.slope < RISING:
             return None
         samples, better = "samples", "take more samples, or --estimator ais"
@@ -132,7 +132,7 @@ class LogLikelihood:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of evaluation.json that these samples give."""
+        """Returns the numbers of evaluation.json that these samples give."""
         several, ess = len(self.kls) > 1, self.effective_sample_size
         heavy = None if np.isnan(self.pareto_k).any() else float((self.pareto_k > TRUSTED).mean())
         return {
@@ -164,7 +164,7 @@ class LogLikelihood:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The numbers of each image, [N], that an evaluation keeps."""
+        """Returns the numbers of each image, [N], that an evaluation keeps."""
         parts = {"reconstruction": self.reconstruction, "kl": self.kl}
         if len(self.kls) > 1:
             parts |= {f"kl_{name}": kl for name, kl in self.kls.items()}
@@ -178,20 +178,20 @@ class LogLikelihood:
 
 
 def curve_sizes(num_samples: int) -> list[int]:
-    """S / 100, S / 10 and S, those of them that are at least 1."""
+    """Returns S / 100, S / 10 and S, those of them that are at least 1."""
     sizes = [num_samples // 10**power for power in reversed(range(DECADES))]
     return [size for size in sizes if size]
 
 
 def log_means(log_weights: np.ndarray, size: int) -> np.ndarray:
-    """log of the mean weight of each group of `size` samples, [S // size, B], from log w [S, B]."""
+    """Returns log of the mean weight of each group of `size` samples, [S // size, B], from log w [S, B]."""
     groups = len(log_weights) // size
     grouped = log_weights[: groups * size].reshape(groups, size, -1)
     return np.logaddexp.reduce(grouped, axis=1) - math.log(size)
 
 
 def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
-    """The arrays of `LogLikelihood` for some images, from reconstruction [S, B] and kls [layers, S, B] of each sample."""
+    """Returns the arrays of `LogLikelihood` for some images, from reconstruction [S, B] and kls [layers, S, B] of each sample."""
     kl = kls.sum(axis=0)
     return {
         **of_weights(reconstruction - kl),
@@ -202,7 +202,7 @@ def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
 
 
 def of_weights(log_weights: np.ndarray) -> dict[str, Any]:
-    """The arrays of `LogLikelihood` for some images, from log-weights [S, B], except the parts of the bound."""
+    """Returns the arrays of `LogLikelihood` for some images, from log-weights [S, B], except the parts of the bound."""
     num_samples = len(log_weights)
     total = np.logaddexp.reduce(log_weights, axis=0)
     by_size = [log_means(log_weights, size) for size in curve_sizes(num_samples)]
@@ -230,7 +230,7 @@ def of_weights(log_weights: np.ndarray) -> dict[str, Any]:
 
 
 def _extrapolated(group_variances: np.ndarray, num_samples: int) -> float | None:
-    """The error of the mean over N images from variances [len(GROUPS), N] of estimates with fewer samples."""
+    """Returns the error of the mean over N images from variances [len(GROUPS), N] of estimates with fewer samples."""
     usable = [index for index, groups in enumerate(GROUPS) if groups <= num_samples]
     if not usable:
         return None

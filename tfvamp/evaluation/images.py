@@ -35,12 +35,12 @@ class Part(NamedTuple):
     begun: float = 0.0
 
     def done(self, share: float) -> int:
-        """How many of all images are done when a share of the work that follows the proposal is."""
+        """Returns how many of all images are done when a share of the work that follows the proposal is."""
         return self.first + int(len(self.x) * (self.begun + (1.0 - self.begun) * share))
 
 
 def as_images(x, model: Evaluable) -> tf.Tensor:
-    """Images [N, H, W, C], float32 (float64 for a model of that), from an array or from `tf.data` of images.
+    """Returns images [N, H, W, C], float32 (float64 for a model of that), from an array or from `tf.data` of images.
 
     Raises:
       UsageError: there are none, or the model, if it looks at its images, refuses them.
@@ -59,7 +59,7 @@ def as_images(x, model: Evaluable) -> tf.Tensor:
 
 
 def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
-    """The posteriors of images [N, H, W, C], batch shape [N], one for each stochastic layer.
+    """Returns the posteriors of images [N, H, W, C], batch shape [N], one for each stochastic layer.
 
     The top layer's comes first; those below it are taken at the means of the latents above. Images are encoded in
     blocks of one size, so that each result is the same to the last bit whatever N is.
@@ -83,12 +83,12 @@ def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
 
 
 def joined(blocks):
-    """Equal structures of tensors as one, joined along the first axis."""
+    """Returns equal structures of tensors as one, joined along the first axis."""
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
 
 
 def once(kept: Kept, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a block: those that are kept, or else computed, and kept."""
+    """Returns the arrays of a block: those that are kept, or else computed, and kept."""
     arrays = kept.get(name)
     if arrays is None:
         arrays = kept[name] = compute()
@@ -104,7 +104,7 @@ def by_blocks(
     advance: Callable[[int, int], None],
     of_block: Callable[[Part, Callable[[], Any], int, int], dict[str, np.ndarray]],
 ) -> list[dict[str, np.ndarray]]:
-    """The arrays of all blocks of images, those that are kept not computed again; for others of a `Shared` it waits.
+    """Returns the arrays of all blocks of images, those that are kept not computed again; for others of a `Shared` it waits.
 
     Args:
       parts, total: the images, and how many there are.
@@ -134,7 +134,7 @@ def by_blocks(
 
 
 def taken(tensors, indices: tf.Tensor):
-    """The rows with some indices of all tensors in a structure."""
+    """Returns the rows with some indices of all tensors in a structure."""
     return tf.nest.map_structure(lambda one: tf.gather(one, indices), tensors)
 
 
@@ -151,7 +151,7 @@ def noise_of(
     levels,
     dtype: tf.DType = tf.float32,
 ) -> list[tf.Tensor]:
-    """Standard normal draws [S, B, D] for each layer; those of an image from the seed of its index."""
+    """Returns standard normal draws [S, B, D] for each layer; those of an image from the seed of its index."""
 
     def draws(dims: int, seed: tf.Tensor) -> tf.Tensor:
         noise = tf.map_fn(

@@ -35,7 +35,7 @@ def importance_sampling(
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The arrays of a `LogLikelihood` of images, from latents of their proposals.
+    """Returns the arrays of a `LogLikelihood` of images, from latents of their proposals.
 
     Args:
       parts_of_images, total: the images, and how many there are.
@@ -74,7 +74,7 @@ def importance_sampling(
 
 
 def weight_parts(posterior: DiagonalGaussian, generator: objectives.Generator, x, noise) -> tf.Tensor:
-    """log p(x | z), and the KL of each layer, [1 + layers, S, B], with the model's own posteriors."""
+    """Returns log p(x | z), and the KL of each layer, [1 + layers, S, B], with the model's own posteriors."""
     latents, posteriors = objectives.infer(posterior, generator.levels, x, noise)
     return _stacked(objectives.parts(latents, posteriors, generator, x))
 

@@ -217,7 +217,7 @@ def bracketed(
 
 
 def simulated(model: Evaluable, prior, num_images: int, seed: int) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Latents [N, D] of each layer drawn from the model, and images [N, H, W, C] of p(x | z) at them."""
+    """Returns latents [N, D] of each layer drawn from the model, and images [N, H, W, C] of p(x | z) at them."""
     base = seeds.stateless(seed, "simulate")
     latents = [prior.sample(num_images, seed=base)]
     for level in levels_of(model):

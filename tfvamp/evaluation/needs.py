@@ -24,21 +24,21 @@ WORTH_SAYING = 60.0  # seconds
 
 
 def latent_dims(model: Evaluable, prior) -> list[int]:
-    """D of each stochastic layer, the top one first."""
+    """Returns D of each stochastic layer, the top one first."""
     return [prior.event_shape[0], *(level.dims for level in levels_of(model))]
 
 
 def images_refined_at_once(
     model: Evaluable, event_shape: tuple[int, ...], dims: Sequence[int], how: Estimation
 ) -> int:
-    """How many images are refined at a time: as many as gradients, noise and mixings leave room for."""
+    """Returns how many images are refined at a time: as many as gradients, noise and mixings leave room for."""
     rows = rows_of_gradients(model, event_shape, how.max_bytes)
     values = largest(how.max_bytes) // _values_refined(dims, how)
     return max(1, min(AT_ONCE, values, rows // how.refine_samples))
 
 
 def _values_refined(dims: Sequence[int], how: Estimation) -> int:
-    """The noise and the mixing of one image."""
+    """Returns the noise and the mixing of one image."""
     return how.refine_steps * how.refine_samples * sum(dims) + COPIES * sum(dims) ** 2
 
 
@@ -72,7 +72,7 @@ def check_memory(dims: Sequence[int], how: Estimation) -> None:
 
 
 def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> dict[str, float]:
-    """About how long each part of `tfvamp evaluate` takes, from one block of latents.
+    """Returns about how long each part of `tfvamp evaluate` takes, from one block of latents.
 
     Args:
       image: one of the images, [1, H, W, C].
@@ -112,7 +112,7 @@ def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> 
 
 
 def _work(how: Estimation) -> tuple[int, int, int]:
-    """Latents of an image that are decoded, with gradients in a refinement, and with gradients by chains."""
+    """Returns latents of an image that are decoded, with gradients in a refinement, and with gradients by chains."""
     of_encoder = how.samples if how.estimator != "bdmc" else 0
     refined = how.proposal == "refined"
     if how.estimator == "importance":

@@ -47,12 +47,12 @@ class Proposal(NamedTuple):
 
 
 def of_encoder(posterior: DiagonalGaussian) -> Proposal:
-    """The posteriors of the model itself."""
+    """Returns the posteriors of the model itself."""
     return Proposal(posterior.loc, posterior.log_variance)
 
 
 def unfitted(own: Proposal, levels: Sequence[Level]) -> Proposal:
-    """The same proposal, with a fit of zeros."""
+    """Returns the same proposal, with a fit of zeros."""
     count, dims = tf.shape(own.loc)[0], [own.loc.shape[1], *(level.dims for level in levels)]
 
     def zeros(*shape: int) -> tf.Tensor:
@@ -69,7 +69,7 @@ def drawn(
     levels: Sequence[Level],
     of_path: bool = False,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Latents from standard normal noise [S, B, D], and log q of them [S, B]; for each layer, the top one first.
+    """Returns latents from standard normal noise [S, B, D], and log q of them [S, B]; for each layer, the top one first.
 
     Args:
       of_path: differentiate log q as if the fit were constant: only through the latents.
@@ -98,7 +98,7 @@ def drawn(
 def noise_at(
     proposal: Proposal, x: tf.Tensor, latents: Sequence[tf.Tensor], levels: Sequence[Level]
 ) -> list[tf.Tensor]:
-    """The noise [S, B, D] of each layer that gives latents [S, B, D]: the inverse of `drawn`."""
+    """Returns the noise [S, B, D] of each layer that gives latents [S, B, D]: the inverse of `drawn`."""
     owns = [_own(proposal, x, latents, levels, layer) for layer in range(len(latents))]
     if not proposal.fit:
         return [own.noise_at(z) for own, z in zip(owns, latents, strict=True)]
@@ -106,7 +106,7 @@ def noise_at(
 
 
 def _own(proposal: Proposal, x, latents, levels: Sequence[Level], layer: int) -> DiagonalGaussian:
-    """The model's own posterior of a layer."""
+    """Returns the model's own posterior of a layer."""
     if not layer:
         return DiagonalGaussian(proposal.loc, proposal.log_variance)
     return levels[layer - 1].posterior(x, latents[layer - 1])
@@ -121,12 +121,12 @@ def _below_diagonal(mixing: tf.Tensor) -> tf.Tensor:
 
 
 def _mixed(mixing: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-    """(I + M) e for e [S, B, D]."""
+    """Returns (I + M) e for e [S, B, D]."""
     return noise + tf.einsum("bij,sbj->sbi", _below_diagonal(mixing), noise)
 
 
 def _noise_at(fit: Fit, owns, latents) -> list[tf.Tensor]:
-    """The inverse of the shifts and of the mixing."""
+    """Returns the inverse of the shifts and of the mixing."""
     mixed = [
         _shifted(own, shift).noise_at(z) for own, shift, z in zip(owns, fit.shifts, latents, strict=True)
     ]
@@ -146,7 +146,7 @@ def log_weight_parts(
     levels: Sequence[Level],
     of_path: bool = False,
 ) -> objectives.Parts:
-    """The parts of log w [S, B] of latents drawn from the proposal with standard normal noise [S, B, D]."""
+    """Returns the parts of log w [S, B] of latents drawn from the proposal with standard normal noise [S, B, D]."""
     latents, log_q = drawn(proposal, x, noise, levels, of_path)
     reconstruction, log_p = objectives.joint(latents, objectives.Generator(prior, decoder, levels), x)
     return objectives.Parts(reconstruction, tuple(q - p for q, p in zip(log_q, log_p, strict=True)))

@@ -34,33 +34,33 @@ class Evaluable(Protocol):
     prior: Any
 
     def posterior(self, x) -> Any:
-        """q(z | x) for images x [B, H, W, C]: a diagonal normal, batch shape [B], event shape [D]."""
+        """Returns q(z | x) for images x [B, H, W, C]: a diagonal normal, batch shape [B], event shape [D]."""
 
     def likelihood(self, *latents) -> tfd.Distribution:
-        """p(x | z) for latents [..., B, D], the top ones first: batch shape [..., B], event shape [H, W, C]."""
+        """Returns p(x | z) for latents [..., B, D], the top ones first: batch shape [..., B], event shape [H, W, C]."""
 
 
 def posterior_of(model: Evaluable, x) -> DiagonalGaussian:
-    """q(z | x) of the top latents."""
+    """Returns q(z | x) of the top latents."""
     return as_diagonal_gaussian(model.posterior(x))
 
 
 def prior_of(model: Evaluable) -> tfd.Distribution:
-    """p(z) of the top latents, from the current weights."""
+    """Returns p(z) of the top latents, from the current weights."""
     return model.prior if isinstance(model.prior, tfd.Distribution) else model.prior()
 
 
 def levels_of(model: Evaluable) -> Sequence[objectives.Level]:
-    """The stochastic layers below the top one."""
+    """Returns the stochastic layers below the top one."""
     return tuple(getattr(model, "levels", ()))
 
 
 def latent_names(model: Evaluable) -> list[str]:
-    """The names of the stochastic layers, the top one first."""
+    """Returns the names of the stochastic layers, the top one first."""
     levels = levels_of(model)
     return list(getattr(model, "latent_names", ["z", *(level.name for level in levels)]))
 
 
 def is_convolutional(model: Evaluable) -> bool:
-    """Whether it says that each pixel has features of its own, so that its decoder is slow."""
+    """Returns whether it says that each pixel has features of its own, so that its decoder is slow."""
     return getattr(model, "features_per_pixel", 1) > 1

@@ -28,7 +28,7 @@ def in_parts(
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
 ) -> Iterator[Part]:
-    """Images [N, H, W, C] with their proposals: all at once, or in blocks of one size that are refined one by one.
+    """Yields images [N, H, W, C] with their proposals: all at once, or in blocks of one size that are refined one by one.
 
     A block is refined when its proposal is first asked for (`proposals.refine`), and forgotten with the `Part`.
     """

@@ -41,12 +41,12 @@ class Share:
         return self.index == 0
 
     def owns(self, unit: int, total: int) -> bool:
-        """Whether the images from index `unit` on, of `total`, are in this share."""
+        """Returns whether the images from index `unit` on, of `total`, are in this share."""
         return unit * self.count // total == self.index
 
 
 def share_of(text: str | None) -> Share | None:
-    """The share that "I/N" names, I from 1 to N; None of None.
+    """Returns the share that "I/N" names, I from 1 to N; None of None.
 
     Raises:
       UsageError: it is not of this form.
@@ -82,7 +82,7 @@ class Shared(MutableMapping):
         self._alone = False  # whether nothing has been heard of the others for too long
 
     def to_compute(self, name: str, unit: int, total: int) -> bool:
-        """Whether this process computes a block, or collects it; waits for what another one computes.
+        """Returns whether this process computes a block, or collects it; waits for what another one computes.
 
         Args:
           name: of the block.

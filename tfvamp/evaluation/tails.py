@@ -13,12 +13,12 @@ TRUSTED = (
 
 
 def tail_size(num_samples: int) -> int:
-    """How many of the largest weights make the tail, min(S / 5, 3 sqrt(S)): Vehtari and others (2024), section 3.4."""
+    """Returns how many of the largest weights make the tail, min(S / 5, 3 sqrt(S)): Vehtari and others (2024), section 3.4."""
     return int(min(num_samples / 5, 3 * math.sqrt(num_samples)))
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """The shape k of a generalised Pareto distribution fitted to the largest weights of each image, [B].
+    """Returns the shape k of a generalised Pareto distribution fitted to the largest weights of each image, [B].
 
     With k the weights have 1/k finite moments: below 0.5 their variance is finite, above 1 their mean is not. The fit
     is that of Zhang and Stephens (2009), with the weak prior of Vehtari and others (2024), appendix G.
@@ -41,7 +41,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
 
 def _fit(excess: np.ndarray) -> np.ndarray:
-    """k [B] from excesses over the threshold [M, B], sorted upwards: a mean over a grid, weighed by likelihood."""
+    """Returns k [B] from excesses over the threshold [M, B], sorted upwards: a mean over a grid, weighed by likelihood."""
     count = len(excess)
     size = 30 + int(math.sqrt(count))
     quarter = excess[max(0, int(count / 4 + 0.5) - 1)]

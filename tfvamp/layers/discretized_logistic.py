@@ -84,14 +84,14 @@ class DiscretizedLogistic(tfd.Distribution):
         return tf.where(first, -above, tf.where(last, -below, width - below - above))
 
     def _mean(self):
-        """Within 3e-5: the sum of F over the edges by the trapezium rule, whose error is F' / (12 * 256^2)."""
+        """Returns the mean to within 3e-5: the sum of F over the edges by the trapezium rule, whose error is F' / (12 * 256^2)."""
         scale = tf.exp(self.log_scale)
         at_0, at_1 = self.loc / scale, (self.loc - 1.0) / scale
         integral = scale * (tf.nn.softplus(at_0) - tf.nn.softplus(at_1))
         return integral + (1.0 - tf.sigmoid(at_0) - tf.sigmoid(at_1)) / (2 * BINS)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The draw by inversion from numbers uniform in (0, 1)."""
+        """Returns the draw by inversion from numbers uniform in (0, 1)."""
         x = self.loc + tf.exp(self.log_scale) * (tf.math.log(uniform) - tf.math.log1p(-uniform))
         return (tf.clip_by_value(tf.floor(BINS * x), 0.0, BINS - 1.0) + 0.5) / BINS
 
@@ -124,7 +124,7 @@ class DiscretizedLogisticImages(TravellingDistribution, tfd.Independent):
         return sum_over_images(self.distribution.log_prob(x))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
+        """Returns the images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         return self.distribution.at_uniform(uniform)
 
 
@@ -160,7 +160,7 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
         self.open_ends = bool(open_ends)
 
     def parameters_of(self, logits, log_scale) -> tuple[tf.Tensor, tf.Tensor]:
-        """loc and log_scale within their bounds; outside there is no gradient."""
+        """Returns loc and log_scale within their bounds; outside there is no gradient."""
         return loc_in_bounds(tf.sigmoid(logits)), tf.clip_by_value(log_scale, *LOG_SCALE_RANGE)
 
     def of_pixels(self, logits, log_scale):
@@ -175,5 +175,5 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
 
 
 def loc_in_bounds(loc: tf.Tensor) -> tf.Tensor:
-    """The mean of the logistic, kept half a bin away from 0 and 1; outside there is no gradient."""
+    """Returns the mean of the logistic, kept half a bin away from 0 and 1; outside there is no gradient."""
     return tf.clip_by_value(loc, LOC_MARGIN, 1.0 - LOC_MARGIN)

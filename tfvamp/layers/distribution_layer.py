@@ -27,20 +27,20 @@ class TravellingDistribution:
     """
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
-        """The tensors that make up the distribution."""
+        """Returns the tensors that make up the distribution."""
         raise NotImplementedError  # each subclass has its own
 
     @classmethod
     def from_tensors(cls, *tensors) -> tfd.Distribution:
-        """The distribution that such tensors make up."""
+        """Returns the distribution that such tensors make up."""
         raise NotImplementedError  # each subclass has its own
 
     def rebuilt(self, tensors: Sequence[tf.Tensor]) -> tfd.Distribution:
-        """The distribution of this kind that other tensors make up, as many and in the order of `tensors`."""
+        """Returns the distribution of this kind that other tensors make up, as many and in the order of `tensors`."""
         return self.from_tensors(*tensors)
 
     def __len__(self):
-        """The number of tensors: Keras asks a nested argument of a layer for its length."""
+        """Returns the number of tensors: Keras asks a nested argument of a layer for its length."""
         return len(_parts(self))
 
     def __bool__(self):
@@ -55,13 +55,13 @@ class TravellingDistribution:
     def __getattr__(self, name: str):
         if "_parts" in self.__dict__:
             raise AttributeError(
-                f"a {type(self).__name__} in a functional model only stands for a layer's output: hand it to a "
+                f"a {type(self).__name__} in a functional model is only a placeholder for a layer's output: hand it to a "
                 "layer, such as GaussianSample, or use its methods in the `call` of a layer of your own"
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def get_config(self) -> dict[str, Any]:
-        """For the `.keras` file of a functional model, which names what its layers were called and built on.
+        """Returns the config for the `.keras` file of a functional model, which names what its layers were called and built on.
 
         Raises:
           NotImplementedError: the distribution is an output of the model, whose place in the file

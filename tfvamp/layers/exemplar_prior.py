@@ -39,7 +39,7 @@ class LeaveOneOut(NamedTuple):
         return self.mixture.event_shape
 
     def log_prob(self, z) -> tf.Tensor:
-        """log p(z) [..., B] at latents z [..., B, D] of the batch's images, in nats."""
+        """Returns log p(z) [..., B] at latents z [..., B, D] of the batch's images, in nats."""
         parts = self.mixture.component_log_prob(z)  # [..., B, M], with weights 1/M
         parts = tf.where(self.left_out, -math.inf, parts)
         counts = tf.reduce_sum(tf.cast(~self.left_out, parts.dtype), axis=-1)
@@ -144,5 +144,5 @@ class ExemplarPriorLayer(VampPriorLayer):
 
     @classmethod
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
-        """The layer of a config; its exemplars are 0 until its weights are loaded."""
+        """Returns the layer of a config; its exemplars are 0 until its weights are loaded."""
         return super().from_config({**config, "exemplars": keras.initializers.Zeros()}, encoder)

@@ -45,7 +45,7 @@ class Kind(NamedTuple):
         return 2 if self.transform == "affine" else 3 * BINS - 1
 
     def first(self, index: int) -> int:
-        """The first of the latents that coupling number `index` changes; the others follow it cyclically.
+        """Returns the first of the latents that coupling number `index` changes; the others follow it cyclically.
 
         Two couplings in a row change all; the next two cut the latents elsewhere.
         """
@@ -54,7 +54,7 @@ class Kind(NamedTuple):
 
 
 def _halves(index: int) -> float:
-    """0, 1/4, 1/8, 3/8, 1/16...: where a half of a circle is cut, the points spread evenly (van der Corput)."""
+    """Returns 0, 1/4, 1/8, 3/8, 1/16...: where a half of a circle is cut, the points spread evenly (van der Corput)."""
     value, scale = 0.0, 0.25
     while index:
         value, index, scale = value + scale * (index % 2), index // 2, scale / 2
@@ -111,7 +111,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         return FlowDistribution(self.base.rebuilt(tensors[:count]), tensors[count:], self.kind)
 
     def to_base(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """f^-1(z) and log |det df^-1 / dz| for z [..., D]."""
+        """Returns f^-1(z) and log |det df^-1 / dz| for z [..., D]."""
         z = tf.convert_to_tensor(z)
         rows = tf.cast(tf.reshape(z, [-1, self.kind.dims]), self.arrays[0].dtype)
         log_det = tf.zeros([], rows.dtype)
@@ -124,7 +124,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         return tf.ensure_shape(e, z.shape), tf.ensure_shape(log_det, z.shape[:-1])
 
     def from_base(self, e: tf.Tensor) -> tf.Tensor:
-        """f(e) for e [..., D]."""
+        """Returns f(e) for e [..., D]."""
         e = tf.convert_to_tensor(e)
         rows = tf.cast(tf.reshape(e, [-1, self.kind.dims]), self.arrays[0].dtype)
         for index, network in reversed(list(enumerate(self._networks()))):
@@ -137,12 +137,12 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         return getattr(self.base, "num_components", None)
 
     def component_log_prob(self, value) -> tf.Tensor:
-        """log w_k + log p_k(value), [..., K] for a value [..., D], in nats, over a base that is a mixture."""
+        """Returns log w_k + log p_k(value), [..., K] for a value [..., D], in nats, over a base that is a mixture."""
         e, log_det = self.to_base(value)
         return self.base.component_log_prob(e) + log_det[..., tf.newaxis]
 
     def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """n draws [n, D] from what f makes of one component of the base."""
+        """Returns n draws [n, D] from what f makes of one component of the base."""
         return self.from_base(self.base.sample_component(component, n, seed))
 
     def _networks(self) -> list[list[tf.Tensor]]:
@@ -175,7 +175,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 def _coupled(
     network: Sequence[tf.Tensor], kind: Kind, index: int, rows: tf.Tensor, to_base: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One coupling of rows [N, D], in either direction, and the log-determinant [N] of the direction to the base."""
+    """Returns one coupling of rows [N, D], in either direction, and the log-determinant [N] of the direction to the base."""
     first = kind.first(index)
     rolled = tf.concat([rows[:, first:], rows[:, :first]], axis=1)
     changed, kept = rolled[:, : kind.changed], rolled[:, kind.changed :]
@@ -335,7 +335,7 @@ def _check_width(of_base: int, dims: int) -> None:
 
 
 def _width(base: PriorLayer) -> int:
-    """D of a prior, without computing anything."""
+    """Returns D of a prior, without computing anything."""
     shape: list[int] = []
     tf.function(
         lambda: shape.append(base.distribution().event_shape[0]), autograph=False

@@ -27,7 +27,7 @@ class _Gated(keras.layers.Layer):
             setattr(self, f"{part}_bias", bias)
 
     def pair(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The kernels side by side, [..., in, 2 out], and the biases, [2 out]."""
+        """Returns the kernels side by side, [..., in, 2 out], and the biases, [2 out]."""
         kernel = tf.concat(
             [tf.convert_to_tensor(self.value_kernel), tf.convert_to_tensor(self.gate_kernel)], axis=-1
         )

@@ -25,7 +25,7 @@ NAMES = {  # of an encoder's outputs in a dictionary
 
 
 def at_least_float32(dtype: str) -> str:
-    """The dtype of densities beside weights or inputs of a dtype: "float64" for that, otherwise "float32"."""
+    """Returns the dtype of densities beside weights or inputs of a dtype: "float64" for that, otherwise "float32"."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -65,11 +65,11 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
         return self._log_variance
 
     def at(self, noise: tf.Tensor) -> tf.Tensor:
-        """loc + scale noise: reparameterised samples [..., D] from standard normal noise [..., D]."""
+        """Returns loc + scale noise: reparameterised samples [..., D] from standard normal noise [..., D]."""
         return self.loc + tf.exp(0.5 * self._log_variance) * noise
 
     def noise_at(self, value: tf.Tensor) -> tf.Tensor:
-        """The noise [..., D] whose sample is a value [..., D]: the inverse of `at`."""
+        """Returns the noise [..., D] whose sample is a value [..., D]: the inverse of `at`."""
         return (value - self.loc) * tf.exp(-0.5 * self._log_variance)
 
     def tensors(self):
@@ -97,7 +97,7 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
 
 
 def as_diagonal_gaussian(output) -> DiagonalGaussian:
-    """The posterior that an encoder's output describes.
+    """Returns the posterior that an encoder's output describes.
 
     Args:
       output: a `tfd.MultivariateNormalDiag`, a `tfd.Independent` of a `tfd.Normal` over one
@@ -142,7 +142,7 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
 
 
 def _pair(output: Mapping) -> Mapping | tuple:
-    """(mean, log-variance) of a dictionary; the dictionary itself where its names do not tell."""
+    """Returns (mean, log-variance) of a dictionary; the dictionary itself where its names do not tell."""
     named = {key: [output[name] for name in names if name in output] for key, names in NAMES.items()}
     if len(named["loc"]) != 1 or len(named["log_variance"]) + len(named["scale"]) != 1:
         return output

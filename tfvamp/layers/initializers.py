@@ -8,18 +8,18 @@ import keras
 
 
 def he_normal(fan_in: int) -> keras.initializers.Initializer:
-    """N(0, 2 / fan_in), untruncated; Keras's own HeNormal truncates at two deviations."""
+    """Returns N(0, 2 / fan_in), untruncated; Keras's own HeNormal truncates at two deviations."""
     return keras.initializers.RandomNormal(mean=0.0, stddev=math.sqrt(2.0 / fan_in))
 
 
 def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for biases."""
+    """Returns U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for biases."""
     bound = 1.0 / math.sqrt(fan_in)
     return keras.initializers.RandomUniform(minval=-bound, maxval=bound)
 
 
 def conv1x1(filters: int, fan_in: int, **kwargs) -> keras.layers.Conv2D:
-    """A linear layer at every pixel with the paper's initial weights."""
+    """Returns a linear layer at every pixel with the paper's initial weights."""
     return keras.layers.Conv2D(
         filters,
         1,
@@ -30,7 +30,7 @@ def conv1x1(filters: int, fan_in: int, **kwargs) -> keras.layers.Conv2D:
 
 
 def dense(units: int, fan_in: int, **kwargs) -> keras.layers.Dense:
-    """A linear layer with the paper's initial weights."""
+    """Returns a linear layer with the paper's initial weights."""
     return keras.layers.Dense(
         units, kernel_initializer=he_normal(fan_in), bias_initializer=fan_in_uniform(fan_in), **kwargs
     )

@@ -62,7 +62,7 @@ class KLDivergence(NumberedLayer):
         self.beta.assign(fraction * self.final_beta)
 
     def compute_output_spec(self, inputs):
-        """Asked for symbolic inputs: from here on, a z that is drawn is to come by."""
+        """Returns the shapes for symbolic inputs; from then on, a z that is drawn has to come by."""
         layer = _drawn_by(inputs[-1]) if isinstance(inputs, (list, tuple)) else None
         if layer is not None:
             reference = weakref.ref(self)
@@ -117,7 +117,7 @@ def _expect(divergence: KLDivergence | None) -> None:
 
 
 def _drawn_by(z) -> GaussianSample | None:
-    """The layer that draws a symbolic z, in a model inside the model, too."""
+    """Returns the layer that draws a symbolic z, in a model inside the model, too."""
     while keras.utils.is_keras_tensor(z):
         history = z._keras_history
         if isinstance(history.operation, GaussianSample):

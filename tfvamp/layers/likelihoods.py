@@ -26,7 +26,7 @@ class PhiloxBernoulli(tfd.Bernoulli):
         return self.at_uniform(seeds.uniform(shape, tfp.random.sanitize_seed(seed), self.logits.dtype))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The draw by inversion from numbers uniform in (0, 1): 1 where they are below the probability."""
+        """Returns the draw by inversion from numbers uniform in (0, 1): 1 where they are below the probability."""
         return tf.cast(uniform < tf.sigmoid(self.logits), self.dtype)
 
 
@@ -51,12 +51,12 @@ class BernoulliImages(TravellingDistribution, tfd.Independent):
         return log_prob_of_pixels(tf.cast(of_event(x, self.event_shape), logits.dtype), logits)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
+        """Returns the images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         return self.distribution.at_uniform(uniform)
 
 
 def of_event(x, event_shape: tf.TensorShape) -> tf.Tensor:
-    """The data x [..., *event] themselves: TFP would broadcast others, and sum over pixels that are not theirs.
+    """Returns the data x [..., *event] themselves: TFP would broadcast others, and sum over pixels that are not theirs.
 
     Raises:
       ValueError: the last axes of x are not the event.
@@ -98,7 +98,7 @@ def log_prob_of_pixels(x: tf.Tensor, logits: tf.Tensor):
 
 
 def _summed_to(gradient: tf.Tensor, broadcast: tf.Tensor) -> tf.Tensor:
-    """The gradient of a tensor that was broadcast to the shape of its gradient."""
+    """Returns the gradient of a tensor that was broadcast to the shape of its gradient."""
     axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(broadcast), s1=tf.shape(gradient))
     return tf.reshape(tf.reduce_sum(gradient, axis=axes), tf.shape(broadcast))
 
@@ -142,11 +142,11 @@ class LikelihoodLayer(DistributionLayer):
             )
 
     def of_pixels(self, *raw: tf.Tensor) -> tfd.Distribution:
-        """The distribution of pixels of any shape from one tensor of that shape for each head."""
+        """Returns the distribution of pixels of any shape from one tensor of that shape for each head."""
         raise NotImplementedError  # each subclass has its own
 
     def of_images(self, *raw: tf.Tensor) -> tfd.Distribution:
-        """The distribution of images from one tensor [..., H, W, C] for each head."""
+        """Returns the distribution of images from one tensor [..., H, W, C] for each head."""
         raise NotImplementedError  # each subclass has its own
 
     def call(self, raw):

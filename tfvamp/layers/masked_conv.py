@@ -71,7 +71,7 @@ class MaskedConv2D(keras.layers.Layer):
             )
 
     def _mask(self, features: int) -> np.ndarray:
-        """[kernel_size, kernel_size, features, filters], 1 where the kernel counts."""
+        """Returns [kernel_size, kernel_size, features, filters], 1 where the kernel counts."""
         ordered, centre = features - self.num_conditions, self.kernel_size // 2
         channel_in = np.arange(ordered) * self.channels // ordered
         channel_out = np.arange(self.filters) * self.channels // self.filters
@@ -83,7 +83,7 @@ class MaskedConv2D(keras.layers.Layer):
         return mask
 
     def masked_kernel(self) -> tf.Tensor:
-        """The kernel with zeros where the mask has them, in the precision that the layer computes in."""
+        """Returns the kernel with zeros where the mask has them, in the precision that the layer computes in."""
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         return kernel * tf.constant(self.mask, kernel.dtype)
 

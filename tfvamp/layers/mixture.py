@@ -51,13 +51,13 @@ class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
         return self.components_distribution.batch_shape[0]
 
     def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """n draws [n, D] from one component alone, numbered from 0."""
+        """Returns n draws [n, D] from one component alone, numbered from 0."""
         components = self.components_distribution
         one = DiagonalGaussian(components.loc[component], components.log_variance[component])
         return one.sample(n, seed=seed)
 
     def component_log_prob(self, value: tf.Tensor) -> tf.Tensor:
-        """log w_k + log N(value; component k): [..., K] for a value [..., D], in nats."""
+        """Returns log w_k + log N(value; component k): [..., K] for a value [..., D], in nats."""
         components = self.components_distribution
         loc = tf.cast(components.loc, tf.float64)
         log_variance = tf.cast(components.log_variance, tf.float64)
@@ -86,7 +86,7 @@ class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
         return loc + scale * seeds.normal(tf.shape(loc), seeds.fold_in_name(seed, "normal"), self.dtype)
 
     def _draw_components(self, n, seed):
-        """Component indices [n], by inversion of the weights' distribution function."""
+        """Returns component indices [n], by inversion of the weights' distribution function."""
         weights = tf.nn.softmax(tf.cast(self.mixture_distribution.logits_parameter(), tf.float64))
         cumulative = tf.cumsum(weights)
         draws = seeds.uniform([n], seed, tf.float64) * cumulative[-1]

@@ -23,7 +23,7 @@ class PhiloxNormal(tfd.Normal):
     """`tfd.Normal` that draws from Philox bits: the same eagerly, in a graph and under XLA."""
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The draw by inversion from numbers uniform in (0, 1)."""
+        """Returns the draw by inversion from numbers uniform in (0, 1)."""
         return self.loc + self.scale * seeds.normal_of(uniform)
 
     def _sample_n(self, n, seed):
@@ -47,7 +47,7 @@ class _Normals(TravellingDistribution, tfd.Independent):
         return super()._log_prob(tf.cast(of_event(x, self.event_shape), self.dtype))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The events drawn by inversion from numbers uniform in (0, 1), [..., *event]."""
+        """Returns the events drawn by inversion from numbers uniform in (0, 1), [..., *event]."""
         return self.distribution.at_uniform(uniform)
 
 
@@ -137,7 +137,7 @@ class GaussianLikelihood(LikelihoodLayer):
 
 
 def checked_scale(scale: float | str) -> float | str:
-    """The scale of a normal likelihood, as it is given.
+    """Returns the scale of a normal likelihood, as it is given.
 
     Raises:
       ValueError: it is neither a number above 0 nor one of the names.
@@ -153,5 +153,5 @@ def checked_scale(scale: float | str) -> float | str:
 
 
 def scale_of(log_scale: tf.Tensor) -> tf.Tensor:
-    """The standard deviation from the logarithm that a network gives."""
+    """Returns the standard deviation from the logarithm that a network gives."""
     return tf.exp(tf.clip_by_value(log_scale, *LOG_SCALE_BOUNDS))

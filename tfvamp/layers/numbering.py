@@ -48,7 +48,7 @@ class NumberedLayer(keras.layers.Layer):
 
 
 def _roots(values) -> set:
-    """The input layers that symbolic tensors depend on; none where there are no such tensors.
+    """Returns the input layers that symbolic tensors depend on; none where there are no such tensors.
 
     Keras 3.15 has no public way to ask; should its inside change, layers are counted through the process.
     """

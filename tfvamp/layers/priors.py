@@ -56,10 +56,10 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 
     @abc.abstractmethod
     def distribution(self) -> tfd.Distribution:
-        """p(z), event shape [D], from the current weights."""
+        """Returns p(z), event shape [D], from the current weights."""
 
     def clipped_pseudo_inputs(self) -> Any:
-        """The pseudo-inputs [K, *event] that the components are made from; None for a prior without any."""
+        """Returns the pseudo-inputs [K, *event] that the components are made from; None for a prior without any."""
         return None
 
     def adapt(self, data, seed: int = 0) -> None:
@@ -67,11 +67,11 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         del data, seed
 
     def is_mixture(self) -> bool:
-        """Whether the distribution knows its components: those of mixture layers, and of flows over them, do."""
+        """Returns whether the distribution knows its components: those of mixture layers, and of flows over them, do."""
         return getattr(self.distribution(), "num_components", None) is not None
 
     def centres(self) -> tf.Tensor | None:
-        """A latent [K, D] of each component to look at, its mean or what a flow makes of that; None for a prior without any."""
+        """Returns a latent [K, D] of each component to look at, its mean or what a flow makes of that; None for a prior without any."""
         return None
 
     def of_some(self, count: int, seed: tf.Tensor) -> Any:
@@ -101,7 +101,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         return None
 
     def call(self, z=None):
-        """p(z) without an argument; with z [..., D], log p(z) [...] in nats."""
+        """Returns p(z) without an argument; with z [..., D], log p(z) [...] in nats."""
         if z is None:
             return self.distribution()
         prior = self.distribution()
@@ -112,11 +112,11 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         return keras.KerasTensor(tuple(z.shape[:-1]), dtype=self.density_dtype)
 
     def log_prob(self, z) -> tf.Tensor:
-        """log p(z) [...] for z [..., D], in nats: the same as `layer(z)`."""
+        """Returns log p(z) [...] for z [..., D], in nats: the same as `layer(z)`."""
         return self(z)
 
     def sample(self, n: int, seed: seeds.Seed = None) -> tf.Tensor:
-        """n draws [n, D].
+        """Returns n draws [n, D].
 
         Args:
           n: how many.
@@ -127,7 +127,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         return self.distribution().sample(n, seed=seeds.as_seed(seed))
 
     def sample_component(self, component: int, n: int, seed: seeds.Seed = None) -> tf.Tensor:
-        """n draws [n, D] from one component of a mixture alone, numbered from 0; `seed` as in `sample`.
+        """Returns n draws [n, D] from one component of a mixture alone, numbered from 0; `seed` as in `sample`.
 
         Raises:
           UsageError: there is no such component.
@@ -140,7 +140,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         return prior.sample_component(component, n, seeds.as_seed(seed))
 
     def responsibilities(self, z) -> tf.Tensor:
-        """p(k | z) of each component of a mixture, [..., K], for z [..., D]; they sum to 1.
+        """Returns p(k | z) of each component of a mixture, [..., K], for z [..., D]; they sum to 1.
 
         Raises:
           UsageError: the prior is no mixture.
@@ -166,11 +166,11 @@ class MixturePriorLayer(PriorLayer):
 
     @abc.abstractmethod
     def distribution(self) -> DiagonalGaussianMixture:
-        """p(z), event shape [D], from the current weights."""
+        """Returns p(z), event shape [D], from the current weights."""
 
     @abc.abstractmethod
     def components(self) -> DiagonalGaussian:
-        """The K components, batch shape [K]."""
+        """Returns the K components, batch shape [K]."""
 
     def centres(self) -> tf.Tensor:
         return self.components().mean()
@@ -193,7 +193,7 @@ class SomeComponents(NamedTuple):
     chosen: tf.Tensor
 
     def log_prob(self, z) -> tf.Tensor:
-        """The logarithm of the estimate [...] at z [..., D], in nats."""
+        """Returns the logarithm of the estimate [...] at z [..., D], in nats."""
         return self.mixture.log_prob(z) + self.log_scale
 
     @property
@@ -207,16 +207,16 @@ class SomeComponents(NamedTuple):
         return self.mixture.event_shape
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
-        """The tensors that make up the estimate."""
+        """Returns the tensors that make up the estimate."""
         return *self.mixture.tensors(), self.log_scale
 
     def rebuilt(self, tensors: Sequence[tf.Tensor]) -> SomeComponents:
-        """The estimate that such tensors make up."""
+        """Returns the estimate that such tensors make up."""
         return SomeComponents(self.mixture.rebuilt(tensors[:-1]), tensors[-1], self.chosen)
 
 
 def _latents(prior, z) -> tf.Tensor:
-    """z [..., D] as the distribution takes it.
+    """Returns z [..., D] as the distribution takes it.
 
     Raises:
       ValueError: it has another width.
@@ -309,12 +309,12 @@ class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
 
 
 def mixture_of(logits: tf.Tensor, components: DiagonalGaussian) -> DiagonalGaussianMixture:
-    """The mixture of components, batch shape [K], with weights of logits [K]."""
+    """Returns the mixture of components, batch shape [K], with weights of logits [K]."""
     return DiagonalGaussianMixture(tfd.Categorical(logits=logits), components)
 
 
 def at_least_one(name: str, value: int) -> int:
-    """The value as an integer.
+    """Returns the value as an integer.
 
     Raises:
       ValueError: it is below 1.

@@ -46,7 +46,7 @@ class PseudoInput:
     trainable: bool
 
     def seen(self, values) -> tf.Tensor:
-        """What the encoder sees of the weights [K, *event]."""
+        """Returns what the encoder sees of the weights [K, *event]."""
         values = tf.convert_to_tensor(values)
         if self.bounds is None:
             return values
@@ -55,13 +55,13 @@ class PseudoInput:
         return tf.clip_by_value(values, *self.bounds)
 
     def weights_of(self, data: np.ndarray) -> np.ndarray:
-        """The weights whose `seen` are data [K, *event]; under a softmax nearly so, since no weight may be infinite."""
+        """Returns the weights whose `seen` are data [K, *event]; under a softmax nearly so, since no weight may be infinite."""
         if self.bounds == SOFTMAX:
             return np.log(np.maximum(data, SMALLEST_PROBABILITY))
         return data
 
     def initializer(self, initial, num_components: int) -> Callable:
-        """A Keras initializer from what a caller has; what it gives is looked at, unless it is the default's.
+        """Returns a Keras initializer from what a caller has; what it gives is looked at, unless it is the default's.
 
         Raises:
           ValueError: it is neither a Keras initializer nor an array [K, *event]; when it is called, see `check`.
@@ -122,7 +122,7 @@ class PseudoInput:
 
 
 def leaves(structure, is_leaf: Callable[[Any], bool]) -> dict[Any, Any]:
-    """The leaves by key: None for a single one, an index in a list, a name in a dictionary.
+    """Returns the leaves by key: None for a single one, an index in a list, a name in a dictionary.
 
     Raises:
       ValueError: something else is in their place.
@@ -138,7 +138,7 @@ def leaves(structure, is_leaf: Callable[[Any], bool]) -> dict[Any, Any]:
 
 
 def structure_of(by_key: Mapping[Any, Any]):
-    """One leaf, a list or a dictionary, from what `leaves` gives."""
+    """Returns one leaf, a list or a dictionary, from what `leaves` gives."""
     keys = list(by_key)
     if keys == [None]:
         return by_key[None]
@@ -146,7 +146,7 @@ def structure_of(by_key: Mapping[Any, Any]):
 
 
 def spread(name: str, argument, keys: Iterable[Any], is_leaf: Callable[[Any], bool]) -> dict[Any, Any]:
-    """An argument for each of the keys: its own leaf, or the same leaf for all.
+    """Returns an argument for each of the keys: its own leaf, or the same leaf for all.
 
     Raises:
       ValueError: the argument has another structure.
@@ -168,7 +168,7 @@ def spread(name: str, argument, keys: Iterable[Any], is_leaf: Callable[[Any], bo
 
 
 def is_shape(value) -> bool:
-    """Whether a value is one shape, not several."""
+    """Returns whether a value is one shape, not several."""
     if isinstance(value, tf.TensorShape):
         return True
     sequence = isinstance(value, (list, tuple))
@@ -176,13 +176,13 @@ def is_shape(value) -> bool:
 
 
 def is_bounds(value) -> bool:
-    """Whether a value is the bounds of one input."""
+    """Returns whether a value is the bounds of one input."""
     pair = isinstance(value, (list, tuple)) and len(value) == 2
     return value is None or value == SOFTMAX or (pair and all(isinstance(v, numbers.Real) for v in value))
 
 
 def is_initial(value) -> bool:
-    """Whether a value is no array, and can be the initial value of every input."""
+    """Returns whether a value is no array, and can be the initial value of every input."""
     config = isinstance(value, Mapping) and "class_name" in value
     return value is None or config or isinstance(value, (str, numbers.Number)) or callable(value)
 
@@ -191,7 +191,7 @@ def is_initial(value) -> bool:
 
 
 def describe(encoder: keras.layers.Layer, event_shape, bounds, trainable) -> dict[Any, PseudoInput]:
-    """The pseudo-inputs of each input of an encoder, by key.
+    """Returns the pseudo-inputs of each input of an encoder, by key.
 
     Raises:
       ValueError: `event_shape` is neither given nor known to the encoder, or differs from what the encoder knows; or
@@ -273,7 +273,7 @@ def _event_shapes(encoder: keras.layers.Layer, event_shape) -> dict[Any, Shape]:
 
 
 def _known_shapes(encoder: keras.layers.Layer) -> dict[Any, Shape] | None:
-    """The shapes that a built encoder tells, without the batch; None where it does not, or not all sizes."""
+    """Returns the shapes that a built encoder tells, without the batch; None where it does not, or not all sizes."""
     inputs = _symbolic_inputs(encoder)
     if inputs is not None:
         known = keras.tree.map_structure(lambda tensor: tensor.shape, inputs)
@@ -290,7 +290,7 @@ def _known_shapes(encoder: keras.layers.Layer) -> dict[Any, Shape] | None:
 
 
 def _symbolic_inputs(encoder: keras.layers.Layer):
-    """The inputs of a functional encoder, with their structure; None for another encoder.
+    """Returns the inputs of a functional encoder, with their structure; None for another encoder.
 
     Keras 3.15 tells the names of a dictionary in no public way; should its inside change, they are a list.
     """
@@ -302,7 +302,7 @@ def _symbolic_inputs(encoder: keras.layers.Layer):
 
 
 def _integer_dtypes(encoder: keras.layers.Layer, shapes: Mapping[Any, Shape]) -> dict[Any, str | None]:
-    """The dtypes of a functional encoder's integer inputs, None for all others."""
+    """Returns the dtypes of a functional encoder's integer inputs, None for all others."""
     inputs = _symbolic_inputs(encoder)
     try:
         inputs = {} if inputs is None else leaves(inputs, keras.utils.is_keras_tensor)
@@ -333,7 +333,7 @@ def _shown(shapes: Mapping[Any, Shape]) -> str:
 
 
 def draw(data, count: int, parts: Mapping[Any, PseudoInput], seed: int) -> tuple[dict, dict]:
-    """`count` different data points by key, [count, *event], and the (smallest, largest) value of all data by key.
+    """Returns `count` different data points by key, [count, *event], and the (smallest, largest) value of all data by key.
 
     Each batch is looked at once, and only what was drawn is kept (reservoir sampling).
 
@@ -366,7 +366,7 @@ def draw(data, count: int, parts: Mapping[Any, PseudoInput], seed: int) -> tuple
 
 
 def _batches(data, parts: Mapping[Any, PseudoInput]):
-    """Batches of data by key, each [B, *event]; what `fit` takes: arrays, or batches with or without targets."""
+    """Returns batches of data by key, each [B, *event]; what `fit` takes: arrays, or batches with or without targets."""
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError("the data never end: give a data set without repeat(), or take(n) batches of it")

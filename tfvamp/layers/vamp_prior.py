@@ -137,7 +137,7 @@ class VampPriorLayer(MixturePriorLayer):
             weight.assign(part.weights_of(drawn[key]))
 
     def clipped_pseudo_inputs(self):
-        """The pseudo-inputs as the encoder sees them, [K, *event]; a list or a dictionary for several inputs."""
+        """Returns the pseudo-inputs as the encoder sees them, [K, *event]; a list or a dictionary for several inputs."""
         weights = self._weights()
         return pseudo_inputs.structure_of({key: part.seen(weights[key]) for key, part in self._parts.items()})
 
@@ -145,7 +145,7 @@ class VampPriorLayer(MixturePriorLayer):
         return self._component_of(self._encoded(self.clipped_pseudo_inputs(), self.num_components))
 
     def _component_of(self, posterior: DiagonalGaussian, chosen: tf.Tensor | None = None) -> DiagonalGaussian:
-        """The components that posteriors at pseudo-inputs make, all of them or those `chosen`."""
+        """Returns the components that posteriors at pseudo-inputs make, all of them or those `chosen`."""
         del chosen
         return posterior
 
@@ -190,7 +190,7 @@ class VampPriorLayer(MixturePriorLayer):
 
     @classmethod
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
-        """The layer of a config; its encoder is `encoder`, or the one that a `.keras` file shares.
+        """Returns the layer of a config; its encoder is `encoder`, or the one that a `.keras` file shares.
 
         Raises:
           ValueError: there is neither, as in `keras.models.clone_model`: the prior would get an encoder of its
@@ -282,7 +282,7 @@ class VampMixturePriorLayer(VampPriorLayer):
 
 
 def _objects_are_shared() -> bool:
-    """Whether Keras is reading a `.keras` file, in which objects that occur twice are one.
+    """Returns whether Keras is reading a `.keras` file, in which objects that occur twice are one.
 
     Keras 3.15 has no public way to ask; should its inside change, copies go unnoticed again.
     """

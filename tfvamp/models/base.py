@@ -216,7 +216,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @classmethod
     def names_of_latents(cls, layers: int | None) -> tuple[str, ...]:
-        """The names of the latents of each stochastic layer, the top ones first; a class may have names of its own."""
+        """Returns the names of the latents of each stochastic layer, the top ones first; a class may have names of its own."""
         if (declared := getattr(cls, "latent_names", None)) is not None:
             return tuple(declared)
         count = cls.layer_counts[0] if layers is None else layers
@@ -235,7 +235,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.built = True
 
     def compile(self, optimizer="rmsprop", loss=None, *, metrics=None, weighted_metrics=None, **kwargs):
-        """As `keras.Model.compile`, without a loss and metrics: the model has its own.
+        """Compiles as `keras.Model.compile` does, without a loss and metrics: the model has its own.
 
         Raises:
           UsageError: a loss or metrics are given, which would have no effect.
@@ -257,20 +257,20 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.pictures(self.reconstruct(images), seeds.stateless(0))
 
     def posterior(self, images) -> DiagonalGaussian:
-        """q(z | x) of the top latents."""
+        """Returns q(z | x) of the top latents."""
         return as_diagonal_gaussian(self.encoder(self.as_images(images)))
 
     def likelihood(self, *latents):
-        """p(x | z) for latents [..., B, D], the top ones first."""
+        """Returns p(x | z) for latents [..., B, D], the top ones first."""
         return self.decoder(*latents)
 
     def generator(self, prior=None, training: bool = False) -> objectives.Generator:
-        """p(x, z) from the current weights; `prior` saves computing p(z) again."""
+        """Returns p(x, z) from the current weights; `prior` saves computing p(z) again."""
         decoder = functools.partial(self.decoder, training=training)
         return objectives.Generator(self.prior() if prior is None else prior, decoder, self.levels)
 
     def reconstruct(self, images, seed: int | tf.Tensor | None = None):
-        """p(x | z) at latents drawn from the posteriors, or at their means without a seed."""
+        """Returns p(x | z) at latents drawn from the posteriors, or at their means without a seed."""
         images = self.as_images(images)
         posterior = self.posterior(images)
         noise = self._noise(posterior, seed)
@@ -278,7 +278,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.decoder(*latents)
 
     def generate(self, z, noise: Sequence[tf.Tensor] | None = None):
-        """p(x | z) for top latents z [n, D]; those below from noise (`noise_below`), or means without it."""
+        """Returns p(x | z) for top latents z [n, D]; those below from noise (`noise_below`), or means without it."""
         latents = [z]
         for index, level in enumerate(self.levels):
             below = level.prior(latents[-1])
@@ -287,7 +287,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.decoder(*latents)
 
     def noise_below(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Standard normal draws [n, D] for each layer below the top one."""
+        """Returns standard normal draws [n, D] for each layer below the top one."""
         dtype = self.prior.density_dtype
         return [
             seeds.normal([n, level.dims], seeds.fold_in_name(seed, level.name), dtype)
@@ -295,7 +295,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         ]
 
     def generate_images(self, z, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
-        """Pictures [n, H, W, C] of p(x | z) at top latents z [n, D], decoded in batches; `draw` as in `pictures`."""
+        """Returns pictures [n, H, W, C] of p(x | z) at top latents z [n, D], decoded in batches; `draw` as in `pictures`."""
         n = z.shape[0] or tf.shape(z)[0]
         noise, pixels = self.noise_below(n, seed), self._pixel_noise(n, seed, draw)
 
@@ -306,14 +306,14 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return in_blocks(of_block, n, rows_of(self, self.event_shape), [None, *self.event_shape])
 
     def pictures(self, likelihood, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
-        """Images [n, H, W, C] of p(x | z), batch shape [n]: its means.
+        """Returns images [n, H, W, C] of p(x | z), batch shape [n]: its means.
 
         Pixels are drawn from the seed instead if `draw`, or if p(x | z) has no mean in closed form.
         """
         return self._picture(likelihood, self._pixel_noise(likelihood.batch_shape_tensor()[0], seed, draw))
 
     def _pixel_noise(self, n: int | tf.Tensor, seed: tf.Tensor, draw: bool) -> tf.Tensor | None:
-        """Uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means."""
+        """Returns uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means."""
         if self.has_mean and not draw:
             return None
         seed = seeds.fold_in_name(seed, "pixels")
@@ -324,7 +324,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return tf.cast(picture, tf.float32)
 
     def _noise(self, posterior: DiagonalGaussian, seed) -> list[tf.Tensor]:
-        """Draws [B, D] for each layer; zeros without a seed."""
+        """Returns draws [B, D] for each layer; zeros without a seed."""
         if seed is None:
             shape = tf.shape(posterior.loc)[:-1]
             dims = [posterior.event_shape[0], *(level.dims for level in self.levels)]
@@ -339,7 +339,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         num_samples: int = 1,
         part: objectives.Part | None = None,
     ) -> objectives.Bound:
-        """The evidence lower bound of each image and its parts, [B], in nats; `part` as in `objectives.noise`."""
+        """Returns the evidence lower bound of each image and its parts, [B], in nats; `part` as in `objectives.noise`."""
         images = self.as_images(images)
         posterior = self.posterior(images)
         noise = objectives.noise(posterior, self.levels, seed, num_samples, part)
@@ -353,7 +353,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         training: bool = False,
         part: objectives.Part | None = None,
     ) -> objectives.Bound:
-        """The bound of `objective`, which training maximises, for each image, [B], in nats.
+        """Returns the bound of `objective`, which training maximises, for each image, [B], in nats.
 
         In training, the encoder's input has `input_dropout`, batch normalisation in a decoder takes the batch's moments, and
         a prior that `uses_indices` needs them: {"image": images, "index": indices [B]}. `part` as in `objectives.noise`.
@@ -362,7 +362,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self._bound(images, seed, beta, training, part, prior)
 
     def prior_of_step(self, seed) -> Any:
-        """p(z) as a step of training takes it: of all components, or estimated from some."""
+        """Returns p(z) as a step of training takes it: of all components, or estimated from some."""
         if self.components_per_step is None:
             return self.prior()
         return self.prior.of_some(self.components_per_step, seeds.fold_in_name(seed, "components"))
@@ -386,7 +386,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             return self.objective.bound(posterior, generator, images, noise, beta, inputs)
 
     def _with_dropout(self, images: tf.Tensor, seed, part: objectives.Part | None = None) -> tf.Tensor:
-        """Images some of whose pixels are 0, and the others scaled up to the same mean."""
+        """Returns images some of whose pixels are 0, and the others scaled up to the same mean."""
         kept, shape = 1.0 - self.input_dropout, tf.shape(images)
         total = shape[0] if part is None else part.total
         seed = seeds.fold_in_name(seed, "input dropout")
@@ -396,7 +396,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return tf.where(uniform < kept, images / kept, 0.0)
 
     def train_step(self, data):
-        """One step of the optimiser on images [B, H, W, C]; the running means of the epoch.
+        """Takes one step of the optimiser on images [B, H, W, C]; returns the running means of the epoch.
 
         For a prior that `uses_indices`, on {"image": images, "index": indices [B]}. With `skip_nonfinite`, a step whose loss or gradient is NaN or infinite changes nothing, and `skipped` among what
         it returns is 1.
@@ -423,13 +423,13 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return {**self.means(), "skipped": 1.0 - tf.cast(finite, tf.float32)}
 
     def step_seed(self) -> tf.Tensor:
-        """The seed of the noise of the next step of training."""
+        """Returns the seed of the noise of the next step of training."""
         return seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
 
     def gradients(
         self, images, seed, total: int | tf.Tensor, part: objectives.Part | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """The loss, its gradient for each trainable variable (scaled as the optimiser wants it), and what is tracked.
+        """Returns the loss, its gradient for each trainable variable (scaled as the optimiser wants it), and what is tracked.
 
         Args:
           images: [B, H, W, C], or {"image": images, "index": indices [B]}.
@@ -452,7 +452,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return loss, tape.gradient(scaled_loss, self.trainable_variables), self.tracked(bound)
 
     def penalty(self, images, total: int | tf.Tensor) -> tf.Tensor:
-        """What the prior adds to the loss, times the share that these images are of the `total`."""
+        """Returns what the prior adds to the loss, times the share that these images are of the `total`."""
         penalty = self.prior.penalty()
         share = tf.cast(num_rows(images), tf.float32) / tf.cast(total, tf.float32)
         return tf.zeros([]) if penalty is None else share * tf.cast(penalty, tf.float32)
@@ -468,7 +468,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return seeds.fold_in(seed, self.trackers[0].count)
 
     def validation_bound(self, images, seed, part: objectives.Part | None = None) -> objectives.Bound:
-        """The ELBO of each image from `validation_samples`, or the importance-weighted bound of them; `part` as in `objectives.noise`."""
+        """Returns the ELBO of each image from `validation_samples`, or the importance-weighted bound of them; `part` as in `objectives.noise`."""
         if not self.validates_iwae:
             return self.elbo(images, seed, num_samples=self.validation_samples, part=part)
         images = self.as_images(images)
@@ -489,7 +489,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @contextlib.contextmanager
     def maximising(self, objective: Objective) -> Iterator[None]:
-        """Within it steps of training that are traced maximise another objective than the model's own."""
+        """Makes steps of training that are traced within it maximise another objective than the model's own."""
         own, self.objective = self.objective, objective
         try:
             yield
@@ -497,7 +497,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             self.objective = own
 
     def networks(self, which: str) -> list[keras.layers.Layer]:
-        """The networks of the posteriors ("encoder"), or of p(x | z) and the layers below the prior ("decoder")."""
+        """Returns the networks of the posteriors ("encoder"), or of p(x | z) and the layers below the prior ("decoder")."""
         if which == "encoder":
             return [self.encoder, *(level.posterior for level in self.levels)]
         return [self.decoder, *(level.prior for level in self.levels)]
@@ -512,18 +512,18 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             tracker.update_state(value)
 
     def tracked(self, bound: objectives.Bound) -> list[tf.Tensor]:
-        """What `trackers` average: for each image, [B], the loss, and the ELBO at beta = 1 and its parts."""
+        """Returns what `trackers` average: for each image, [B], the loss, and the ELBO at beta = 1 and its parts."""
         values = [-bound.bound, bound.reconstruction - bound.kl, bound.reconstruction, bound.kl]
         return [*values, *(bound.kls if self.levels else ())]
 
     def means(self) -> dict[str, tf.Tensor]:
-        """The means so far."""
+        """Returns the means so far."""
         return {tracker.name: tracker.result() for tracker in self.metrics}
 
     def sample(
         self, n: int, seed: seeds.Seed = None, component: int | None = None, draw: bool = False
     ) -> tf.Tensor:
-        """Images [n, H, W, C] generated from the prior.
+        """Returns images [n, H, W, C] generated from the prior.
 
         Args:
           n: how many.

@@ -25,7 +25,7 @@ PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable
 
 
 def number_of_components(name: str, flow_base: str, components: int, pseudo_inputs: PseudoInputs) -> int:
-    """K of the prior of that name: `components`, or the number of exemplars for a prior that has a component for each."""
+    """Returns K of the prior of that name: `components`, or the number of exemplars for a prior that has a component for each."""
     check_choice("prior", name, PRIORS)
     check_choice("base of a flow", flow_base, FLOW_BASES)
     has_exemplars = prior_kind(name, flow_base).pseudo_inputs == "exemplars"
@@ -45,7 +45,7 @@ def build_prior(
     flow_transform: str = TrainConfig.flow_transform,
     layer_name: str = "prior",
 ) -> PriorLayer:
-    """The prior layer of that name; of a flow, the base is the prior layer `flow_base`.
+    """Returns the prior layer of that name; of a flow, the base is the prior layer `flow_base`.
 
     Raises:
       UsageError: a name is unknown, K is below 1, or the prior takes images as pseudo-inputs and gets none.
@@ -98,7 +98,7 @@ def build_prior(
 
 
 def likelihood_layer(name: str, event_shape: Sequence[int]) -> LikelihoodLayer:
-    """The likelihood layer of that name.
+    """Returns the likelihood layer of that name.
 
     Raises:
       UsageError: the name is unknown.

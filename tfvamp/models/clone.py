@@ -9,7 +9,7 @@ import keras
 
 
 def clone_model(model: keras.Model) -> keras.Model:
-    """A copy of a model, its weights too, in which layers that share an encoder share one again.
+    """Returns a copy of a model, its weights too, in which layers that share an encoder share one again.
 
     `keras.models.clone_model` copies layer by layer, so that a `VampPriorLayer` would be left with an encoder of its
     own; this goes through a `.keras` file, which knows what is shared.

@@ -45,7 +45,7 @@ class _Hierarchical(LatentVariableModel):
         self.decoder.build(*[latents] * len(self.latent_names))
 
     def _of_decoder(self) -> dict[str, int]:
-        """What the decoder takes besides its sizes."""
+        """Returns what the decoder takes besides its sizes."""
         return {}
 
     @property

@@ -10,7 +10,7 @@ from tfvamp.objectives import Part
 def gradients(
     model, images, seed: tf.Tensor, total: int | tf.Tensor, part: Part | None, size: int
 ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-    """As `LatentVariableModel.gradients`, `size` images at a time.
+    """Computes what `LatentVariableModel.gradients` gives, in parts of `size` images.
 
     Each image has the noise that it has in the whole batch, so that the sum is the same except for rounding. The prior is
     computed once: its distribution's tensors are watched in each part, and what comes together there goes back through it
@@ -79,6 +79,6 @@ def gradients(
 
 
 def _rows(array: tf.Tensor, start: int | tf.Tensor, length: int) -> tf.Tensor:
-    """`length` rows of an array [B, ...] from row `start` on."""
+    """Returns `length` rows of an array [B, ...] from row `start` on."""
     rest = array.shape[1:].as_list()
     return tf.slice(array, tf.stack([start, *[0] * len(rest)]), [length, *rest])

@@ -56,7 +56,7 @@ class ImageInputs:
     prior: PriorLayer
 
     def as_images(self, data) -> tf.Tensor:
-        """Images [..., H, W, C] of floats; see `tfvamp.networks.images.as_images`."""
+        """Returns images [..., H, W, C] of floats; see `tfvamp.networks.images.as_images`."""
         return as_images(data, self.event_shape, self.check_inputs, self.variable_dtype)  # type: ignore[attr-defined]
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
@@ -94,7 +94,7 @@ class ImageInputs:
         return super().predict_on_batch(self._checked(x)[0])  # type: ignore[misc]
 
     def _checked(self, x, y=None) -> tuple[Any, Any]:
-        """Data that will be looked at when they are read, or have been; and their targets."""
+        """Returns data that will be looked at when they are read, or have been; and their targets."""
         if isinstance(x, tf.data.Dataset):
             return x.map(self._checked_element, tf.data.AUTOTUNE, deterministic=True), y
         if isinstance(x, keras.utils.PyDataset):
@@ -115,14 +115,14 @@ class ImageInputs:
         return self._with_index(self.as_images(x).numpy(), x), None
 
     def _with_index(self, images, x):
-        """The images, and what they were given with if the prior uses that: the index of each."""
+        """Returns the images, and what they were given with if the prior uses that: the index of each."""
         if (indices := index_of(x)) is None or not self.prior.uses_indices:
             return images
         return {"image": images, INDEX: indices}
 
     @tf.autograph.experimental.do_not_convert
     def _checked_element(self, *element):
-        """The images of a batch of a data set: (images,), (images, targets) or a dictionary."""
+        """Returns the images of a batch of a data set: (images,), (images, targets) or a dictionary."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(element if len(element) > 1 else element[0])
         _warn_of_targets(x, y)
         images = self._with_index(self.as_images(x), x)
@@ -131,7 +131,7 @@ class ImageInputs:
 
 
 def images_of_step(data):
-    """The images of what `fit` hands to a step.
+    """Returns the images of what `fit` hands to a step.
 
     Raises:
       ValueError: there are sample weights.
@@ -142,12 +142,12 @@ def images_of_step(data):
 
 
 def index_of(batch):
-    """The indices [B] of a batch that is a dictionary; None where it has none."""
+    """Returns the indices [B] of a batch that is a dictionary; None where it has none."""
     return batch.get(INDEX) if isinstance(batch, Mapping) else None
 
 
 def num_rows(batch) -> tf.Tensor:
-    """B of a batch of images, or of a dictionary of them."""
+    """Returns B of a batch of images, or of a dictionary of them."""
     return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 

@@ -60,7 +60,7 @@ class Objective:
     def bound(
         self, posterior: DiagonalGaussian, generator: objectives.Generator, images, noise, beta, inputs=None
     ) -> objectives.Bound:
-        """The bound for each image, [B], in nats, from `num_draws` draws of noise; `inputs` as in `objectives.elbo`."""
+        """Returns the bound for each image, [B], in nats, from `num_draws` draws of noise; `inputs` as in `objectives.elbo`."""
         if self.name == "elbo":
             return objectives.elbo(posterior, generator, images, noise, beta, inputs)
         return objectives.iwae_bound(

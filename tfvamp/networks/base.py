@@ -38,7 +38,7 @@ class Network(DistributionLayer):
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
 
     def images_in(self, images) -> tf.Tensor:
-        """Images [..., H, W, C] as the network computes; values are looked at outside graphs.
+        """Returns images [..., H, W, C] as the network computes; values are looked at outside graphs.
 
         Raises:
           UsageError: see `tfvamp.networks.images.as_images`.
@@ -74,7 +74,7 @@ class DecoderNetwork(Network):
         self.likelihood = likelihood
 
     def images(self, heads: Sequence[tf.Tensor], leading):
-        """p(x | .) with batch shape `leading` from the outputs [R, ...] of the heads."""
+        """Returns p(x | .) with batch shape `leading` from the outputs [R, ...] of the heads."""
         shape = tf.concat([leading, [math.prod(self.event_shape)]], axis=0)
         return self.likelihood(tf.concat([tf.reshape(head, shape) for head in heads], axis=-1))
 
@@ -88,12 +88,12 @@ class DecoderNetwork(Network):
 
 
 def rows(values, event_rank: int) -> tf.Tensor:
-    """[..., *event] as [R, F]."""
+    """Returns [..., *event] as [R, F]."""
     values = tf.convert_to_tensor(values)
     return tf.reshape(values, [-1, math.prod(values.shape[values.shape.rank - event_rank :])])
 
 
 def with_leading(flat: DiagonalGaussian, leading) -> DiagonalGaussian:
-    """A batch of [R] normals as one of `leading`."""
+    """Returns a batch of [R] normals as one of `leading`."""
     shape = tf.concat([leading, [flat.event_shape[0]]], axis=0)
     return DiagonalGaussian(tf.reshape(flat.loc, shape), tf.reshape(flat.log_variance, shape))

@@ -38,7 +38,7 @@ class _Convolutions(Network):
         return math.prod(shape[1:])
 
     def features(self, layers: list[GatedConv2D], images) -> tf.Tensor:
-        """[..., H, W, C] through the layers, flat: [R, F]."""
+        """Returns [..., H, W, C] through the layers, flat: [R, F]."""
         maps = tf.reshape(images, [-1, *self.event_shape])
         for layer in layers:
             maps = layer(maps)

@@ -24,7 +24,7 @@ _checking = contextvars.ContextVar("checking", default=True)
 
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:
-    """Within it values are not looked at: the caller has done it, or makes a graph that does."""
+    """Leaves out the look at values within it: the caller has done it, or makes a graph that does."""
     token = _checking.set(False)
     try:
         yield
@@ -35,7 +35,7 @@ def unchecked() -> Iterator[None]:
 def as_images(
     data, event_shape: Sequence[int], check_values: bool = True, dtype: str = "float32"
 ) -> tf.Tensor:
-    """Images [..., H, W, C] of floats from what a caller has.
+    """Returns images [..., H, W, C] of floats from what a caller has.
 
     Args:
       data: images [B, H, W, C], or [B, H, W] where C is 1, or [B, H * W * C]; floats, or integers or booleans, which
@@ -56,7 +56,7 @@ def as_images(
 
 
 def checked_values(images: tf.Tensor) -> tf.Tensor:
-    """The images, all of whose pixels lie in [0, 1]; raises as `as_images` does."""
+    """Returns the images, all of whose pixels lie in [0, 1]; raises as `as_images` does."""
     low, high = tf.reduce_min(images), tf.reduce_max(images)
     if not tf.is_symbolic_tensor(images):
         if tf.size(images):
@@ -76,7 +76,7 @@ def check_range(low: float, high: float) -> None:
 
 
 def _outside(low: float, high: float) -> str:
-    """What is wrong with pixels of a range, and what helps."""
+    """Returns what is wrong with pixels of a range, and what helps."""
     if math.isnan(low) or math.isnan(high):
         return f"{OUTSIDE}; got NaN. Leave out or fill in the pixels that are missing"
     text = f"{OUTSIDE}; got values from {low:.6g} to {high:.6g}. "
@@ -103,7 +103,7 @@ def _tensor(data) -> tf.Tensor:
 
 
 def images_of(data) -> Any:
-    """The images of a dictionary; anything else as it is."""
+    """Returns the images of a dictionary; anything else as it is."""
     if not isinstance(data, Mapping):
         return data
     for key in KEYS:
@@ -117,7 +117,7 @@ def images_of(data) -> Any:
 
 
 def with_event(images: tf.Tensor, event_shape: Sequence[int]) -> tf.Tensor:
-    """Images of any dtype as [..., H, W, C], reshaped where that is unambiguous.
+    """Returns images of any dtype as [..., H, W, C], reshaped where that is unambiguous.
 
     Raises:
       UsageError: the shape does not fit.
@@ -145,7 +145,7 @@ def with_event(images: tf.Tensor, event_shape: Sequence[int]) -> tf.Tensor:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """An assertion of `checked_values` that fails in a pipeline or a graph, as the UsageError of an array."""
+    """Raises an assertion of `checked_values` that fails in a pipeline or a graph as the UsageError of an array."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

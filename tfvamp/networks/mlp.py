@@ -35,7 +35,7 @@ class _MLPDecoder(DecoderNetwork):
             setattr(self, name, self.gated(name))
 
     def layer_names(self) -> tuple[list[str], list[str]]:
-        """The names of the layers of each latent, z1 first, and of those on all together."""
+        """Returns the names of the layers of each latent, z1 first, and of those on all together."""
         return [], [f"gated_{layer}" for layer in range(1, self.hidden_layers + 1)]
 
     def build(self, *latents_shapes):

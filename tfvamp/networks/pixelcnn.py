@@ -62,7 +62,7 @@ class AutoregressiveImages(tfd.Distribution):
         return tf.constant(self.decoder.event_shape, tf.int32)
 
     def pixels(self, x) -> tfd.Distribution:
-        """The distribution of each pixel of x [..., H, W, C] given those before it: as if all were independent."""
+        """Returns the distribution of each pixel of x [..., H, W, C] given those before it: as if all were independent."""
         shape = tf.concat([self.batch_shape_tensor(), self.decoder.event_shape], axis=0)
         x = tf.cast(of_event(x, self.event_shape), self.dtype)
         x = tf.broadcast_to(x, tf.broadcast_dynamic_shape(shape, tf.shape(x)))
@@ -76,7 +76,7 @@ class AutoregressiveImages(tfd.Distribution):
         return self.pixels(x).log_prob(x)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """The images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
+        """Returns the images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
         conditions = tf.broadcast_to(
             self.conditions, tf.concat([tf.shape(uniform)[:-1], tf.shape(self.conditions)[-1:]], axis=0)
         )
@@ -161,14 +161,14 @@ class PixelDecoder(DecoderNetwork):
         return AutoregressiveImages(self, tf.concat(maps, axis=-1), training)
 
     def raw(self, x, conditions, training: bool = False) -> list[tf.Tensor]:
-        """The outputs of the heads, [R, H, W, C] each, for images x [R, H, W, C] and conditions [R, H, W, 2 C]."""
+        """Returns the outputs of the heads, [R, H, W, C] each, for images x [R, H, W, C] and conditions [R, H, W, 2 C]."""
         maps = tf.concat([tf.cast(x, self.compute_dtype), tf.cast(conditions, self.compute_dtype)], axis=-1)
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
             maps = tf.nn.relu(normalization(convolution(maps), training=training))
         return [head(maps) for head in self.heads]
 
     def draw(self, conditions, uniform) -> tf.Tensor:
-        """Images [R, H, W, C] drawn pixel by pixel, from conditions [R, H, W, 2 C] and uniform [R, H, W, C]."""
+        """Returns images [R, H, W, C] drawn pixel by pixel, from conditions [R, H, W, 2 C] and uniform [R, H, W, C]."""
         layers = [
             _taps(convolution, normalization)
             for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True)
@@ -183,7 +183,7 @@ class PixelDecoder(DecoderNetwork):
 
 
 def _head(head: MaskedConv2D) -> tuple[tf.Tensor, tf.Tensor]:
-    """Kernel [F, C] and bias [C] of a 1x1 convolution, in float32; zeros for a bias that it does not have."""
+    """Returns kernel [F, C] and bias [C] of a 1x1 convolution, in float32; zeros for a bias that it does not have."""
     kernel = tf.cast(head.masked_kernel()[0, 0], tf.float32)
     if not head.use_bias:
         return kernel, tf.zeros([head.filters])
@@ -235,7 +235,7 @@ def _taps(convolution: MaskedConv2D, normalization: keras.layers.BatchNormalizat
 
 
 def _draw(layers: list[_Taps], pixel: Callable, conditions: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
-    """Draws images row by row and pixel by pixel, computing each feature of each layer once.
+    """Returns draws images row by row and pixel by pixel, computing each feature of each layer once.
 
     What a row takes from the row above is one matrix product for the whole row; a pixel then needs, in each
     layer, one product with the features at its left and its own. That is 1 / (H W) of the arithmetic
@@ -271,7 +271,7 @@ def _draw(layers: list[_Taps], pixel: Callable, conditions: tf.Tensor, uniform: 
 
 
 def _draw_row(layers: list[_Taps], pixel: Callable, before, first, uniform) -> list[tf.Tensor]:
-    """The inputs of each layer in one row, [W, R, I] each, the pixels themselves first.
+    """Returns the inputs of each layer in one row, [W, R, I] each, the pixels themselves first.
 
     From `before`, the same of the row above, `first` [W, R, F], what the conditions give, and `uniform` [W, R, C].
     """
@@ -307,7 +307,7 @@ def _draw_row(layers: list[_Taps], pixel: Callable, before, first, uniform) -> l
 
 
 def _draw_pixel(layers: list[_Taps], pixel: Callable, left, above, uniform) -> list[tf.Tensor]:
-    """The inputs of each layer at one pixel, [R, I] each, the pixel itself first.
+    """Returns the inputs of each layer at one pixel, [R, I] each, the pixel itself first.
 
     From `left`, the same of the pixel before, `above` [R, F] for each layer, and `uniform` [R, C].
     """
@@ -324,7 +324,7 @@ def _draw_pixel(layers: list[_Taps], pixel: Callable, left, above, uniform) -> l
 
 
 def _above(values: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """What a row [W, R, I] gives to the row below, [W, R, F]."""
+    """Returns what a row [W, R, I] gives to the row below, [W, R, F]."""
     padded = tf.pad(values, [[1, 1], [0, 0], [0, 0]])
     width = values.shape[0]
     taps = tf.concat([padded[:width], padded[1 : width + 1], padded[2:]], axis=-1)  # [W, R, 3 I]
@@ -333,5 +333,5 @@ def _above(values: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _images(values) -> tf.Tensor:
-    """[..., H, W, C] as [R, H, W, C]."""
+    """Returns [..., H, W, C] as [R, H, W, C]."""
     return tf.reshape(values, tf.concat([[-1], tf.shape(values)[-3:]], axis=0))

@@ -172,7 +172,7 @@ def _bounds(line: Line) -> list[np.ndarray]:
 
 
 def _range(low: float, high: float, margin: float) -> tuple[float, float]:
-    """An interval that is not empty, wider by a share of it at both ends."""
+    """Returns an interval that is not empty, wider by a share of it at both ends."""
     size = high - low
     if size <= 1e-9 * max(abs(low), abs(high)) or size <= 0.0:
         size = max(abs(low), 1.0) * 0.1

@@ -78,7 +78,7 @@ def comparison(
 def _paired(
     contents: Sequence[Contents], baseline: str | os.PathLike | None, note: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """The row of each run in the table of `compare`, by the place of its folder."""
+    """Returns the row of each run in the table of `compare`, by the place of its folder."""
     try:
         found = compare([one.run.path for one in contents], baseline, say=note)
     except TfvampError as error:
@@ -132,7 +132,7 @@ def _difference(paired: dict[str, Any], name: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A cell as a number; None where it has no value."""
+    """Returns a cell as a number; None where it has no value."""
     return None if value is None or math.isnan(float(value)) else float(value)
 
 
@@ -142,7 +142,7 @@ def _differences(
     first: str | os.PathLike,
     paired: dict[str, dict[str, Any]],
 ) -> Html:
-    """The paired differences of the images, of the first runs that compare; empty where none does."""
+    """Returns the paired differences of the images, of the first runs that compare; empty where none does."""
     base = next((one for one in contents if _place(one) == os.path.realpath(first)), None)
     if base is None or "test" not in base.evaluations:
         return Html()
@@ -164,7 +164,7 @@ def _differences(
 
 
 def _validation(contents: Sequence[Contents], names: Sequence[str]) -> Html:
-    """The validation ELBO of the runs, in one chart."""
+    """Returns the validation ELBO of the runs, in one chart."""
     drawn = [(one, name) for one, name in zip(contents, names, strict=True) if one.rows][:MOST_DRAWN]
     if not drawn:
         return Html()

@@ -150,7 +150,7 @@ def number(document: Any, *names: str) -> float | None:
 
 
 def _evaluation(run: Run, split: str, note: Callable[[str], None]) -> Evaluation | None:
-    """The newest evaluation of a split; None where there is none of the weights that the run has now."""
+    """Returns the newest evaluation of a split; None where there is none of the weights that the run has now."""
     try:
         document = run.evaluation(split)
         if document is None:
@@ -229,7 +229,7 @@ def _add_diagnosis(contents: Contents, note: Callable[[str], None]) -> None:
 
 
 def _positive(values: Any) -> np.ndarray:
-    """A list of numbers that are not negative; ValueError where it is none."""
+    """Returns a list of numbers that are not negative; ValueError where it is none."""
     array = np.array(values, np.float64)
     if array.ndim != 1 or not array.size or not ((array >= 0.0) & (array < history.LARGEST_VALUE)).all():
         raise ValueError("numbers")

@@ -144,7 +144,7 @@ def _explained(document: dict, estimates: list[Estimate], split: str) -> str:
 
 
 def _beside_the_paper(contents: Contents) -> Html:
-    """What a reader must know of a comparison with the paper; empty where the paper has no such number."""
+    """Returns what a reader must know of a comparison with the paper; empty where the paper has no such number."""
     printed, own = contents.printed, encoders(contents)
     if printed is None:
         return tag("p", "The paper prints no number for this data set, model and prior.")

@@ -65,7 +65,7 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Html:
 
 
 def _cell(name: str, content: Any, **attributes: Any) -> Html:
-    """A cell, whose text is broken between words only where it has no long ones, and not at all where it is short."""
+    """Returns a cell, whose text is broken between words only where it has no long ones, and not at all where it is short."""
     text = _text(escaped(content))
     short = (
         "short"
@@ -95,5 +95,5 @@ def picture(png: bytes, caption: Any, text: str) -> Html:
 
 
 def _text(content: Html) -> str:
-    """The text of HTML without elements."""
+    """Returns the text of HTML without elements."""
     return html.unescape(re.sub("<[^>]*>", "", content))

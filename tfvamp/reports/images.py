@@ -88,5 +88,5 @@ def _grid(title: str, caption: str, images: np.ndarray) -> Picture:
 
 
 def _side_by_side(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Images [n, ...] and [at least n, ...] in turn, [2 n, ...]."""
+    """Returns images [n, ...] and [at least n, ...] in turn, [2 n, ...]."""
     return np.stack([ours, theirs[: len(ours)]], axis=1).reshape(-1, *ours.shape[1:])

@@ -130,5 +130,5 @@ def plain(value: object) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    """The value of a setting as text; what its help says where it is not set."""
+    """Returns the value of a setting as text; what its help says where it is not set."""
     return (value is None and UNSET.get(name)) or plain(value)

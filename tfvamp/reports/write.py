@@ -126,7 +126,7 @@ def _run(contents: Contents, name: str, index: int, single: bool) -> Html:
 
 
 def _opened(runs) -> list[Run]:
-    """The runs that are meant, each once.
+    """Returns the runs that are meant, each once.
 
     Raises:
       RunError: there is none, or one cannot be read.
@@ -147,7 +147,7 @@ def _opened(runs) -> list[Run]:
 
 
 def _path_of(runs: Sequence[Run], output: str | os.PathLike | None, overwrite: bool) -> pathlib.Path:
-    """Where the report goes; UsageError where it may not."""
+    """Returns where the report goes; UsageError where it may not."""
     if output is None:
         if len(runs) > 1:
             raise UsageError("a report on several runs needs a file: --output report.html")
@@ -164,7 +164,7 @@ def _path_of(runs: Sequence[Run], output: str | os.PathLike | None, overwrite: b
 
 
 def _names(contents: Sequence[Contents]) -> list[str]:
-    """What a report calls each run: the name of its folder, and its path where two have the same name."""
+    """Returns what a report calls each run: the name of its folder, and its path where two have the same name."""
     short = [os.path.basename(os.path.realpath(one.run.path)) for one in contents]
     return [
         name if short.count(name) == 1 else str(one.run.path)

@@ -75,7 +75,7 @@ def planned_runs(
     samples: int | None,
     settings: Mapping[str, Any],
 ) -> tuple[Planned, ...]:
-    """The runs of a cell, one for each seed from 0 on; none for a method that tfvamp does not have.
+    """Returns the runs of a cell, one for each seed from 0 on; none for a method that tfvamp does not have.
 
     Args:
       point: of the cell.
@@ -110,7 +110,7 @@ def planned_runs(
 
 
 def name_of(point: Point, seed: int) -> str:
-    """The name of the folder of a run; tables and figures that need the same run share it.
+    """Returns the name of the folder of a run; tables and figures that need the same run share it.
 
     >>> name_of(Point("static_mnist", "", None, "hvae", "vamp", 10, "iwae"), 1)
     'static_mnist-hvae-vamp-k10-iwae-seed1'
@@ -131,7 +131,7 @@ def cells_of(
     settings: Mapping[str, Any],
     archive: str | os.PathLike | None = None,
 ) -> list[Cell]:
-    """The cells of some points, with how far their runs are; the arguments are those of `planned_runs` and `look`."""
+    """Returns the cells of some points, with how far their runs are; the arguments are those of `planned_runs` and `look`."""
     place = expanded(root)
     kept = None if archive is None else expanded(archive)
     cells = []
@@ -142,7 +142,7 @@ def cells_of(
 
 
 def look(run: Planned, archive: pathlib.Path | None = None) -> Look:
-    """How far a run is, and its numbers if it is finished and was to be evaluated.
+    """Returns how far a run is, and its numbers if it is finished and was to be evaluated.
 
     Args:
       run: to look at.
@@ -198,7 +198,7 @@ def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path
 
 
 def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> str:
-    """The commands that finish a run, for a shell; empty where nothing is left to do.
+    """Returns the commands that finish a run, for a shell; empty where nothing is left to do.
 
     Args:
       run: to finish.

@@ -22,7 +22,7 @@ LINES = 4  # of a text in a panel
 
 
 def elbo(cells: Sequence[Cell], look: plots.Look) -> bytes:
-    """Figure 2: the test ELBO against K, ours and the paper's."""
+    """Draws Figure 2: the test ELBO against K, ours and the paper's."""
     figure = matplotlib.figure.Figure(figsize=(WIDE * 0.72, 3.4), layout="constrained")
     axes = figure.subplots()
     for prior, values in paper.FIGURE2.items():
@@ -46,7 +46,7 @@ def elbo(cells: Sequence[Cell], look: plots.Look) -> bytes:
 
 
 def active_units(cells: Sequence[Cell], look: plots.Look) -> bytes:
-    """Figure 3: the active units of z1 and z2 against K, trained by the ELBO and by the importance-weighted bound."""
+    """Draws Figure 3: the active units of z1 and z2 against K, trained by the ELBO and by the importance-weighted bound."""
     figure = matplotlib.figure.Figure(figsize=(WIDE, 3.4), layout="constrained")
     panels = figure.subplots(1, 2)
     for index, (axes, layer) in enumerate(zip(panels, ("z1", "z2"), strict=True)):
@@ -77,7 +77,7 @@ def active_units(cells: Sequence[Cell], look: plots.Look) -> bytes:
 
 
 def histograms(cells: Sequence[Cell], look: plots.Look) -> bytes:
-    """Figure 7: histograms of the log-likelihood of test images from the encoder's q, by data set and model."""
+    """Draws Figure 7: histograms of the log-likelihood of test images from the encoder's q, by data set and model."""
     shown = [cell for cell in cells if cell.results]
     datasets = [name for name in paper.DATASETS if any(cell.point.dataset == name for cell in shown)]
     models = [name for name in paper.MODELS if any(cell.point.model == name for cell in cells)]
@@ -97,7 +97,7 @@ def histograms(cells: Sequence[Cell], look: plots.Look) -> bytes:
 
 
 def _histogram(axes, cells: Sequence[Cell]) -> None:
-    """The histograms of some priors over common bins, with their means."""
+    """Draws the histograms of some priors over common bins, with their means."""
     values = {
         str(cell.point.prior): cell.results[0].of_images["encoder"]
         for cell in cells
@@ -125,7 +125,7 @@ def _histogram(axes, cells: Sequence[Cell]) -> None:
 
 
 def nothing(axes, text: str) -> None:
-    """A panel that only says why there is nothing."""
+    """Makes a panel that only says why there is nothing."""
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, 26)[:LINES]]
     axes.text(
         0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=SMALL - 1, color="0.4",
@@ -137,7 +137,7 @@ def nothing(axes, text: str) -> None:
 
 
 def _line(axes, cells, number: Callable[[Result], float], colour: str, marker: str, style: Any, label: str):
-    """A line of the means over seeds with their standard errors; a level where there is no number of components."""
+    """Draws a line of the means over seeds with their standard errors; a level where there is no number of components."""
     points = []
     for cell in cells:
         values = [number(result) for result in cell.results]
@@ -161,7 +161,7 @@ def _units_of(layer: str) -> Callable[[Result], float]:
 
 
 def _by_components(axes) -> None:
-    """The numbers of components at equal distances."""
+    """Puts the numbers of components at equal distances."""
     axes.set_xlabel("number of components K", fontsize=SMALL)
     axes.set_xticks(range(len(paper.COMPONENTS)), [str(count) for count in paper.COMPONENTS])
     axes.tick_params(labelsize=SMALL)
@@ -169,7 +169,7 @@ def _by_components(axes) -> None:
 
 
 def _legend(figure, axes, cells: Sequence[Cell], columns: int) -> None:
-    """A legend below the panels, which also says how many runs are not there yet."""
+    """Draws a legend below the panels, which also says how many runs are not there yet."""
     pairs = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1])
     total = sum(len(cell.runs) for cell in cells)
     missing = total - sum(len(cell.results) for cell in cells)

@@ -19,7 +19,7 @@ def draw(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> bytes:
-    """A figure as the bytes of a file, from the runs that are there.
+    """Returns a figure as the bytes of a file, from the runs that are there.
 
     Args:
       name: "figure1" to "figure7", or "gradients".

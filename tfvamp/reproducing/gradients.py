@@ -42,7 +42,7 @@ class Pulls(NamedTuple):
 
 
 def pulls(model: LatentVariableModel, images: np.ndarray) -> Pulls:
-    """The pull of a model's prior on the top latents of images [N, H, W, C]."""
+    """Returns the pull of a model's prior on the top latents of images [N, H, W, C]."""
     found = []
     for first in range(0, len(images), AT_ONCE):
         posterior = model.posterior(images[first : first + AT_ONCE])
@@ -60,7 +60,7 @@ def pulls(model: LatentVariableModel, images: np.ndarray) -> Pulls:
 
 
 def distances(model: LatentVariableModel, images: np.ndarray) -> np.ndarray:
-    """The Bhattacharyya distance of each image's q(z | x) to the nearest component q(z | u_k), [N], in nats."""
+    """Returns the Bhattacharyya distance of each image's q(z | x) to the nearest component q(z | u_k), [N], in nats."""
     components = model.prior.components()
     found = []
     for first in range(0, len(images), AT_ONCE):
@@ -70,7 +70,7 @@ def distances(model: LatentVariableModel, images: np.ndarray) -> np.ndarray:
 
 
 def bhattacharyya(one: DiagonalGaussian, other: DiagonalGaussian) -> tf.Tensor:
-    """The Bhattacharyya distances [N, K] of diagonal normals, batch shapes [N] and [K]: -log of the integral of sqrt(p q)."""
+    """Returns the Bhattacharyya distances [N, K] of diagonal normals, batch shapes [N] and [K]: -log of the integral of sqrt(p q)."""
     first, second = one.log_variance[:, tf.newaxis], other.log_variance
     average = 0.5 * (tf.exp(first) + tf.exp(second))  # [N, K, D]
     square = tf.math.squared_difference(one.loc[:, tf.newaxis], other.loc)
@@ -144,7 +144,7 @@ def _mixture(run: Run) -> LatentVariableModel:
 
 
 def _bands(axes, near: np.ndarray, values: np.ndarray, edges: np.ndarray, colour, label: str) -> None:
-    """The median of the values in each bin, and the band between their quartiles."""
+    """Draws the median of the values in each bin, and the band between their quartiles."""
     bins = np.clip(np.searchsorted(edges, near, side="right") - 1, 0, BINS - 1)
     filled = [index for index in range(BINS) if (bins == index).any()]
     at = [float(np.median(near[bins == index])) for index in filled]

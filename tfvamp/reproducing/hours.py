@@ -40,7 +40,7 @@ def hours_of(
     deadline: float = math.inf,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
-    """The hours of training that are left, of each run that is missing or unfinished, by its name.
+    """Returns the hours of training that are left, of each run that is missing or unfinished, by its name.
 
     A step of each kind of model is measured once, on random images, so that no data are needed, and kept in the folder of the
     runs.
@@ -104,7 +104,7 @@ def _of_history(run: Planned) -> float | None:
 
 
 def _key(config: TrainConfig) -> str:
-    """What the time of an epoch depends on: settings, data, machine."""
+    """Returns what the time of an epoch depends on: settings, data, machine."""
     spec = CATALOG[config.dataset]
     settings = {name: value for name, value in config.to_dict().items() if name not in NOT_OF_A_STEP}
     found = [device.name for device in tf.config.list_physical_devices()]
@@ -114,7 +114,7 @@ def _key(config: TrainConfig) -> str:
 
 
 def _read(path: pathlib.Path) -> dict[str, float]:
-    """What was measured before; nothing where the file is missing or damaged."""
+    """Returns what was measured before; nothing where the file is missing or damaged."""
     with contextlib.suppress(FileError):
         document = files.read_json(path)
         return {

@@ -20,7 +20,7 @@ PANEL = 1.65  # inches
 
 
 def trained(cell: Cell) -> Run | None:
-    """The first run of a cell whose training has ended; None where there is none."""
+    """Returns the first run of a cell whose training has ended; None where there is none."""
     for run, look in zip(cell.runs, cell.looks, strict=True):
         if look.state in ("finished", "trained") and run.path.is_dir():
             return Run(run.path)
@@ -28,7 +28,7 @@ def trained(cell: Cell) -> Run | None:
 
 
 def pseudo_inputs(cells: Sequence[Cell], look: plots.Look, component: int) -> bytes:
-    """Figure 4: a pseudo-input, samples that its component generates, and the first pseudo-inputs; one row per model."""
+    """Draws Figure 4: a pseudo-input, samples that its component generates, and the first pseudo-inputs; one row per model."""
     rows = [(cell, run) for cell in cells if (run := trained(cell)) is not None]
     titles = (f"pseudo-input {component}", "samples from it", "pseudo-inputs")
     figure, grid = _panels(max(1, len(rows)), len(titles))
@@ -97,12 +97,12 @@ def beside_real(
 
 
 def generated(run: Run, images: np.ndarray) -> np.ndarray:
-    """As many images from the prior."""
+    """Returns as many images from the prior."""
     return np.asarray(run.model().sample(len(images), seed=0))
 
 
 def reconstructed(run: Run, images: np.ndarray) -> np.ndarray:
-    """The reconstructions of images, at the means of their posteriors."""
+    """Returns the reconstructions of images, at the means of their posteriors."""
     return np.asarray(run.model()(images))
 
 

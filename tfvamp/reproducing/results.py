@@ -56,7 +56,7 @@ class Result(NamedTuple):
 
 
 def entry(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a finished run: settings, training, evaluation, versions, the estimates of each image to a thousandth."""
+    """Returns what is kept of a finished run: settings, training, evaluation, versions, the estimates of each image to a thousandth."""
     rows, config = run.rows(), run.config
     best = history.best_of(rows, config.beta)
     if best is None:
@@ -85,7 +85,7 @@ def entry(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_entry(path: pathlib.Path) -> dict[str, Any]:
-    """The entry in a JSON file.
+    """Returns the entry in a JSON file.
 
     Raises:
       RunError: it is damaged.
@@ -97,7 +97,7 @@ def read_entry(path: pathlib.Path) -> dict[str, Any]:
 
 
 def result_of(kept: dict[str, Any], where: str) -> Result:
-    """The numbers of an entry.
+    """Returns the numbers of an entry.
 
     Args:
       kept: the entry.
@@ -148,7 +148,7 @@ def result_of(kept: dict[str, Any], where: str) -> Result:
 
 
 def _number(value: Any) -> float:
-    """A number of an entry; ValueError where it is none, or no such number comes from an evaluation."""
+    """Returns a number of an entry; ValueError where it is none, or no such number comes from an evaluation."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("type")
     if not math.isfinite(value) or abs(value) > LARGEST_NUMBER:

@@ -21,7 +21,7 @@ def columns(
     hours: Mapping[str, float] | None = None,
     config_file: str | None = None,
 ) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
-    """The columns of a table.
+    """Returns the columns of a table.
 
     Args:
       name: of the table.
@@ -60,7 +60,7 @@ def columns(
 
 
 def _row(name: str, cell: Cell) -> dict[str, Any]:
-    """What every table has of a cell."""
+    """Returns what every table has of a cell."""
     point, found = cell.point, ours(cell)
     row: dict[str, Any] = {}
     if name == "table1":
@@ -93,7 +93,7 @@ def _row(name: str, cell: Cell) -> dict[str, Any]:
 
 
 def _verdict(cell: Cell, found: Ours, published: float) -> str:
-    """The verdict, with what is known of a number that is not reproduced."""
+    """Returns the verdict, with what is known of a number that is not reproduced."""
     if reason := without_verdict(cell):
         return reason
     point = cell.point
@@ -103,7 +103,7 @@ def _verdict(cell: Cell, found: Ours, published: float) -> str:
 
 
 def state_of(cell: Cell, hours: Mapping[str, float]) -> str:
-    """How far the runs of a cell are, with the hours that are left to train."""
+    """Returns how far the runs of a cell are, with the hours that are left to train."""
     if not cell.runs:
         return "of another paper, not run"
     texts = []
@@ -117,13 +117,13 @@ def state_of(cell: Cell, hours: Mapping[str, float]) -> str:
 
 
 def commands(cell: Cell, config_file: str | None = None) -> list[str]:
-    """The commands that finish the runs of a cell."""
+    """Returns the commands that finish the runs of a cell."""
     found = [command_of(run, look, config_file) for run, look in zip(cell.runs, cell.looks, strict=True)]
     return [command for command in found if command]
 
 
 def spoken(hours: float) -> str:
-    """A time as text.
+    """Returns a time as text.
 
     >>> spoken(0.2), spoken(31.0)
     ('12 minutes', '31 hours')
@@ -132,7 +132,7 @@ def spoken(hours: float) -> str:
 
 
 def _with_vamp_prior(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell of the same data set and model with the VampPrior; None where it is this one, or there is none."""
+    """Returns the cell of the same data set and model with the VampPrior; None where it is this one, or there is none."""
     wanted = cell.point._replace(prior="vamp", published=None, title="")
     for other in cells:
         if other is not cell and other.point._replace(published=None, title="") == wanted:
@@ -141,7 +141,7 @@ def _with_vamp_prior(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
 
 
 def _details(cell: Cell, vamp: Cell | None) -> dict[str, Any]:
-    """What the paper does not print; means over the seeds, and of the first seed what has no mean."""
+    """Returns what the paper does not print; means over the seeds, and of the first seed what has no mean."""
     results = cell.results
     if not results:
         return {}

@@ -35,7 +35,7 @@ class Ours(NamedTuple):
 
 
 def ours(cell: Cell) -> Ours | None:
-    """The finished runs of a cell; None where there are none."""
+    """Returns the finished runs of a cell; None where there are none."""
     results, unit = cell.results, paper.nats_per_unit(cell.point.dataset)
     if not results:
         return None
@@ -53,7 +53,7 @@ def ours(cell: Cell) -> Ours | None:
 
 
 def _mean(runs: Sequence[tuple[float, float, float]], unit: float) -> tuple[float, float, float]:
-    """The mean over runs of a value, its standard error, and the part of that over images.
+    """Returns the mean over runs of a value, its standard error, and the part of that over images.
 
     Args:
       runs: value, standard error over images and Monte Carlo error of each, in nats.
@@ -67,7 +67,7 @@ def _mean(runs: Sequence[tuple[float, float, float]], unit: float) -> tuple[floa
 
 
 def verdict(found: Ours, published: float, fewer_is_better: bool) -> Verdict:
-    """How our number compares with the published one.
+    """Returns how our number compares with the published one.
 
     The paper prints no errors: its number gets the error over test images that ours has, and the two errors are added in squares.
     Within that, a number is reproduced.
@@ -79,7 +79,7 @@ def verdict(found: Ours, published: float, fewer_is_better: bool) -> Verdict:
 
 
 def without_verdict(cell: Cell) -> str:
-    """Why the results of a cell give no verdict; empty where they do."""
+    """Returns why the results of a cell give no verdict; empty where they do."""
     point, results = cell.point, cell.results
     if any(result.samples != paper.SAMPLES for result in results):
         return f"no verdict: S = {results[0].samples}, the paper has {paper.SAMPLES}"
@@ -90,7 +90,7 @@ def without_verdict(cell: Cell) -> str:
 
 
 def paired(results: Sequence[Result], others: Sequence[Result], name: str) -> tuple[float, float] | None:
-    """Mean and standard error, image by image, of the log-likelihood of others minus that of results; nats.
+    """Returns mean and standard error, image by image, of the log-likelihood of others minus that of results; nats.
 
     Args:
       results, others: of the same seeds.

@@ -29,7 +29,7 @@ UNINITIALIZED = "uninitialized_variables"
 
 
 def resolve(config: TrainConfig, spec: DatasetSpec) -> TrainConfig:
-    """The settings with the defaults of the data set and of the model in place of None.
+    """Returns the settings with the defaults of the data set and of the model in place of None.
 
     Raises:
       UsageError: the likelihood does not fit the data, or the objective not the model.
@@ -52,7 +52,7 @@ def _objective(config: TrainConfig) -> Objective:
 
 
 def model_of(config: TrainConfig, event_shape: Sequence[int], pseudo_inputs: PseudoInputs = None):
-    """The untrained model that resolved settings describe."""
+    """Returns the untrained model that resolved settings describe."""
     return _made(config.model, config.mixed_precision, config.modelling(), event_shape, pseudo_inputs)
 
 
@@ -68,7 +68,7 @@ def _made(
 
 
 def untrained(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
-    """The model of a run before training, with the initial weights that its seed gives.
+    """Returns the model of a run before training, with the initial weights that its seed gives.
 
     Sets the global seeds of Python, NumPy and TensorFlow, from which Keras draws initial weights.
     """
@@ -77,7 +77,7 @@ def untrained(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
 
 
 def weight_shapes(config: TrainConfig, event_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight of a run's model, by its path; no memory is taken for the weights."""
+    """Returns the shape of each weight of a run's model, by its path; no memory is taken for the weights."""
     modelling = tuple(config.modelling().items())
     return dict(_weight_shapes(config.model, config.mixed_precision, modelling, tuple(event_shape)))
 
@@ -86,7 +86,7 @@ def weight_shapes(config: TrainConfig, event_shape: Sequence[int]) -> dict[str, 
 def _weight_shapes(
     model: str, mixed: bool, modelling: tuple[tuple[str, Any], ...], event_shape: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """As `weight_shapes`; a model is made once, however often its shapes are asked for."""
+    """Returns what `weight_shapes` does; a model is made once, however often its shapes are asked for."""
     before = list(global_state.get_global_attribute(UNINITIALIZED) or [])
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -97,18 +97,18 @@ def _weight_shapes(
 
 
 def num_values(shapes: dict[str, tuple[int, ...]]) -> int:
-    """How many numbers weights of these shapes have."""
+    """Returns how many numbers weights of these shapes have."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
 def known_shape(config: TrainConfig) -> tuple[int, int, int] | None:
-    """The shape of your own images, where the settings tell it before they are read."""
+    """Returns the shape of your own images, where the settings tell it before they are read."""
     size = height_and_width(config.image_size)
     return None if size is None else (*size, 3 if config.colour else 1)  # at least
 
 
 def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: int) -> int:
-    """The memory in bytes that training needs, estimated before any is taken.
+    """Returns the memory in bytes that training needs, estimated before any is taken.
 
     Raises:
       UsageError: the machine has less; names the setting that needs the most.
@@ -143,7 +143,7 @@ def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: 
 
 
 def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | None:
-    """The number of images whose gradients a step computes at a time; None where it takes the whole batch."""
+    """Returns the number of images whose gradients a step computes at a time; None where it takes the whole batch."""
     if MODELS[config.model].couples_images:
         return None
     per_image = _bytes_per_image(config, event_shape) * _objective(config).num_draws
@@ -165,12 +165,12 @@ def _encoded_pseudo_inputs(config: TrainConfig) -> int:
 
 
 def _in_a_step(config: TrainConfig) -> int:
-    """How many components of the prior a step of training takes."""
+    """Returns how many components of the prior a step of training takes."""
     return min(config.components or 0, config.components_per_step or config.components or 0)
 
 
 def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
-    """About how much one image takes in a step, with what is kept for the gradient."""
+    """Returns about how much one image takes in a step, with what is kept for the gradient."""
     features = MODELS[config.model].features_per_pixel
     maps = CONV_LAYERS * features * math.prod(event_shape[:2]) if features > 1 else 0
     usual = MODELS[config.model].layer_counts[0]
@@ -187,7 +187,7 @@ def _takes_images(config: TrainConfig) -> bool:
 
 
 def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInputs:
-    """An array or initializer for a prior with pseudo-inputs; None for the others."""
+    """Returns an array or initializer for a prior with pseudo-inputs; None for the others."""
     kind, spec = config.prior_kind.pseudo_inputs, dataset.spec
     if kind is None:
         return None

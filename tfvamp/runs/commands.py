@@ -129,7 +129,7 @@ def evaluate(
 
 
 def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict, dict]:
-    """The document and the arrays of an evaluation of images."""
+    """Returns the document and the arrays of an evaluation of images."""
     of_encoder = dataclasses.replace(how, estimator="importance", proposal="encoder")
     own, result = _of_ways(model, x, [of_encoder, how], common)
     document, arrays = own.summary(), {}
@@ -147,7 +147,7 @@ def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict,
 
 
 def _of_ways(model, x, ways: list[Estimation], common: dict[str, Any]) -> list[evaluation.LogLikelihood]:
-    """The estimates of each way; a process that does not collect computes its share of all of them.
+    """Returns the estimates of each way; a process that does not collect computes its share of all of them.
 
     Raises:
       ShareDone: it has.
@@ -162,7 +162,7 @@ def _of_ways(model, x, ways: list[Estimation], common: dict[str, Any]) -> list[e
 
 
 def _bracketed(model, how: Estimation, count: int, common: dict[str, Any]) -> tuple[dict, dict]:
-    """The document and the arrays of bounds on images of the model's own."""
+    """Returns the document and the arrays of bounds on images of the model's own."""
     result = evaluation.bracketed(model, count, how, **common)
     document = {
         **result.lower.summary(),
@@ -184,7 +184,7 @@ def encode(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, np.ndarray]:
-    """Posterior `mean` and `log_variance` [N, D] and `label` [N] of a split; `class_names` where labels have names.
+    """Returns posterior `mean` and `log_variance` [N, D] and `label` [N] of a split; `class_names` where labels have names.
 
     Of the top stochastic layer; those below add `mean_z1` and `log_variance_z1`, at the means above. The arguments are
     those of `evaluate`.
@@ -214,7 +214,7 @@ def plot(
     say: Callable[[str], None] = lambda text: None,
     look: plots.Look = plots.PLAIN,
 ) -> list[str]:
-    """Draws what a run learned into its folder `figures`; the paths of the pictures.
+    """Returns draws what a run learned into its folder `figures`; the paths of the pictures.
 
     Training curves; samples; test images beside their reconstructions; pseudo-inputs (of a prior that has them), with
     their contrast stretched, beside what they generate, and what all components generate; a map of the posterior means
@@ -273,7 +273,7 @@ def plot(
 
 
 def _map(model, means: np.ndarray, labels: np.ndarray, class_names, look: plots.Look) -> bytes:
-    """Posterior means [N, D] on their principal axes, over the prior's density in that plane."""
+    """Returns posterior means [N, D] on their principal axes, over the prior's density in that plane."""
     axes, centre = evaluation.plane(means)
     prior, centres = model.prior, model.prior.centres()
     if isinstance(prior(), DiagonalGaussian):
@@ -293,7 +293,7 @@ def _map(model, means: np.ndarray, labels: np.ndarray, class_names, look: plots.
 
 
 def _along_latents(means: np.ndarray, rows: int = 8, steps: int = 9) -> tuple[int, np.ndarray]:
-    """Latents [rows * steps, D]: the first of the means [N, D] with one latent changed along each row."""
+    """Returns latents [rows * steps, D]: the first of the means [N, D] with one latent changed along each row."""
     spread = means.std(axis=0)
     latents = []
     for latent in np.argsort(spread)[::-1][:rows]:
@@ -304,7 +304,7 @@ def _along_latents(means: np.ndarray, rows: int = 8, steps: int = 9) -> tuple[in
 
 
 def _between(means: np.ndarray, rows: int = 6, steps: int = 10) -> tuple[int, np.ndarray]:
-    """Latents [rows * steps, D] from one of the means [N, D] to the next along each row."""
+    """Returns latents [rows * steps, D] from one of the means [N, D] to the next along each row."""
     weights = np.linspace(0.0, 1.0, steps, dtype=means.dtype)[:, np.newaxis]
     pairs = [(2 * row % len(means), (2 * row + 1) % len(means)) for row in range(rows)]
     return steps, np.concatenate([(1 - weights) * means[i] + weights * means[j] for i, j in pairs])

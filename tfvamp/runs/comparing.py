@@ -64,7 +64,7 @@ def compare(
     over: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ):
-    """A table of runs: the settings that differ, the results, and the paired differences to one of them.
+    """Returns a table of runs: the settings that differ, the results, and the paired differences to one of them.
 
     A paired difference is the mean over images of the difference of two log-likelihoods, with the standard deviation of
     these differences over the root of their number as its error: the images are the same, so what makes some harder than
@@ -106,7 +106,7 @@ def compare(
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """The settings in which some of the runs differ."""
+    """Returns the settings in which some of the runs differ."""
     settings = [run.config.to_dict() for run in runs]
     return [
         name
@@ -116,7 +116,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
 
 
 def _estimate(run: Run, split: str, say: Callable[[str], None]) -> Estimate | None:
-    """The newest evaluation of a split; None where there is none of the weights that the run has now."""
+    """Returns the newest evaluation of a split; None where there is none of the weights that the run has now."""
     result = run.evaluation(split)
     if result is None or not result["current"]:
         say(f"{run} is not evaluated on {split}: tfvamp evaluate {run} comes first")
@@ -174,12 +174,12 @@ def _row(
 
 
 def _error(values: np.ndarray) -> float:
-    """The standard error of a mean; NaN of one value."""
+    """Returns the standard error of a mean; NaN of one value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _averaged(rows: list[dict[str, Any]], differing: list[str], over: str) -> list[dict[str, Any]]:
-    """One row for all runs that differ in a setting alone: the means of their results."""
+    """Returns one row for all runs that differ in a setting alone: the means of their results."""
     check_choice("setting", over, list(TrainConfig().to_dict()))
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
@@ -201,7 +201,7 @@ def _averaged(rows: list[dict[str, Any]], differing: list[str], over: str) -> li
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the same columns each, in their order, except those that are empty in all rows."""
+    """Returns rows with the same columns each, in their order, except those that are empty in all rows."""
     order = (
         "run",
         "runs",

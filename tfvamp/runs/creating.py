@@ -24,14 +24,14 @@ TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # what ren
 
 
 def default_path(config: TrainConfig) -> pathlib.Path:
-    """The run folder where none is named: runs/DATASET-MODEL-PRIOR-TIME."""
+    """Returns the run folder where none is named: runs/DATASET-MODEL-PRIOR-TIME."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = re.sub(r"[^\w.-]+", "-", config.dataset.rstrip("/").rsplit("/", 1)[-1])[:100]
     return pathlib.Path("runs", f"{name}-{config.model}-{config.prior}-{time}")
 
 
 def check_free(run_dir: str | os.PathLike, overwrite: bool) -> bool:
-    """Whether a run is there that is to be replaced.
+    """Returns whether a run is there that is to be replaced.
 
     Raises:
       RunError: a run is there and `overwrite` is not set, or something else is there.
@@ -67,7 +67,7 @@ def check_free(run_dir: str | os.PathLike, overwrite: bool) -> bool:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    """Whether a folder has the config.json of a run, be it damaged: another program's files are never replaced."""
+    """Returns whether a folder has the config.json of a run, be it damaged: another program's files are never replaced."""
     with contextlib.suppress(FileError):
         raw = files.read_json(path / "config.json")
         return isinstance(raw.get("settings"), dict) and isinstance(raw.get("data"), dict)
@@ -78,7 +78,7 @@ def _is_run(path: pathlib.Path) -> bool:
 def creating(
     run_dir: str | os.PathLike | None, config: TrainConfig, dataset: Dataset, overwrite: bool
 ) -> Iterator[tuple[RunFolder, Callable[[], RunFolder] | None]]:
-    """A new run folder with its config.json, locked for this process.
+    """Makes a run folder with its config.json, locked for this process.
 
     Yields:
       the folder; and, where an old run is to be replaced, the function that moves the new run into its place and

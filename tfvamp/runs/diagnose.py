@@ -119,7 +119,7 @@ def diagnose(
 
 
 def _fit(estimates) -> dict[str, Any]:
-    """The log-likelihood on training and test images, and whose fault the difference is."""
+    """Returns the log-likelihood on training and test images, and whose fault the difference is."""
     fit: dict[str, Any] = {
         name: {
             "elbo": float(estimates[name, "encoder"].elbo.mean()),
@@ -146,7 +146,7 @@ def _fit(estimates) -> dict[str, Any]:
 
 
 def _layers(model: LatentVariableModel, posteriors, estimate) -> dict[str, Any]:
-    """KL and activity of each stochastic layer, from the top down."""
+    """Returns KL and activity of each stochastic layer, from the top down."""
     return {
         name: {
             "kl": float(estimate.kls[name].mean()),
@@ -159,7 +159,7 @@ def _layers(model: LatentVariableModel, posteriors, estimate) -> dict[str, Any]:
 
 
 def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, Any] | None:
-    """The use of a mixture prior's components; None of another prior."""
+    """Returns the use of a mixture prior's components; None of another prior."""
     if not model.prior.is_mixture():
         return None
     used = diagnostics.usage(posterior, model.prior(), seed=seed)
@@ -167,7 +167,7 @@ def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, A
 
 
 def _samples(samples: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How samples compare with test images, and each sample with the nearest training image."""
+    """Returns how samples compare with test images, and each sample with the nearest training image."""
     test = arrays["test"][: len(samples)]
     index, distance = diagnostics.nearest(samples, arrays["train"])
     _, of_test = diagnostics.nearest(test, arrays["train"])
@@ -196,7 +196,7 @@ def _probes(labels: dict[str, np.ndarray], posteriors, say) -> dict[str, float] 
 def _clusters(
     model: LatentVariableModel, labels: dict[str, np.ndarray], posteriors
 ) -> dict[str, float] | None:
-    """How the components of a mixture prior agree with labels; None of another prior."""
+    """Returns how the components of a mixture prior agree with labels; None of another prior."""
     if not model.prior.is_mixture():
         return None
     prior = model.prior()
@@ -205,7 +205,7 @@ def _clusters(
 
 
 def _pictures(model, document, posterior, estimates, x_test, pairs) -> dict[str, bytes]:
-    """The figures of a diagnosis, by file name."""
+    """Returns the figures of a diagnosis, by file name."""
     test = estimates["test", "refined"]
     means = posterior.loc.numpy()
     axes, centre = diagnostics.plane(means)

@@ -11,7 +11,7 @@ COPIED = 0.05  # the share of test images that are this near to a training image
 
 
 def findings(document: dict[str, Any]) -> list[str]:
-    """What the numbers of a diagnosis say, in plain words."""
+    """Returns what the numbers of a diagnosis say, in plain words."""
     found = []
     for name, layer in document["layers"].items():
         active, dims = layer["active_units"], layer["latent_dims"]

@@ -48,7 +48,7 @@ class Document:
 
 
 def checked(raw: dict[str, Any], path: pathlib.Path, run: str) -> Document:
-    """The contents of config.json.
+    """Returns the contents of config.json.
 
     Args:
       raw: what was read.
@@ -113,7 +113,7 @@ def checked(raw: dict[str, Any], path: pathlib.Path, run: str) -> Document:
 
 
 def _spec(data: dict[str, Any]) -> DatasetSpec | None:
-    """What the user's own images are; None where that is damaged."""
+    """Returns what the user's own images are; None where that is damaged."""
     stored = data.get("spec")
     shape: Any = data.get("shape")
     if not isinstance(stored, dict):

@@ -47,7 +47,7 @@ class RunFolder:
         return shown(self.path)
 
     def file(self, *names: str) -> pathlib.Path:
-        """The path of a file in the folder.
+        """Returns the path of a file in the folder.
 
         Raises:
           RunError: a link leads out of the folder.
@@ -94,7 +94,7 @@ class RunFolder:
         return self.file(_of_split("log_likelihood.npz", split))
 
     def is_there(self) -> bool:
-        """Whether there is a run folder, be it damaged."""
+        """Returns whether there is a run folder, be it damaged."""
         return os.path.isfile(self.path / "config.json")
 
     def check_exists(self) -> None:
@@ -111,7 +111,7 @@ class RunFolder:
             files.sweep(self.file(name))
 
     def write_config(self, config: TrainConfig, dataset: Dataset, resumed: list | None = None) -> None:
-        """config.json: resolved settings, data, versions, command line; for a resumed run, the earlier ones."""
+        """Writes config.json: resolved settings, data, versions, command line; for a resumed run, the earlier ones."""
         settings = config.to_dict()
         document = {
             "settings": settings,
@@ -133,7 +133,7 @@ class RunFolder:
         files.write_json(self.config_file, document)
 
     def read_document(self) -> Document:
-        """config.json, checked.
+        """Returns config.json, checked.
 
         Raises:
           RunError: it is missing or damaged, or says what no run has.
@@ -149,7 +149,7 @@ class RunFolder:
             raise RunError(f"{shown(self.config_file)}: {error}") from error
 
     def evaluations(self) -> Iterator[tuple[int, pathlib.Path]]:
-        """The number and the folder of each evaluation, the newest first."""
+        """Yields the number and the folder of each evaluation, the newest first."""
         place = self.file(EVALUATIONS)
         try:
             names = [entry.name for entry in os.scandir(place)]
@@ -159,7 +159,7 @@ class RunFolder:
             yield int(name), self.file(EVALUATIONS, name)
 
     def read_evaluation(self, path: pathlib.Path) -> dict[str, Any]:
-        """The JSON of an evaluation.
+        """Returns the JSON of an evaluation.
 
         Raises:
           RunError: it is damaged.
@@ -181,7 +181,7 @@ class RunFolder:
         return document
 
     def read_arrays(self, path: pathlib.Path) -> dict[str, Any]:
-        """The arrays of an evaluation; RunError where they are damaged."""
+        """Returns the arrays of an evaluation; RunError where they are damaged."""
         try:
             return read_npz(path, LARGEST_ARRAYS)
         except FileError as error:
@@ -210,7 +210,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _publishing(self) -> Iterator[None]:
-        """Two evaluations of one run that end together replace the files at the top one after the other."""
+        """Makes two evaluations of one run that end together replace the files at the top one after the other."""
         descriptor = os.open(self.file(EVALUATIONS), os.O_RDONLY | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # a disk without locks

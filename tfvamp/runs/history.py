@@ -28,7 +28,7 @@ LARGEST = 2**24  # bytes: a hundred thousand epochs
 
 
 def bound(row: dict[str, float], beta: float) -> float:
-    """What the best epoch is chosen by: the validation ELBO, with `beta` as the weight of its KL.
+    """Returns what the best epoch is chosen by: the validation ELBO, with `beta` as the weight of its KL.
 
     Or the importance-weighted bound, in the history of a run that is stopped by that.
     """
@@ -38,12 +38,12 @@ def bound(row: dict[str, float], beta: float) -> float:
 
 
 def best_of(rows: list[dict[str, float]], beta: float) -> dict[str, float] | None:
-    """The row of the best epoch; None where there is none yet."""
+    """Returns the row of the best epoch; None where there is none yet."""
     return max(rows, key=lambda row: bound(row, beta), default=None)
 
 
 def to_text(rows: list[dict[str, float]], header: bool = True) -> str:
-    """Rows of history.csv as text; floats are written exactly."""
+    """Returns rows of history.csv as text; floats are written exactly."""
     buffer = io.StringIO(newline="")
     if rows:
         writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
@@ -54,7 +54,7 @@ def to_text(rows: list[dict[str, float]], header: bool = True) -> str:
 
 
 def read(path: pathlib.Path) -> tuple[list[dict[str, float]], str | None]:
-    """The rows of a history, and what is wrong with it (None: nothing).
+    """Returns the rows of a history, and what is wrong with it (None: nothing).
 
     A last line that a crash cut off does not count.
     """
@@ -87,7 +87,7 @@ def check(rows: list[dict[str, float]]) -> None:
 
 
 def _numbers(row: dict, expected_epoch: int) -> dict[str, float]:
-    """A row as numbers; ValueError where it is damaged, or is not that of the expected epoch."""
+    """Returns a row as numbers; ValueError where it is damaged, or is not that of the expected epoch."""
     if None in row or not set(COLUMNS) <= set(row):
         raise ValueError("columns")
     numbers = {name: float(value) for name, value in row.items() if value is not None}

@@ -85,7 +85,7 @@ def _acquire(folder: pathlib.Path) -> int:
 
 
 def _holder(descriptor: int) -> dict:
-    """What the lock file says of its holder; empty where it says nothing."""
+    """Returns what the lock file says of its holder; empty where it says nothing."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         holder = json.loads(os.pread(descriptor, LARGEST, 0))
         if isinstance(holder, dict):
@@ -94,7 +94,7 @@ def _holder(descriptor: int) -> dict:
 
 
 def _is_gone(holder: dict) -> bool:
-    """Whether the holder was a process of this machine that has ended."""
+    """Returns whether the holder was a process of this machine that has ended."""
     pid = holder.get("pid")
     if holder.get("host") != socket.gethostname() or type(pid) is not int or pid < 1:
         return False

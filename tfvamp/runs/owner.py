@@ -22,23 +22,23 @@ KEY_BYTES = 32
 
 
 def signature(settings: dict[str, Any]) -> str | None:
-    """The signature of the places in the settings of a run; None where no key can be kept."""
+    """Returns the signature of the places in the settings of a run; None where no key can be kept."""
     return sign(_places(settings))
 
 
 def is_own(settings: dict[str, Any], signed: Any) -> bool:
-    """Whether this user wrote the settings on this machine."""
+    """Returns whether this user wrote the settings on this machine."""
     return is_signed(_places(settings), signed)
 
 
 def sign(statement: bytes) -> str | None:
-    """The signature of a statement, 64 hexadecimal digits; None where no key can be kept."""
+    """Returns the signature of a statement, 64 hexadecimal digits; None where no key can be kept."""
     key = _key(make=True)
     return None if key is None else hmac.new(key, statement, hashlib.sha256).hexdigest()
 
 
 def is_signed(statement: bytes, signed: Any) -> bool:
-    """Whether this user signed the statement on this machine."""
+    """Returns whether this user signed the statement on this machine."""
     key = _key(make=False)
     if key is None or not isinstance(signed, str):
         return False

@@ -66,14 +66,14 @@ class Run:
         return self.folder.path
 
     def rows(self, say: Callable[[str], None] = lambda text: None) -> list[dict[str, float]]:
-        """The rows of history.csv; `say` is told in one line where it is damaged."""
+        """Returns the rows of history.csv; `say` is told in one line where it is damaged."""
         rows, damage = history.read(self.folder.history_file)
         if damage:
             say(f"warning: {damage}: tfvamp train --resume {self} restores it")
         return rows
 
     def history(self):
-        """The history, one row per epoch.
+        """Returns the history, one row per epoch.
 
         Returns:
           a `pandas.DataFrame` where pandas is installed; otherwise a dictionary of lists, by column.
@@ -81,7 +81,7 @@ class Run:
         return table_of(self.rows())
 
     def evaluation(self, split: str = "test") -> dict[str, Any] | None:
-        """The newest evaluation of a split; None where there is none.
+        """Returns the newest evaluation of a split; None where there is none.
 
         Returns:
           the contents of evaluation.json, and `current`: whether it is of the weights that the run has now.
@@ -96,7 +96,7 @@ class Run:
         return {**document, "current": _is_of(document, self.weights_sha256)}
 
     def evaluations(self):
-        """All evaluations, the newest first, as `history` gives its rows."""
+        """Returns all evaluations, the newest first, as `history` gives its rows."""
         found, digest = [], self.weights_sha256
         for number, _ in self.folder.evaluations():
             path = self.folder.file("evaluations", f"{number:06d}", "evaluation.json")
@@ -105,7 +105,7 @@ class Run:
         return table_of(found)
 
     def evaluated_arrays(self, split: str = "test") -> dict[str, Any] | None:
-        """The arrays [N] of the newest evaluation of a split; None where there is none.
+        """Returns the arrays [N] of the newest evaluation of a split; None where there is none.
 
         Raises:
           RunError: they are damaged.
@@ -150,7 +150,7 @@ class Run:
         return None if best is None else int(best["epoch"])
 
     def model(self) -> LatentVariableModel:
-        """The model with the best epoch's weights.
+        """Returns the model with the best epoch's weights.
 
         Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
 
@@ -177,7 +177,7 @@ class Run:
         raw_dir: str | os.PathLike | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> Dataset:
-        """The data set of the run, from where it was in training unless other places are given.
+        """Returns the data set of the run, from where it was in training unless other places are given.
 
         Places that a run names are followed only if you wrote the run on this machine; data that are prepared are
         never changed.
@@ -234,7 +234,7 @@ class Run:
         return loaded
 
     def made_from(self, dataset: Dataset) -> bool:
-        """Whether the data set is made from the files that the run was trained on, whatever their names."""
+        """Returns whether the data set is made from the files that the run was trained on, whatever their names."""
         ours, theirs = self.document.sources, dataset.checksums
         if self.config.dataset.startswith(OWN):
             return sorted(ours.values()) == sorted(theirs.values())
@@ -246,7 +246,7 @@ class Run:
             self.__dict__.pop(name, None)
 
     def _data_name(self, given: str | None) -> str:
-        """The name of the data set to load: as given, or the run's own."""
+        """Returns the name of the data set to load: as given, or the run's own."""
         stored = self.config.dataset
         kind = f"{stored.partition(':')[0]}:" if stored.startswith(OWN) else stored
         if given is not None:
@@ -266,17 +266,17 @@ class Run:
 
 
 def _is_of(document: dict[str, Any], digest: str | None) -> bool:
-    """Whether an evaluation is of the weights with this checksum."""
+    """Returns whether an evaluation is of the weights with this checksum."""
     return digest is not None and document.get("weights_sha256") == digest
 
 
 def as_run(run: Run | str | os.PathLike) -> Run:
-    """A run that may be opened already."""
+    """Returns a run that may be opened already."""
     return run if isinstance(run, Run) else Run(run)
 
 
 def load(run: Run | str | os.PathLike) -> LatentVariableModel:
-    """The trained model of a run, with the best epoch's weights.
+    """Returns the trained model of a run, with the best epoch's weights.
 
     Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
 
@@ -287,7 +287,7 @@ def load(run: Run | str | os.PathLike) -> LatentVariableModel:
 
 
 def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
-    """The runs whose folders match a pattern, one row each.
+    """Returns the runs whose folders match a pattern, one row each.
 
     Args:
       pattern: such as "runs/*", or several; `~` is the home folder, `**` any depth.
@@ -301,7 +301,7 @@ def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
 
 
 def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
-    """Rate and distortion of evaluated runs, such as of several `beta`: Alemi and others (2018).
+    """Returns rate and distortion of evaluated runs, such as of several `beta`: Alemi and others (2018).
 
     Args:
       pattern: as for `find_runs`.
@@ -334,7 +334,7 @@ def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
 
 
 def paths_of(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """The run folders that match, in order; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
+    """Returns the run folders that match, in order; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
     names = [str(expanded(one)) for one in patterns]
     paths = [
@@ -366,7 +366,7 @@ def _row(path: str) -> dict[str, Any]:
 
 
 def table_of(rows: list[dict[str, Any]]):
-    """Rows as a `pandas.DataFrame` where pandas is installed, else as lists by column."""
+    """Returns rows as a `pandas.DataFrame` where pandas is installed, else as lists by column."""
     try:
         import pandas
     except ImportError:

@@ -48,7 +48,7 @@ class _MemoryFile(io.BytesIO):
 
 
 def to_bytes(model: keras.Model, epoch: int) -> bytes:
-    """The contents of a weights file."""
+    """Returns the contents of a weights file."""
     file = _MemoryFile()
     with _without_optimizer(model):
         model.save_weights(file)
@@ -58,12 +58,12 @@ def to_bytes(model: keras.Model, epoch: int) -> bytes:
 
 
 def largest(variables: Sequence) -> int:
-    """The maximum number of bytes of a file with these weights."""
+    """Returns the maximum number of bytes of a file with these weights."""
     return 8 * sum(math.prod(one.shape) for one in variables) + MARGIN + MARGIN_PER_ARRAY * len(variables)
 
 
 def read(path: pathlib.Path, shapes: Sequence[Sequence[int]]) -> Stored:
-    """The weights file of a model whose weights have the given shapes.
+    """Returns the weights file of a model whose weights have the given shapes.
 
     Raises:
       RunError: it is missing, damaged, larger than such weights are, or holds something else.
@@ -102,13 +102,13 @@ def load(model: keras.Model, stored: Stored, path: pathlib.Path) -> None:
 
 
 def are_finite(model: keras.Model) -> bool:
-    """Whether all weights are finite numbers."""
+    """Returns whether all weights are finite numbers."""
     floating = [weight.value for weight in model.weights if "float" in weight.dtype]
     return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in floating)
 
 
 def _num_values(file: h5py.File) -> int:
-    """How many numbers the arrays of a file have; raises ValueError for arrays that are not in the file."""
+    """Returns how many numbers the arrays of a file have; raises ValueError for arrays that are not in the file."""
     count = 0
 
     def visit(name: str, item) -> None:

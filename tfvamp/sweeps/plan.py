@@ -57,7 +57,7 @@ class Planned:
     evaluate: Mapping[str, Any] | None
 
     def state(self) -> str:
-        """How far it is: "missing", "unfinished", "trained" or "finished" (and evaluated, if that is wanted).
+        """Returns how far it is: "missing", "unfinished", "trained" or "finished" (and evaluated, if that is wanted).
 
         Raises:
           RunError: the folder holds a run of other settings, or is damaged.
@@ -88,7 +88,7 @@ class Planned:
         return found.get("settings") == settings and found.get("limit") == limit
 
     def progress(self) -> Progress:
-        """How far its training is; nothing where it has no folder yet."""
+        """Returns how far its training is; nothing where it has no folder yet."""
         rows, _ = history.read(RunFolder(self.path).history_file)
         best = history.best_of(rows, self.config.beta)
         if best is None:
@@ -96,17 +96,17 @@ class Planned:
         return Progress(len(rows), int(best["epoch"]), history.bound(best, self.config.beta))
 
     def bounds(self) -> list[float]:
-        """The validation bound of each epoch so far."""
+        """Returns the validation bound of each epoch so far."""
         rows, _ = history.read(RunFolder(self.path).history_file)
         return [history.bound(row, self.config.beta) for row in rows]
 
     def is_trained(self) -> bool:
-        """Whether its training has ended by itself."""
+        """Returns whether its training has ended by itself."""
         rows, _ = history.read(RunFolder(self.path).history_file)
         return has_ended(rows, self.config)
 
     def commands(self, settings: pathlib.Path) -> list[list[str]]:
-        """The commands that finish it, as words after `tfvamp`; `settings` is the file that gets its settings."""
+        """Returns the commands that finish it, as words after `tfvamp`; `settings` is the file that gets its settings."""
         state, found = self.state(), []
         if state == "missing":
             found.append(["train", "--config", str(settings), "--run-dir", str(self.path)])
@@ -127,12 +127,12 @@ class Planned:
 
 
 def planned(spec: Spec) -> list[Planned]:
-    """The runs of a sweep, in order."""
+    """Returns the runs of a sweep, in order."""
     return [run_of(spec, values) for values in spec.combinations()]
 
 
 def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
-    """The run with these values of the settings that vary.
+    """Returns the run with these values of the settings that vary.
 
     Raises:
       UsageError: a value that the setting cannot have, or that the model does not.
@@ -143,7 +143,7 @@ def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
 
 
 def name_of(values: Mapping[str, Any]) -> str:
-    """The name of a run's folder, from the settings that vary; a checksum makes it unique where letters are lost.
+    """Returns the name of a run's folder, from the settings that vary; a checksum makes it unique where letters are lost.
 
     >>> name_of({"learning_rate": 0.001, "seed": 2})
     'learning_rate=0.001,seed=2'
@@ -157,7 +157,7 @@ def name_of(values: Mapping[str, Any]) -> str:
 
 
 def has_ended(rows: list[dict[str, float]], config: TrainConfig) -> bool:
-    """Whether a history is that of a run whose training ended by itself."""
+    """Returns whether a history is that of a run whose training ended by itself."""
     stopping = EarlyStopping(config.patience, config.warmup)
     for row in rows:
         stopping.update(int(row["epoch"]), history.bound(row, config.beta))
@@ -165,7 +165,7 @@ def has_ended(rows: list[dict[str, float]], config: TrainConfig) -> bool:
 
 
 def _differing(found: TrainConfig, wanted: TrainConfig) -> list[str]:
-    """The settings of a run that are not those wanted; those that are left to the data set do not count."""
+    """Returns the settings of a run that are not those wanted; those that are left to the data set do not count."""
     names = []
     for name, value in wanted.to_dict().items():
         if name in (*PLACES, "epochs", "jit", "on_nan", "strategy") or (name, value) == (

@@ -93,7 +93,7 @@ class Search:
         return self._trials - self._failed - len(self._study.get_trials(deepcopy=False, states=counted))
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
-        """The next trial, and its values of the settings that vary."""
+        """Returns the next trial, and its values of the settings that vary."""
         trial = self._study.ask(self._distributions)
         return trial, dict(trial.params)
 
@@ -117,7 +117,7 @@ class Search:
             self._study.tell(trial, bound)
 
     def best(self) -> dict[str, Any] | None:
-        """The values of the best run; None where none has ended."""
+        """Returns the values of the best run; None where none has ended."""
         states = self._optuna.trial.TrialState
         if not self._study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
             return None

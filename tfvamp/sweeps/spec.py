@@ -42,7 +42,7 @@ class Between:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float:
-        """The number at a share in [0, 1) of the way."""
+        """Returns the number at a share in [0, 1) of the way."""
         top = self.high + 1 if self.whole else self.high
         ratio = math.exp(share * math.log(top / self.low)) if self.log else None
         value = self.low + share * (top - self.low) if ratio is None else self.low * ratio
@@ -74,7 +74,7 @@ class Spec:
     evaluate: Mapping[str, Any] | None = None
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """The values of the varying settings of each run, without repetition."""
+        """Yields the values of the varying settings of each run, without repetition."""
         if self.kind == "grid":
             values = [self._listed(name, of) for name, of in self.vary.items()]
             found = (dict(zip(self.vary, chosen, strict=True)) for chosen in itertools.product(*values))
@@ -90,7 +90,7 @@ class Spec:
                 yield combination
 
     def extremes(self) -> Iterator[dict[str, Any]]:
-        """All combinations of the lists, each with all numbers at their low and at their high ends: what may be drawn."""
+        """Yields all combinations of the lists, each with all numbers at their low and at their high ends: what may be drawn."""
         lists = {name: of for name, of in self.vary.items() if not isinstance(of, Between)}
         if (
             math.prod(map(len, lists.values())) > LARGEST_SWEEP
@@ -115,7 +115,7 @@ class Spec:
         return of.at(share) if isinstance(of, Between) else of[int(share * len(of))]
 
     def config(self, combination: Mapping[str, Any]) -> TrainConfig:
-        """The settings of the run with these values.
+        """Returns the settings of the run with these values.
 
         Raises:
           UsageError: a value that the setting cannot have.
@@ -156,7 +156,7 @@ def read(path: str | os.PathLike, run_dir: str | os.PathLike | None = None) -> S
 
 
 def _checked(document: dict[str, Any], run_dir: str | os.PathLike | None, default: pathlib.Path) -> Spec:
-    """The sweep of a file; `run_dir` stands above the file's, `default` for it where there is none."""
+    """Returns the sweep of a file; `run_dir` stands above the file's, `default` for it where there is none."""
     for name in document:
         check_choice("key of a sweep", name, KEYS)
     chosen: dict[str, Any] = {
@@ -209,7 +209,7 @@ def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _values(name: str, of: Any) -> Sequence[Any] | Between:
-    """The values of a setting: a list, or a table with low and high."""
+    """Returns the values of a setting: a list, or a table with low and high."""
     if isinstance(of, list):
         if not of:
             raise UsageError(f"{name} has no values")
@@ -233,7 +233,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _evaluation(document: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings under [evaluate], checked; None where there is no such table."""
+    """Returns the settings under [evaluate], checked; None where there is no such table."""
     if "evaluate" not in document:
         return None
     table = _table(document, "evaluate")

@@ -26,7 +26,7 @@ class Workers(Protocol):
         """Begins, and gives a handle."""
 
     def ended(self, handle: Any) -> int | None:
-        """The exit status of the last command, or of the first one that failed; None while they run."""
+        """Returns the exit status of the last command, or of the first one that failed; None while they run."""
 
     def stop(self, handle: Any) -> None:
         """Makes the command save what it has and end; those after it are left out."""
@@ -36,12 +36,12 @@ class Workers(Protocol):
 
 
 def command_line(words: Sequence[str]) -> list[str]:
-    """A command of tfvamp in a process of its own."""
+    """Returns a command of tfvamp in a process of its own."""
     return [sys.executable, "-m", "tfvamp_cli.main", "--quiet", *words]
 
 
 def environment(jobs: int) -> dict[str, str]:
-    """The environment of one of some processes, which share the cores."""
+    """Returns the environment of one of some processes, which share the cores."""
     if jobs == 1:
         return dict(os.environ)
     threads = str(max(1, cores() // jobs))
@@ -59,12 +59,12 @@ def open_log(log: pathlib.Path, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APP
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def last_line(log: pathlib.Path) -> str:
-    """What the log of a command that failed says: its line that begins with "tfvamp: ", or its last one."""
+    """Returns what the log of a command that failed says: its line that begins with "tfvamp: ", or its last one."""
     with contextlib.suppress(OSError), open_log(log, os.O_RDONLY) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_ERROR))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -126,7 +126,7 @@ def _end_with_the_parent() -> None:
 
 
 def by_name(name: str, jobs: int, address: str | None = None) -> Workers:
-    """The workers of a name.
+    """Returns the workers of a name.
 
     Args:
       name: "processes" or "ray".

@@ -51,12 +51,12 @@ class Checkpoint(NamedTuple):
 
 
 def variables(model: keras.Model) -> list[Any]:
-    """All variables that training changes: those of a built and compiled model, its optimiser and its metrics."""
+    """Returns all variables that training changes: those of a built and compiled model, its optimiser and its metrics."""
     return [*model.weights, *model.optimizer.variables, *model.metrics_variables]
 
 
 def state(model: keras.Model) -> tuple[np.ndarray, ...]:
-    """The values of `variables`."""
+    """Returns the values of `variables`."""
     return tuple(one.numpy() for one in variables(model))
 
 
@@ -96,7 +96,7 @@ def save(
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints in a folder, the newest first."""
+    """Returns the checkpoints in a folder, the newest first."""
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
     except OSError:
@@ -105,7 +105,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _place(path: pathlib.Path) -> tuple[int, int]:
-    """The last whole epoch of a checkpoint, and the steps after it."""
+    """Returns the last whole epoch of a checkpoint, and the steps after it."""
     match = NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1]), int(match[2] or 0)
@@ -118,7 +118,7 @@ def newest(
     say: Callable[[str], None],
     num_metrics: int = 0,
 ) -> Checkpoint | None:
-    """The newest checkpoint that is not damaged; None where there is no checkpoint.
+    """Returns the newest checkpoint that is not damaged; None where there is no checkpoint.
 
     Args:
       folder: where they are.

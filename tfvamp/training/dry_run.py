@@ -85,7 +85,7 @@ def measured(
 
 
 def described(measured: dict[str, Any]) -> dict[str, str]:
-    """What `dry_run` gave, as lines for a person."""
+    """Returns what `dry_run` gave, as lines for a person."""
     counts, config = measured["parameters"], measured["config"]
     networks = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     hours = config.epochs * measured["minutes_per_epoch"] / 60.0
@@ -99,7 +99,7 @@ def described(measured: dict[str, Any]) -> dict[str, str]:
 
 
 def parameters(model) -> dict[str, int]:
-    """The number of trainable parameters of each network of a model."""
+    """Returns the number of trainable parameters of each network of a model."""
     counts: dict[str, int] = {}
     seen: set[int] = set()
     for layer in sorted(model.layers, key=lambda one: one is model.prior):  # the prior shares the encoder's

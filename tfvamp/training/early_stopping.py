@@ -37,7 +37,7 @@ class EarlyStopping:
         return False
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; -inf, which JSON does not have, becomes None."""
+        """Returns what a checkpoint keeps; -inf, which JSON does not have, becomes None."""
         best = self.best if math.isfinite(self.best) else None
         return {"best": best, "best_epoch": self.best_epoch, "waited": self.waited}
 
@@ -53,7 +53,7 @@ class EarlyStopping:
         self.best, self.best_epoch, self.waited = best, state["best_epoch"], state["waited"]
 
     def left(self, epoch: int, epochs: int) -> int:
-        """How many more epochs there are after `epoch` of at most `epochs`, if none is better."""
+        """Returns how many more epochs there are after `epoch` of at most `epochs`, if none is better."""
         held = max(0, self.warmup - 1 - epoch)  # in which the count does not rise
         return min(epochs - epoch, held + self.patience + 1 - self.waited)
 

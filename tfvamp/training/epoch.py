@@ -127,7 +127,7 @@ def epoch_of(
 
 
 def _values(model: LatentVariableModel) -> dict[str, float]:
-    """The running means of a pass over the images."""
+    """Returns the running means of a pass over the images."""
     return {tracker.name: float(tracker.result()) for tracker in model.metrics}
 
 

@@ -139,7 +139,7 @@ def train(
 
 @contextlib.contextmanager
 def _scratch_run() -> Iterator[pathlib.Path]:
-    """The place of a run folder that is not kept."""
+    """Gives the place of a run folder that is not kept."""
     with tempfile.TemporaryDirectory(prefix="tfvamp-worker-") as folder:
         yield pathlib.Path(folder) / "run"
 
@@ -154,7 +154,7 @@ def _named(copy: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
 
 
 def prepared(config: TrainConfig, progress: Progress) -> tuple[TrainConfig, Dataset]:
-    """The resolved settings of a new run, and its data; what would need too much memory is refused before."""
+    """Returns the resolved settings of a new run, and its data; what would need too much memory is refused before."""
     for text in config.without_effect():
         progress.say(f"warning: a setting has no effect: {text}")
     building.check_fit(config)
@@ -246,7 +246,7 @@ def resume(
 
 
 def _not_needed(folder: str, names: list[str]) -> set[str]:
-    """What of a run folder another worker than the chief does not copy."""
+    """Returns what of a run folder another worker than the chief does not copy."""
     del folder
     return {
         name for name in names if name in ("lock", "tensorboard", "evaluations", "figures", "tensorflow.log")
@@ -295,7 +295,7 @@ def _resume(
 
 
 def _remembered(run: Run, places: dict[str, Any]) -> dict[str, str | None]:
-    """The places that were typed, as they are found from anywhere."""
+    """Returns the places that were typed, as they are found from anywhere."""
     dataset, data_dir, raw_dir = places["dataset"], places["data_dir"], places["raw_dir"]
     return {
         "dataset": None if dataset is None else datasets.absolute(dataset),
@@ -305,7 +305,7 @@ def _remembered(run: Run, places: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _checkpoint(run: Run, model: LatentVariableModel, restart: bool, progress: Progress) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read; None to start from epoch 1."""
+    """Returns the newest checkpoint of a run that can be read; None to start from epoch 1."""
     folder, shapes = run.folder, [tuple(one.shape) for one in checkpoints.variables(model)]
     try:
         checkpoint = checkpoints.newest(
@@ -329,7 +329,7 @@ def _checkpoint(run: Run, model: LatentVariableModel, restart: bool, progress: P
 
 
 def _stopped_in_the_first_epoch(run: Run) -> bool:
-    """Whether a run without a checkpoint has none because its first epoch was not finished."""
+    """Returns whether a run without a checkpoint has none because its first epoch was not finished."""
     if os.path.lexists(run.folder.history_file):
         return False
     try:
@@ -392,7 +392,7 @@ def _run(
         steps = steps_of(model, config, where, agreement, functools.cache(progress.say))
 
         def stopped() -> bool:
-            """Whether training ends here: on several machines, when all know it."""
+            """Returns whether training ends here: on several machines, when all know it."""
             return agreement.stopping if where.strategy is not None else interrupts.number is not None
 
         def pause(done: Callable[[], Begun]) -> None:
@@ -511,7 +511,7 @@ def _check_bound(bound: float, best: float, epoch: int, warmup: int) -> None:
 
 
 def _kept(folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:
-    """What a training that diverged leaves."""
+    """Returns what a training that diverged leaves."""
     if replaces:
         return "the run that was there before is kept"
     if not epochs and not steps:
@@ -520,7 +520,7 @@ def _kept(folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:
 
 
 def spoken(epochs: int, steps: int) -> str:
-    """How much is saved: whole epochs, and steps of the next one.
+    """Returns how much is saved: whole epochs, and steps of the next one.
 
     >>> spoken(3, 20)
     '3 whole epochs and 20 steps'
@@ -546,7 +546,7 @@ def _outcome(
 
 
 def _absolute(folder: str | None) -> str | None:
-    """The folder as it is found from anywhere, for the run to remember."""
+    """Returns the folder as it is found from anywhere, for the run to remember."""
     return None if folder is None else os.path.abspath(expanded(folder))
 
 

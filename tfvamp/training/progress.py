@@ -56,7 +56,7 @@ class Progress:
             self._bar.stop()
 
     def start(self, epoch: int, step: int, steps: int, images: int) -> None:
-        """Training begins after `epoch` epochs and `step` steps; an epoch has `steps` steps and `images` images."""
+        """Shows that training begins after `epoch` epochs and `step` steps; an epoch has `steps` steps and `images` images."""
         self._done = self._first = epoch * steps + step
         self._steps, self._images, self._began = steps, images, time.monotonic()
         self._event("start", epochs=self._epochs, epoch=epoch, step=step, steps=steps, images=images)
@@ -67,7 +67,7 @@ class Progress:
             )  # fmt: skip
 
     def step(self, epoch: int) -> None:
-        """One step of `epoch` is done."""
+        """Shows that one step of `epoch` is done."""
         self._done += 1
         if self._done == self._first + 1:  # which compiles
             self._began = time.monotonic()
@@ -78,7 +78,7 @@ class Progress:
             self._bar.update(self._task, completed=self._done, epoch=epoch, speed=self._speed(within))
 
     def _speed(self, within: int) -> str:
-        """The step within the epoch, and images per second since the first step."""
+        """Returns the step within the epoch, and images per second since the first step."""
         seconds, steps = time.monotonic() - self._began, self._done - self._first - 1
         rate = (
             f", {steps * self._images / self._steps / seconds:.0f} images/s"
@@ -88,7 +88,7 @@ class Progress:
         return f"step {within}/{self._steps}{rate}"
 
     def epoch(self, row: dict[str, float], best: bool, left: int) -> None:
-        """An epoch is done.
+        """Shows that an epoch is done.
 
         Args:
           row: of history.csv.
@@ -108,7 +108,7 @@ class Progress:
             self._line(f"{time.strftime('%H:%M:%S')}  epoch {row['epoch']}/{self._epochs}  {text}")
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Shows one line."""
         self._event("message", text=text)
         self._line(text)
 

@@ -22,7 +22,7 @@ def train_step(
     objective: Objective,
     agreement: Agreement,
 ) -> Step:
-    """The step of training of a model made under a strategy: from a whole batch to the means of the epoch.
+    """Returns the step of training of a model made under a strategy: from a whole batch to the means of the epoch.
 
     Each device computes the gradient of its rows, under XLA if `jit`; the optimiser, outside XLA, sums them. Noise is drawn
     for the whole batch on each, so that the step is that of one device, except for rounding (and for batch normalisation,
@@ -58,7 +58,7 @@ def test_step(
 
 
 def rows_of(total: int, count: int) -> list[tuple[int, int]]:
-    """First row and end of each of `count` parts of a batch, as equal as can be.
+    """Returns first row and end of each of `count` parts of a batch, as equal as can be.
 
     >>> rows_of(5, 2)
     [(0, 3), (3, 5)]
@@ -76,7 +76,7 @@ def _step(
     metrics: list[Any],
     agreement: Agreement,
 ) -> Step:
-    """A step on a whole batch, from one on the rows of a device that gives the sums of what is averaged over the images."""
+    """Returns a step on a whole batch, from one on the rows of a device that gives the sums of what is averaged over the images."""
     steps: dict[int, Callable] = {}  # by the size of the batch
 
     def made(total: int) -> Callable:

@@ -9,7 +9,7 @@ from tfvamp.runs import history
 
 
 def learning_rate(config: TrainConfig, rows: list[dict[str, float]]) -> float:
-    """The learning rate of the epoch after `rows`.
+    """Returns the learning rate of the epoch after `rows`.
 
     constant: the setting. cosine: from the setting to `schedule_floor` of it along half a cosine, over
     `schedule_epochs`. plateau: times `plateau_factor` after each `plateau_patience` epochs without a better validation

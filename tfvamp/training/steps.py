@@ -35,7 +35,7 @@ def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
 
 
 def validated_at_once(model: LatentVariableModel, num_samples: int) -> int:
-    """How many images are validated at a time, with so many samples of each."""
+    """Returns how many images are validated at a time, with so many samples of each."""
     rows = rows_of(model, model.event_shape) // num_samples
     return (
         min(images_at_once(model, model.event_shape), max(1, rows))
@@ -59,7 +59,7 @@ def steps_of(
     agreement: Agreement,
     say: Callable[[str], None],
 ) -> Steps:
-    """The steps of a model on the devices that it was made for."""
+    """Returns the steps of a model on the devices that it was made for."""
     jit, first, others = bool(config.jit), Objective("elbo", config.num_samples), model.objective
     if (strategy := where.strategy) is not None:
         return Steps(

@@ -49,7 +49,7 @@ class Cluster:
 
 
 def cluster() -> Cluster | None:
-    """The cluster in the environment variable TF_CONFIG; None where it is not set.
+    """Returns the cluster in the environment variable TF_CONFIG; None where it is not set.
 
     Raises:
       UsageError: it is not what TensorFlow takes.
@@ -85,13 +85,13 @@ def cluster() -> Cluster | None:
 
 
 def is_chief(name: str) -> bool:
-    """Whether this process writes the run folder, under the strategy `name`."""
+    """Returns whether this process writes the run folder, under the strategy `name`."""
     found = cluster() if name in ("auto", "multiworker") else None
     return found is None or found.chief
 
 
 def workers(name: str) -> int:
-    """How many processes train together under the strategy `name`."""
+    """Returns how many processes train together under the strategy `name`."""
     found = cluster() if name in ("auto", "multiworker") else None
     return 1 if found is None else len(found.addresses)
 
@@ -116,12 +116,12 @@ class Devices:
         return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """Within it a model is made for these devices."""
+        """Makes models within it for these devices."""
         return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
 
 
 def devices_of(name: str, say: Callable[[str], None] = lambda text: None) -> Devices:
-    """The devices of a strategy; to be called before anything is computed, which TensorFlow wants for several machines.
+    """Returns the devices of a strategy; to be called before anything is computed, which TensorFlow wants for several machines.
 
     Args:
       name: "one", "mirrored" (all GPUs of the machine, or all logical CPUs where there is none), "multiworker" (the machines
@@ -239,7 +239,7 @@ class Agreement:
         self.stopping = self.due = False
 
     def flag(self) -> tf.Tensor:
-        """What this worker adds to the sum over the workers, [2]."""
+        """Returns what this worker adds to the sum over the workers, [2]."""
         return tf.constant([float(self._interrupted()), float(self._is_due())])
 
     def take(self, total: tf.Tensor) -> None:

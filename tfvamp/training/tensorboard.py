@@ -120,7 +120,7 @@ def _keep_pictures(old: pathlib.Path, new: pathlib.Path) -> None:
 
 
 def is_pictured(epoch: int) -> bool:
-    """Whether pictures follow an epoch: 5, 10, 20, 50, 100, 200, ...
+    """Returns whether pictures follow an epoch: 5, 10, 20, 50, 100, 200, ...
 
     >>> [epoch for epoch in range(101) if is_pictured(epoch)]
     [5, 10, 20, 50, 100]
@@ -136,7 +136,7 @@ def _write(writer: tf.summary.SummaryWriter, row: dict[str, float]) -> None:
 
 
 def _write_settings(writer: tf.summary.SummaryWriter, config: TrainConfig) -> None:
-    """The settings as TensorBoard's "HParams"."""
+    """Writes the settings as TensorBoard's "HParams"."""
     values: dict[str, Any] = {
         name: value for name, value in config.to_dict().items() if isinstance(value, (bool, int, float, str))
     }

@@ -46,7 +46,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Images [N, 28, 28, 1] (uint8: shape 255, ground 0) and labels [N] (from 0) of each split.
+    """Returns images [N, 28, 28, 1] (uint8: shape 255, ground 0) and labels [N] (from 0) of each split.
 
     The file stores the shape as 0 and the ground as 1, and pixels in Matlab's column order.
 

@@ -59,7 +59,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def binarize(validation: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bits (0 or 255) that the paper's code draws for grey images [N, 28, 28], uint8."""
+    """Returns the bits (0 or 255) that the paper's code draws for grey images [N, 28, 28], uint8."""
     generator = np.random.RandomState(BINARIZATION_SEED)
     first, second = (
         generator.binomial(1, images.astype(np.float32) / np.float32(255)) for images in (validation, test)

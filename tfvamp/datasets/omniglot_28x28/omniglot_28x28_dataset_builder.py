@@ -53,7 +53,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test images [N, 28, 28, 1] (uint8, drawings white on black), in the file's order.
+    """Returns training and test images [N, 28, 28, 1] (uint8, drawings white on black), in the file's order.
 
     The file has `data` and `testdata`, [784, N] in [0, 1] (or [N, 784], as NumPy would have them), pixels in Matlab's
     column order.
@@ -71,7 +71,7 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lie_on_their_side(images: np.ndarray) -> bool:
-    """Whether drawings [N, 28, 28, 1] have height and width exchanged, as in a file with pixels row by row.
+    """Returns whether drawings [N, 28, 28, 1] have height and width exchanged, as in a file with pixels row by row.
 
     OMNIGLOT's ink spreads less across than from top to bottom: its variances are 23.1 and 26.4 squared pixels, and of 1,000
     drawings their ratio is 0.87 +- 0.02. Data that show neither count as upright.
@@ -82,7 +82,7 @@ def lie_on_their_side(images: np.ndarray) -> bool:
 
 
 def _variance(weights: np.ndarray) -> float:
-    """The variance of a position with these weights; 0 without any."""
+    """Returns the variance of a position with these weights; 0 without any."""
     total = weights.sum()
     if not total:
         return 0.0

@@ -49,7 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_amat(path: pathlib.Path) -> np.ndarray:
-    """Images [N, 28, 28, 1] (uint8, 0 or 255) of lines of 784 digits, 0 or 1, between spaces.
+    """Returns images [N, 28, 28, 1] (uint8, 0 or 255) of lines of 784 digits, 0 or 1, between spaces.
 
     Raises:
       DataError: the file is no such text.
