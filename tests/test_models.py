@@ -423,7 +423,7 @@ def test_a_keras_file_of_other_networks_is_refused(tmp_path, monkeypatch):
         keras.models.load_model(tmp_path / "model.keras")
 
 
-# --- the gradient of a step some images at a time ---
+# --- the gradient of a step in parts of the batch ---
 
 IN_PARTS = {
     "vae": (VAE, {}),

@@ -362,7 +362,7 @@ class TrainConfig:
     )
     step_memory: float = setting(
         4.0,
-        "Memory of a step's activations in GiB: with more samples than that allows, a step takes some images at a time.",
+        "Memory of a step's activations in GiB: with more samples than that allows, a step takes the batch in parts.",
         least=2**-10,
         most=2**20,
         option=False,

@@ -63,7 +63,7 @@ def _class(dataset: Dataset, label: int) -> str:
 
 
 def _values(pixels: np.ndarray) -> str:
-    """Returns the least, the largest and the mean value of pixels [N, H, W, C], some images at a time: they may be large."""
+    """Returns the least, the largest and the mean value of pixels [N, H, W, C], in blocks: they may be large."""
     blocks = [pixels[start : start + 20] for start in range(0, len(pixels), 20)]
     low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
     mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / pixels.size

@@ -254,7 +254,7 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 def _in_parts(value: Any) -> Any:
-    """Returns the same JSON, of large arrays made some rows at a time, so that other threads get a turn in between."""
+    """Returns the same JSON, of large arrays made in blocks of rows, so that other threads get a turn in between."""
     if isinstance(value, dict):
         return {key: _in_parts(one) for key, one in value.items()}
     if not isinstance(value, np.ndarray) or value.size <= PER_PART:

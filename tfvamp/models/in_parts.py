@@ -1,4 +1,4 @@
-"""The gradient of a step some images at a time, so that its memory does not grow with the number of samples."""
+"""The gradient of a step in parts of the batch, so that its memory does not grow with the number of samples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gradients(
         prior = model.prior_of_step(seed)
         if not hasattr(prior, "rebuilt"):
             raise TypeError(
-                f"a {type(prior).__name__} as a prior cannot be taken some images at a time: give it tensors() and "
+                f"a {type(prior).__name__} as a prior cannot be taken in parts of a batch: give it tensors() and "
                 "rebuilt(tensors), as tfvamp's distributions have, or raise step_memory"
             )
         tensors = [tf.convert_to_tensor(one) for one in prior.tensors()]

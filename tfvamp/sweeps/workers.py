@@ -20,7 +20,7 @@ LONGEST_ERROR = 2**16  # bytes at the end of a log in which its last line is loo
 
 
 class Workers(Protocol):
-    """Carries out commands of tfvamp one after the other, for some runs at a time."""
+    """Carries out commands of tfvamp one after the other, for several runs at once."""
 
     def start(self, commands: Sequence[Sequence[str]], log: pathlib.Path) -> Any:
         """Begins, and gives a handle."""
