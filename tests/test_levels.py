@@ -1,5 +1,6 @@
 """Models of more than two stochastic layers, and decoders of other depths."""
 
+import itertools
 import math
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import tfvamp
-from tests.conftest import small_hvae, small_vae
+from tests.conftest import small_hvae, small_model, small_vae
 from tfvamp import evaluation, export, objectives, runs, seeds
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError
@@ -164,6 +165,65 @@ def test_settings_of_layers_without_effect():
     ]
     result = CliRunner().invoke(main, ["train", "--model", "convhvae", "--layers", "3", "--dry-run"])
     assert result.exit_code == 2 and "ConvHVAE has 2 stochastic layers; got layers = 3" in result.stderr
+
+
+class Sinh:
+    """z = loc + scale 2 sinh(e / 2) of standard normal e: heavy tails, and a density by the change of variables."""
+
+    def __init__(self, normal):
+        self.normal, self.loc = normal, normal.loc
+
+    def at(self, noise):
+        return self.normal.at(2.0 * tf.sinh(noise / 2.0))
+
+    def noise_at(self, value):
+        return 2.0 * tf.asinh(self.normal.noise_at(value) / 2.0)
+
+    def log_prob(self, value):
+        noise = self.noise_at(value)
+        log_slope = 0.5 * self.normal.log_variance + tf.math.log(tf.cosh(noise / 2.0))
+        return tf.reduce_sum(-0.5 * noise**2 - 0.5 * math.log(2.0 * math.pi) - log_slope, axis=-1)
+
+
+class HeavyTailed(HVAE):
+    """A user's model, whose p(z1 | z2) is no normal."""
+
+    @property
+    def levels(self):
+        return tuple(
+            level._replace(prior=lambda above, prior=level.prior: Sinh(prior(above)))
+            for level in super().levels
+        )
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_layers_below_take_other_densities_than_normals():
+    """The ELBO by hand; and the estimated probabilities of all 16 images of four pixels add up to 1."""
+    model, seed = small_model(HeavyTailed, "standard", event_shape=(2, 2, 1)), seeds.stateless(4)
+    rng = np.random.default_rng(1)
+    for network in (model.encoder, model.encoder_z1, model.prior_z1):  # near N(0, I), so that q covers p
+        for variable in network.trainable_variables:
+            variable.assign(rng.normal(0.0, 0.2, variable.shape))
+    model.encoder_z1.posterior.log_variance.bias.assign(tf.ones([D]))
+    for variable in model.decoder.trainable_variables:
+        variable.assign_add(rng.normal(0.0, 0.5, variable.shape))
+    assert isinstance(model.levels[0].prior(tf.zeros([1, D])), objectives.OfNoise)
+    images = np.array(list(itertools.product([0.0, 1.0], repeat=4)), np.float32).reshape(16, 2, 2, 1)
+    noise = objectives.noise(model.posterior(images), model.levels, seed, 1)
+    z2 = model.encoder(images).at(noise[0])
+    q1 = model.encoder_z1(images, z2)
+    z1 = q1.at(noise[1])
+    by_hand = (q1.log_prob(z1) - Sinh(model.prior_z1(z2)).log_prob(z1))[0]
+    np.testing.assert_allclose(model.elbo(images, seed).kls[1], by_hand, rtol=1e-4, atol=1e-5)
+    found = tfvamp.log_likelihood(model, images, 2000, proposal="encoder")
+    probabilities = np.exp(found.per_example)  # each to 5 % of itself, from the effective sample sizes
+    assert probabilities.sum() == pytest.approx(1.0, abs=0.05)
+    drawn = model.sample(4000, seed=1, draw=True).numpy().reshape(-1, 4)
+    shares = np.bincount((drawn @ [8, 4, 2, 1]).astype(int), minlength=16) / 4000
+    error = np.sqrt(probabilities / 4000)
+    assert np.all(np.abs(shares - probabilities) < 4.0 * error + 0.05 * probabilities)
+    below = model.levels[0].prior(z2)
+    np.testing.assert_allclose(below.at(below.noise_at(z1)), z1, rtol=1e-4, atol=1e-5)  # as chains go back
 
 
 @pytest.mark.usefixtures("eager")

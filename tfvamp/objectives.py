@@ -8,13 +8,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvamp import seeds
 from tfvamp.layers.gaussian import DiagonalGaussian
+
+
+@runtime_checkable
+class OfNoise(Protocol):
+    """What p(z | z_above) of a lower layer has to be: any density whose draws are a smooth, invertible function of normal noise.
+
+    A `DiagonalGaussian` is one, and so is a flow that takes its parameters from the latents above.
+
+    Attributes:
+      loc: the z [..., D] that is shown without noise, such as the mean.
+
+    >>> isinstance(DiagonalGaussian([0.0], [0.0]), OfNoise)
+    True
+    """
+
+    loc: Any
+
+    def at(self, noise) -> tf.Tensor:
+        """Returns the draw [..., D] for standard normal noise [..., D]."""
+
+    def noise_at(self, value) -> tf.Tensor:
+        """Returns the noise [..., D] whose draw is a value [..., D]; annealed importance sampling needs it."""
+
+    def log_prob(self, value) -> tf.Tensor:
+        """Returns log p(value | z_above) [...] in nats."""
 
 
 class Level(NamedTuple):
@@ -24,7 +49,7 @@ class Level(NamedTuple):
       name: of its latents.
       dims: D, how many.
       posterior: from images [B, H, W, C] and the latents above [..., B, D] to q(z | x, z_above).
-      prior: from the latents above to p(z | z_above).
+      prior: from the latents above [..., D] to p(z | z_above), a diagonal normal or another density: see `OfNoise`.
 
     >>> from tfvamp.models import HVAE
     >>> [(level.name, level.dims) for level in HVAE(event_shape=(6, 5, 1), prior="standard").levels]
@@ -34,7 +59,7 @@ class Level(NamedTuple):
     name: str
     dims: int
     posterior: Callable[[tf.Tensor, tf.Tensor], DiagonalGaussian]
-    prior: Callable[[tf.Tensor], DiagonalGaussian]
+    prior: Callable[[tf.Tensor], OfNoise]
 
 
 class Generator(NamedTuple):
