@@ -33,7 +33,7 @@ def train(prior: str, folder: pathlib.Path, options: argparse.Namespace) -> tfva
         **given,
     )
     tfvamp.train(config, folder / prior, overwrite=True)
-    tfvamp.evaluate(folder / prior, num_samples=options.samples)
+    tfvamp.evaluate(folder / prior, num_samples=options.samples, refine_steps=options.refine_steps)
     return tfvamp.Run(folder / prior)
 
 
@@ -62,6 +62,9 @@ def main():
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--warmup", type=int, default=15)
     parser.add_argument("--samples", type=int, default=1000, help="importance samples per image")
+    parser.add_argument(
+        "--refine-steps", type=int, default=300, help="gradient steps of the refined proposals"
+    )
     parser.add_argument("--limit", type=int, help="maximum number of images of each split")
     parser.add_argument("--runs", default="runs/priors-2d", help="folder of the runs")
     parser.add_argument("--picture", help="file for the maps, a .png")

@@ -54,7 +54,7 @@ def test_a_log_density_that_is_not_exact_is_in_the_table(runs, tmp_path):
     path.write_text(path.read_text().replace('"prior_density": "exact"', '"prior_density": "bound"'))
     table = tfvamp.compare([runs / "a", tmp_path / "b"]).set_index("run")
     assert table.loc[str(tmp_path / "b"), "prior_density"] == "bound"
-    assert table.loc[str(runs / "a"), "prior_density"] is None
+    assert table["prior_density"].notna().sum() == 1
     path.write_text(path.read_text().replace('"bound"', '"\\u001b[31m"'))
     assert "prior_density" not in tfvamp.compare([runs / "a", tmp_path / "b"])
 

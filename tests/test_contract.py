@@ -439,7 +439,7 @@ for case in CASES:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_replicas(storm):
     answer = storm(python=MIRRORED, eager=False)
     assert answer["status"] == 0, answer["stderr"][-2000:]

@@ -87,7 +87,7 @@ print(json.dumps(endings))
 def in_turn(storm, programs: list[str], folder: pathlib.Path, data_dir: str) -> list[list[str]]:
     """The error of each program, None without one, and what it printed; prepared data are in `data_dir` by default."""
     given = f"programs = {programs!r}\ndata_dir = {data_dir!r}\n"
-    answer = storm(python=given + IN_TURN, folder=folder, eager=False)
+    answer = storm(python=given + IN_TURN, folder=folder)  # op by op: graphs are compiled in other tests
     assert answer["status"] == 0, answer["stderr"][-2000:]
     endings = json.loads(answer["stdout"].splitlines()[-1])
     for ending in endings:
@@ -137,7 +137,7 @@ EXAMPLES = {
     ),
     "compare_priors": example(
         "compare_priors",
-        "--limit 20 --epochs 1 --warmup 1 --priors vamp --samples 5 --components 5 --picture maps.png",
+        "--limit 20 --epochs 1 --warmup 1 --priors vamp --samples 5 --refine-steps 3 --components 5 --picture maps.png",
     ),
     "pseudo_inputs": example("pseudo_inputs", f"{QUICK} --components 12 --picture inputs.png"),
     "table_vae": example("table_vae", "--epochs 2 --picture table.png"),
@@ -151,8 +151,10 @@ JOINED = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not
 
 def quick(code: str) -> str:
     """The code of a page with fewer epochs and images."""
-    return code.replace("epochs=20, warmup=10", "epochs=2, warmup=1, limit=120, jit=False").replace(
-        "num_samples=100, limit=100", "num_samples=5, limit=5"
+    return (
+        code.replace("epochs=20, warmup=10", "epochs=2, warmup=1, limit=120")
+        .replace("num_samples=100, limit=100", "num_samples=5, limit=5, refine_steps=3")
+        .replace("num_samples=50, limit=20", "num_samples=5, limit=5, refine_steps=3")
     )
 
 

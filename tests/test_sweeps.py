@@ -449,6 +449,7 @@ def test_without_optuna_or_ray_the_extra_is_named(rates, monkeypatch):
 # --- processes ---
 
 
+@pytest.mark.full
 def test_processes_of_a_sweep_that_is_killed_end_and_the_next_goes_on(images, tmp_path):
     """Two at a time; SIGKILL of the sweep, after which no process is left; then the sweep again, to the end."""
     file = tmp_path / "s.toml"
