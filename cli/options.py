@@ -73,6 +73,14 @@ raw_dir = click.option(
     "--raw-dir", metavar="DIR", help="Folder with source files that you fetched.  [default: the run's]"
 )
 device = of_settings(["device"])
+jobs = click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Number of runs that are carried out at once; they share the cores.",
+)
 
 
 no_title = click.option("--no-title", is_flag=True, help="Leave out the titles, for a paper.")

@@ -43,14 +43,7 @@ def _listed(kind: str, known) -> str:
 @click.option(
     "--no-train", is_flag=True, help="Train and evaluate nothing; only show what the folder of the runs has."
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Runs at a time; they share the cores.",
-)
+@options.jobs
 @click.option(
     "--samples",
     type=click.IntRange(1),

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import light, output, tables
+from tfvamp_cli import light, options, output, tables
 from tfvamp_cli.compare import DIGITS
 
 
 @click.command("sweep")
 @click.argument("spec", metavar="SPEC.toml")
 @click.option("--run-dir", metavar="DIR", help="Folder of the runs.  [default: the file's, else runs/SPEC]")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Runs at a time; they share the cores.",
-)
+@options.jobs
 @click.option("--list", "list_only", is_flag=True, help="Show the runs and how far each is, and stop.")
 @click.option(
     "--search",

@@ -21,7 +21,7 @@ POINTS = 150  # along each axis of a map
 
 def train(prior: str, folder: pathlib.Path, options: argparse.Namespace) -> tfvamp.Run:
     """Trains one VAE, evaluates it, and returns its run."""
-    given = {} if prior in ("standard", "flow") else {"components": options.components}
+    given = {} if prior in ("standard", "exemplar", "flow") else {"components": options.components}
     config = tfvamp.TrainConfig(
         dataset="mnist5k",
         prior=prior,

@@ -398,8 +398,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     def train_step(self, data):
         """Takes one step of the optimiser on images [B, H, W, C]; returns the running means of the epoch.
 
-        For a prior that `uses_indices`, on {"image": images, "index": indices [B]}. With `skip_nonfinite`, a step whose loss or gradient is NaN or infinite changes nothing, and `skipped` among what
-        it returns is 1.
+        For a prior that `uses_indices`, on {"image": images, "index": indices [B]}. With `skip_nonfinite`, a step whose
+        loss or gradient is NaN or infinite changes nothing, and `skipped` among what it returns is 1.
         """
         images, seed = images_of_step(data), seeds.of_replica(self.step_seed())
         others = [tf.identity(one) for one in self.non_trainable_variables] if self.skip_nonfinite else []

@@ -79,7 +79,7 @@ class Contents:
       departures: settings in which the run differs from the paper's.
       diagnosis: diagnosis.json, as text by name; None where there is none of these weights.
       diagnosed: on what the diagnosis was made.
-      findings: what a diagnosis says in words.
+      findings: what a diagnosis says, as text.
       variances, shares: of the latents of each layer, and of the prior's components, in a diagnosis.
       pictures: grids of images.
       parameters: number of weights; None where the model was not loaded.
