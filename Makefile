@@ -49,6 +49,7 @@ check: .venv/.dev  ## Format, lint and types
 bench: .venv/.dev .venv-peer/.ready  ## Time against pythae and bare matrix products (alone on the machine)
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/strategies.py
 	$(BIN)/python benchmarks/priors.py
 	$(BIN)/python benchmarks/log_likelihood.py
 	$(BIN)/python benchmarks/gradients.py

@@ -1,4 +1,4 @@
-"""What share of an epoch is not a train step: data, validation, and what is saved; on the 5,000 digits."""
+"""What share of an epoch is not a train step: validation, and what is saved; on the 5,000 digits."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ def main(model):
     import tfvamp
     from tfvamp.training import epoch, loop
 
-    steps: list[float] = []
+    epochs: list[tuple[float, int]] = []  # seconds of all steps, and their number
     ends: list[float] = []
     real_epoch, real_progress = epoch.epoch_of, loop.Progress.epoch
 
-    def timed_epoch(number, config, dataset, model, train_step, *rest):
-        def timed(images):
-            start = time.perf_counter()
-            result = train_step(images)
-            float(result["loss"])
-            steps.append(time.perf_counter() - start)
-            return result
+    def timed_epoch(number, config, dataset, model, steps, *rest):
+        def timed(batches):
+            seconds, count, start = 0.0, 0, time.perf_counter()
+            for taken in steps(batches):
+                float(taken.results["loss"])
+                seconds, count = seconds + time.perf_counter() - start, count + taken.steps
+                yield taken
+                start = time.perf_counter()
+            epochs.append((seconds, count))
 
         return real_epoch(number, config, dataset, model, timed, *rest)
 
@@ -51,13 +53,12 @@ def main(model):
         tfvamp.train(config, run)
         rows = tfvamp.Run(run).rows()
     whole = statistics.median(b - a for a, b in zip(ends[FIRST - 1 :], ends[FIRST:], strict=False))
-    per_epoch = len(steps) // EPOCHS
-    in_steps = per_epoch * statistics.median(steps[FIRST * per_epoch :])
+    in_steps = statistics.median(seconds for seconds, _ in epochs[FIRST:])
     in_epoch = statistics.median(row["seconds"] for row in rows[FIRST:])
-    print(f"{model}: an epoch of {per_epoch} steps takes {1000 * whole:.0f} ms")
+    print(f"{model}: an epoch of {epochs[0][1]} steps takes {1000 * whole:.0f} ms")
     for name, seconds in (
-        ("train steps", in_steps),
-        ("data and validation", in_epoch - in_steps),
+        ("train steps, with their data", in_steps),
+        ("validation", in_epoch - in_steps),
         ("weights, checkpoint, history, TensorBoard", whole - in_epoch),
     ):
         print(f"  {name:<42} {1000 * seconds:6.0f} ms  {100 * seconds / whole:4.0f} %")

@@ -26,7 +26,7 @@ SIZES = {"K": 500, "B": 100, "D": 40, "H": 300, "X": 784, "S": 5000}
 class Worker:
     """A process that times tasks when asked to."""
 
-    def __init__(self, name: str, script: str, python: str | pathlib.Path = sys.executable):
+    def __init__(self, name: str, script: str, python: str | pathlib.Path = sys.executable, *words: str):
         environment = os.environ | {
             "OMP_NUM_THREADS": THREADS,
             "OPENBLAS_NUM_THREADS": THREADS,
@@ -35,7 +35,7 @@ class Worker:
         }
         self.name = name
         self._process = subprocess.Popen(
-            [str(python), str(HERE / script)],
+            [str(python), str(HERE / script), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

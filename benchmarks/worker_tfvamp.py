@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import keras
@@ -15,6 +16,8 @@ from tfvamp.config import Estimation
 from tfvamp.evaluation import annealing, proposals, refining
 from tfvamp.models import MODELS
 from tfvamp.optimizers import NormalizedAdam
+from tfvamp.training import replicas
+from tfvamp.training.strategies import Agreement
 
 keras.utils.set_random_seed(0)
 _built: dict = {}
@@ -39,6 +42,52 @@ def train_step(sizes):
         chosen.compile(optimizer=NormalizedAdam(1e-4))
         _built[key] = tf.function(chosen.train_step, jit_compile=sizes.get("jit", True), autograph=False)
     x, step = tf.constant(images(sizes["B"])), _built[key]
+    float(step(x)["loss"])
+    start = time.perf_counter()
+    for _ in range(sizes["repeat"]):
+        logs = step(x)
+    float(logs["loss"])
+    return (time.perf_counter() - start) / sizes["repeat"]
+
+
+def several_steps(sizes):
+    """One step, of `steps` in one compiled program."""
+    chosen = model(sizes)
+    chosen.compile(optimizer=NormalizedAdam(1e-4))
+    chosen.optimizer.build(chosen.trainable_variables)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(x):
+        def body(index):
+            chosen.train_step(x)
+            return (index + 1,)
+
+        tf.while_loop(lambda index: index < sizes["steps"], body, (0,))
+        return chosen.means()
+
+    key = f"{sizes['steps']} steps"
+    run = _built.setdefault(key, run)
+    x = tf.constant(images(sizes["B"]))
+    float(run(x)["loss"])
+    start = time.perf_counter()
+    for _ in range(sizes["repeat"]):
+        logs = run(x)
+    float(logs["loss"])
+    return (time.perf_counter() - start) / sizes["repeat"] / sizes["steps"]
+
+
+def strategy_step(sizes):
+    """One step as `tfvamp train --strategy mirrored` takes it, on `devices` logical CPUs."""
+    if "strategy" not in _built:
+        device = tf.config.list_logical_devices("CPU")
+        strategy = tf.distribute.MirroredStrategy([one.name for one in device[: sizes["devices"]]])
+        with strategy.scope():
+            chosen = MODELS["vae"]((28, 28, 1), sizes["D"], sizes["H"], "vamp", sizes["K"])
+            chosen.compile(optimizer=NormalizedAdam(1e-4))
+            chosen.optimizer.build(chosen.trainable_variables)
+        agreement = Agreement(lambda: False)
+        _built["strategy"] = replicas.train_step(strategy, chosen, True, chosen.objective, agreement)
+    x, step = tf.constant(images(sizes["B"])), _built["strategy"]
     float(step(x)["loss"])
     start = time.perf_counter()
     for _ in range(sizes["repeat"]):
@@ -171,9 +220,14 @@ def bare(sizes):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:  # the number of logical CPUs
+        parts = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     serve(
         {
             "train_step": train_step,
+            "several_steps": several_steps,
+            "strategy_step": strategy_step,
             "log_likelihood": log_likelihood,
             "refinement": refinement,
             "ais": ais,

@@ -34,9 +34,9 @@ def command(ctx, spec, run_dir, jobs, list_only, search, trials, ray, ray_addres
     """Train and evaluate many runs from a file of settings.
 
     [settings] are those of all runs, [vary] has a list of values for each setting that
-    varies, [evaluate] the options of an evaluation. Each run is an ordinary run folder, named
-    by its values. The same command goes on where it was stopped: finished runs are left
-    alone, runs that were stopped are resumed.
+    varies, [cases.NAME] sets of settings to compare, [evaluate] the options of an evaluation.
+    Each run is an ordinary run folder, named by its values. The same command goes on where
+    it was stopped: finished runs are left alone, runs that were stopped are resumed.
 
     \b
     Example of a file:

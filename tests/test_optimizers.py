@@ -11,7 +11,7 @@ import rich.console
 import tensorflow as tf
 
 import tfvamp
-from tests.conftest import build_optimizer, small_model
+from tests.conftest import build_optimizer, small_model, small_vae
 from tfvamp import objectives, seeds, training
 from tfvamp.catalog import CATALOG
 from tfvamp.config import OPTIMIZERS, TrainConfig, from_toml
@@ -177,6 +177,39 @@ def test_the_schedule_of_a_run_is_in_its_history_and_is_resumed(small_config, tm
     training.resume(tmp_path / "run")
     again = Run(tmp_path / "run").rows()
     assert [row | {"seconds": 0} for row in again] == [row | {"seconds": 0} for row in rows]
+
+
+# --- two learning rates ---
+
+
+@pytest.mark.parametrize(
+    ("name", "prior"),
+    [
+        ("normalized-adam", "vamp"),
+        ("adamw", "vamp"),
+        ("sgd", "flow"),
+        ("sgd", "exemplar"),
+        ("sgd", "standard"),
+    ],
+)
+def test_the_prior_has_a_learning_rate_of_its_own(name, prior, images):
+    """Its own variables move three times as far in a step, those of the networks as far as before."""
+    moved = []
+    for rate in (None, 3e-3):
+        model = small_vae(prior)
+        config = dataclasses.replace(CONFIG, optimizer=name, learning_rate=1e-3, prior_learning_rate=rate)
+        compile_model(model, config)
+        own = {id(variable) for variable in model.variables_of_prior()}
+        before = [variable.numpy() for variable in model.trainable_variables]
+        given = {"image": images, "index": np.arange(8)} if model.prior.uses_indices else images
+        model.train_step(tf.nest.map_structure(tf.constant, given))
+        moved.append([a.numpy() - b for a, b in zip(model.trainable_variables, before, strict=True)])
+    assert len(own) == {"vamp": 1, "exemplar": 1, "standard": 0}.get(prior, len(own)) and (
+        own or prior == "standard"
+    )
+    for variable, slow, fast in zip(model.trainable_variables, *moved, strict=True):
+        expected = slow * (3.0 if id(variable) in own else 1.0)
+        np.testing.assert_allclose(fast, expected, rtol=2e-3, atol=2e-7, err_msg=variable.path)
 
 
 # --- averages ---

@@ -11,9 +11,13 @@ import tempfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
+from tensorflow_probability import distributions as tfd
 
-from tfvamp import training
+import tfvamp
+from tfvamp import devices, training
+from tfvamp.errors import UsageError
 from tfvamp.runs import Run
 from tfvamp.training import loop
 from tfvamp_cli import output
@@ -155,6 +159,33 @@ def test_device_and_mixed_precision(data_dir, tmp_path):
         assert result.exit_code == 2 and "there is no device gpu:7: TensorFlow sees" in result.stderr
 
 
+def test_products_of_float32_are_products_of_float32():
+    """On a GPU, TensorFlow takes factors of ten bits unless it is told not to; what was set before is set again after an error, too."""
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    assert enabled()
+    with devices.on("cpu"):
+        assert not enabled()
+    assert enabled()
+    with pytest.raises(UsageError, match="gpu:7"), devices.on("gpu:7"):
+        pass
+    assert enabled()
+    seen = []
+
+    class Posterior(Exception):
+        """Ends the estimate."""
+
+    class Model:
+        prior = tfd.MultivariateNormalDiag([0.0])
+
+        def posterior(self, x):
+            seen.append(enabled())
+            raise Posterior
+
+    with pytest.raises(Posterior):
+        tfvamp.log_likelihood(Model(), np.zeros((2, 6, 5, 1), np.float32), num_samples=2)
+    assert seen == [False] and enabled()
+
+
 # --- paths ---
 
 
@@ -269,8 +300,8 @@ def heard():
 def test_signals_save_and_have_their_exit_status(number, data_dir, tmp_path, monkeypatch):
     step = loop.Progress.step
 
-    def shown(self, epoch):
-        step(self, epoch)
+    def shown(self, epoch, count=1):
+        step(self, epoch, count)
         if epoch == 2:
             signal.raise_signal(number)
 

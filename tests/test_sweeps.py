@@ -194,6 +194,17 @@ def test_a_folder_of_other_settings_is_refused_before_anything_runs(file, images
             '[vary]\nobjective = ["iwae", "elbo"]\ndreg = [true, false]\nbeta = {low = 0.5, high = 1}',
             "the run with objective = 'elbo', dreg = True",
         ),
+        ("cases = 3", "cases must be a table"),
+        ("[cases]\nwide = 3", r"a case must be a table of settings: \[cases.wide\]"),
+        ('[cases."../x"]\nseed = 1', "the name of a case must have at most 60 letters"),
+        ("[cases.wide]\nhidden = 600", "unknown setting 'hidden'.*hidden_units"),
+        ("[cases.wide]\nhidden_units = 0", "the run with case = 'wide': hidden_units must be at least 1"),
+        ("[cases.a]\nseed = 3\n[vary]\nseed = [1]", r"seed stands both in \[cases.a\] and in \[vary\]"),
+        ('kind = "random"\n[cases.a]\n[vary]\nseed = [1]', 'cases. go with kind = "grid"'),
+        (
+            "[cases.a]\n[cases.b]\n[vary]\nseed = " + str(list(range(6000))),
+            "the grid has 12000 runs",
+        ),
         ("[vary\n", "is not TOML"),
         ("\x00", "is not TOML"),
     ],
@@ -203,6 +214,23 @@ def test_files_that_cannot_be(text, message, tmp_path):
     with pytest.raises(UsageError, match=message) as raised:
         sweeps.read(tmp_path / "s.toml")
     assert str(raised.value).startswith(str(tmp_path / "s.toml"))
+
+
+def test_cases_are_sets_of_settings(rates, tmp_path):
+    """Each with all values that vary, in the order of the file; a case comes before [settings]."""
+    (tmp_path / "s.toml").write_text(
+        "[settings]\nwarmup = 7\nhidden_units = 5\n[cases.plain]\n"
+        "[cases.joint]\nhidden_units = 6\naverage = 0.9\n[vary]\nseed = [0, 1]"
+    )
+    read = sweeps.read(tmp_path / "s.toml")
+    runs = {run.name: run.config for run in sweeps.planned(read)}
+    assert list(runs) == ["case=plain,seed=0", "case=plain,seed=1", "case=joint,seed=0", "case=joint,seed=1"]
+    found = [(one.hidden_units, one.average, one.warmup, one.seed) for one in runs.values()]
+    assert found == [(5, 0.0, 7, 0), (5, 0.0, 7, 1), (6, 0.9, 7, 0), (6, 0.9, 7, 1)]
+    (tmp_path / "alone.toml").write_text("[cases.a]\n[cases.b]\nwarmup = 3")
+    assert [run.name for run in sweeps.planned(sweeps.read(tmp_path / "alone.toml"))] == ["case=a", "case=b"]
+    with pytest.raises(UsageError, match="a search chooses values itself: leave out the cases"):
+        search.Search(read, 3)
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -139,11 +139,11 @@ def trained_whole_and_in_parts(config, folder, monkeypatch):
     """
     real, seen = loop.Progress.step, []
 
-    def step(self, epoch):
+    def step(self, epoch, count=1):
         seen.append(epoch)
         if epoch == 2 and seen.count(2) == 2:  # the checkpoint of the first step is written
             shutil.copytree(folder / "whole", folder / "parts")
-        real(self, epoch)
+        real(self, epoch, count)
 
     config = dataclasses.replace(config, checkpoint_minutes=1e-9)
     with monkeypatch.context() as patch:
@@ -233,8 +233,8 @@ def test_early_stopping_ends_training_with_the_best_weights(small_config, tmp_pa
 def test_ctrl_c_keeps_whole_epochs_and_resumes(small_config, trained, tmp_path, monkeypatch):
     progress_step = loop.Progress.step
 
-    def shown(self, epoch):
-        progress_step(self, epoch)
+    def shown(self, epoch, count=1):
+        progress_step(self, epoch, count)
         if epoch == 2:
             raise KeyboardInterrupt
 
@@ -258,8 +258,8 @@ def test_a_signal_saves_the_steps_of_an_epoch(
 ):
     real, calls = loop.Progress.step, []
 
-    def step(self, epoch):
-        real(self, epoch)
+    def step(self, epoch, count=1):
+        real(self, epoch, count)
         calls.append(epoch)
         if len(calls) == interrupted_at:
             signal.raise_signal(signal.SIGTERM)
@@ -426,8 +426,8 @@ def test_skipped_steps_are_counted_over_a_stop(small_config, tmp_path, monkeypat
     config, console = dataclasses.replace(small_config, on_nan="skip", epochs=1), None
     real = loop.Progress.step
 
-    def step(self, epoch):
-        real(self, epoch)
+    def step(self, epoch, count=1):
+        real(self, epoch, count)
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:

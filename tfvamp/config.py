@@ -258,6 +258,13 @@ class TrainConfig:
     learning_rate: float | None = setting(
         None, "Learning rate of the optimiser.", metavar="R", unset="the data set's"
     )
+    prior_learning_rate: float | None = setting(
+        None,
+        "Learning rate of the prior's own variables: pseudo-inputs, weights, variances, flows.",
+        metavar="R",
+        unset="learning_rate",
+        option=False,
+    )
     optimizer: str = setting(
         "normalized-adam",
         "Optimiser: normalized-adam (the paper's: Adam on normalised gradients), or one of Keras's by name: "
@@ -427,8 +434,9 @@ class TrainConfig:
             check_dataset(self.dataset)
         if self.device is not None and not re.fullmatch(r"cpu|gpu(:\d{1,3})?", self.device):
             raise UsageError(f"device must be cpu, gpu, or gpu:1 and so on; got {self.device!r}")
-        if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
-            raise UsageError(f"learning_rate must be a positive number; got {self.learning_rate}")
+        for name in ("learning_rate", "prior_learning_rate"):
+            if (rate := getattr(self, name)) is not None and not 0.0 < rate < float("inf"):
+                raise UsageError(f"{name} must be a positive number; got {rate}")
         if self.objective == "elbo" and (self.importance_samples not in (None, 1) or self.dreg):
             raise UsageError(
                 "importance_samples and dreg (the doubly reparameterised gradient) go with the objective iwae, not "
@@ -475,6 +483,8 @@ class TrainConfig:
             found.append(f"pseudo_input_init: the prior {self.prior} has no pseudo-inputs that are learned")
         if self.components_per_step is not None and not kind.mixture:
             found.append(f"components_per_step: the prior {self.prior} is no mixture")
+        if self.prior_learning_rate is not None and self.prior == "standard":
+            found.append("prior_learning_rate: the prior standard has no variables")
         if self.objective == "elbo" and self.elbo_epochs:
             found.append("elbo_epochs: the objective is the ELBO in all epochs")
         if self.stop_by == "iwae" and self.validation_samples == 1:

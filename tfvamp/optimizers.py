@@ -63,12 +63,15 @@ REFUSED = ("gradient_accumulation_steps", "loss_scale_factor")
 OWN_SETTINGS = ("learning_rate", "weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency", "name")
 
 
-def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optimizers.Optimizer:
+def optimizer_of(
+    config: TrainConfig, spared: Sequence[Any] = (), own: Sequence[Any] = ()
+) -> keras.optimizers.Optimizer:
     """Returns the optimiser that settings describe, not yet built.
 
     Args:
       config: resolved settings.
       spared: the variables that weight decay leaves alone.
+      own: those of the prior, which have a learning rate of their own in some settings.
 
     Raises:
       UsageError: the optimiser does not take the arguments.
@@ -88,6 +91,8 @@ def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optim
         arguments[name] = config.weight_decay
     if config.average:
         arguments |= {"use_ema": True, "ema_momentum": config.average}
+    if config.prior_learning_rate is not None and own:
+        kind = _with_two_rates(kind, own, config.prior_learning_rate / config.learning_rate)
     try:
         optimizer = kind(learning_rate=config.learning_rate, **arguments)
     except (TypeError, ValueError) as error:
@@ -95,6 +100,24 @@ def optimizer_of(config: TrainConfig, spared: Sequence[Any] = ()) -> keras.optim
     if spared:
         optimizer.exclude_from_weight_decay(var_list=list(spared))
     return optimizer
+
+
+def _with_two_rates(kind: type, own: Sequence[Any], ratio: float) -> type:
+    """Returns a class of optimisers whose steps of some variables are those of `ratio` times the learning rate."""
+    paths = {variable.path for variable in own}
+
+    class TwoRates(kind):
+        def build(self, variables):
+            super().build(variables)
+            self._own = {index for index, variable in enumerate(variables) if variable.path in paths}
+
+        def update_step(self, gradient, variable, learning_rate):
+            if self._get_variable_index(variable) in self._own:
+                learning_rate = learning_rate * ratio
+            super().update_step(gradient, variable, learning_rate)
+
+    TwoRates.__name__ = kind.__name__
+    return TwoRates
 
 
 def _arguments(kind: type) -> dict[str, Any]:

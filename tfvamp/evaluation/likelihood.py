@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfvamp import seeds
 from tfvamp.blocks import rows_of
 from tfvamp.config import Estimation
+from tfvamp.devices import full_float32
 from tfvamp.errors import UsageError
 from tfvamp.evaluation import estimate, proposals
 from tfvamp.evaluation.annealing import annealed
@@ -84,6 +85,7 @@ def log_likelihood(
     return estimated(model, x, how, seed, rows, kept, jit, say, advance)
 
 
+@full_float32()
 def estimated(
     model: Evaluable,
     x,
@@ -183,6 +185,7 @@ def bracket(
     return bracketed(model, num_images, how, seed, kept, say, advance)
 
 
+@full_float32()
 def bracketed(
     model: Evaluable,
     num_images: int,

@@ -502,6 +502,12 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             return [self.encoder, *(level.posterior for level in self.levels)]
         return [self.decoder, *(level.prior for level in self.levels)]
 
+    def variables_of_prior(self) -> list[keras.Variable]:
+        """Returns the trainable variables that the prior alone has: not those of an encoder that it shares."""
+        networks = [*self.networks("encoder"), *self.networks("decoder")]
+        shared = {id(one) for network in networks for one in network.trainable_variables}
+        return [one for one in self.prior.trainable_variables if id(one) not in shared]
+
     def warm_up(self, fraction: float) -> None:
         """Sets beta, whose final value is 1."""
         self.beta.assign(fraction)

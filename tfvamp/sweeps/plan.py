@@ -45,7 +45,7 @@ class Planned:
     Attributes:
       name: of its folder.
       path: its folder.
-      values: of the settings that vary.
+      values: of the settings that vary, and the name of the case, if there are cases.
       config: all its settings.
       evaluate: as in `Spec`.
     """

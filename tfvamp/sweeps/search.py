@@ -33,6 +33,8 @@ class Search:
             from optuna.storages.journal import JournalFileBackend
         except ImportError as error:
             raise UsageError("--search needs Optuna: pip install 'tfvamp[tune]'") from error
+        if spec.cases:
+            raise UsageError("a search chooses values itself: leave out the cases")
         if "seed" in spec.vary:
             raise UsageError(
                 "a search chooses the best run, and a seed is no choice: leave seed out of [vary]"

@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -19,7 +20,8 @@ from tfvamp.files import expanded, read_bytes, shown
 
 LARGEST_SWEEP = 10_000  # runs
 KINDS = ("grid", "random")
-KEYS = ("run_dir", "kind", "runs", "seed", "preset", "settings", "vary", "evaluate")
+KEYS = ("run_dir", "kind", "runs", "seed", "preset", "settings", "cases", "vary", "evaluate")
+CASE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,59}", re.ASCII)
 OF_EVALUATION = ("limit", "split")  # what [evaluate] may have besides the settings of an estimate
 
 
@@ -62,6 +64,7 @@ class Spec:
       seed: of the random choice, and of a search.
       preset: the preset that the settings are on top of.
       evaluate: the settings of an evaluation after each training; None for none.
+      cases: sets of settings by their names, each of which is run with every combination; empty for none.
     """
 
     run_dir: pathlib.Path
@@ -72,12 +75,13 @@ class Spec:
     seed: int = 0
     preset: str | None = None
     evaluate: Mapping[str, Any] | None = None
+    cases: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Yields the values of the varying settings of each run, without repetition."""
+        """Yields the values of the varying settings of each run, and the name of its "case", without repetition."""
         if self.kind == "grid":
-            values = [self._listed(name, of) for name, of in self.vary.items()]
-            found = (dict(zip(self.vary, chosen, strict=True)) for chosen in itertools.product(*values))
+            lists = self._cases() | {name: self._listed(name, of) for name, of in self.vary.items()}
+            found = (dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values()))
         else:
             choose = random.Random(self.seed)
             found = (
@@ -91,7 +95,7 @@ class Spec:
 
     def extremes(self) -> Iterator[dict[str, Any]]:
         """Yields all combinations of the lists, each with all numbers at their low and at their high ends: what may be drawn."""
-        lists = {name: of for name, of in self.vary.items() if not isinstance(of, Between)}
+        lists = self._cases() | {name: of for name, of in self.vary.items() if not isinstance(of, Between)}
         if (
             math.prod(map(len, lists.values())) > LARGEST_SWEEP
         ):  # too many to check all: the first values represent the lists
@@ -100,6 +104,9 @@ class Spec:
             for share in (0.0, 1.0 - 2**-53):
                 ends = {name: of.at(share) for name, of in self.vary.items() if isinstance(of, Between)}
                 yield {**dict(zip(lists, chosen, strict=True)), **ends}
+
+    def _cases(self) -> dict[str, Sequence[Any]]:
+        return {"case": list(self.cases)} if self.cases else {}
 
     @staticmethod
     def _listed(name: str, of: Sequence[Any] | Between) -> Sequence[Any]:
@@ -120,8 +127,10 @@ class Spec:
         Raises:
           UsageError: a value that the setting cannot have.
         """
+        values = dict(combination)
+        case = self.cases.get(values.pop("case", ""), {})
         try:
-            return TrainConfig.from_preset(self.preset, **{**self.settings, **combination})
+            return TrainConfig.from_preset(self.preset, **{**self.settings, **case, **values})
         except UsageError as error:
             text = ", ".join(f"{name} = {value!r}" for name, value in combination.items())
             raise UsageError(f"the run with {text}: {error}" if text else str(error)) from error
@@ -188,17 +197,25 @@ def _checked(document: dict[str, Any], run_dir: str | os.PathLike | None, defaul
     names = [field.name for field, _ in fields_of()]
     for name in (*settings, *vary):
         check_choice("setting", name, names)
-    if both := [name for name in vary if name in settings]:
-        raise UsageError(f"{both[0]} stands both in [settings] and in [vary]")
-    if not vary:
+    cases = _cases(document)
+    for name in (name for of in cases.values() for name in of):
+        check_choice("setting", name, names)
+    for place, of in (("settings", settings), *((f"cases.{name}", of) for name, of in cases.items())):
+        if both := [name for name in vary if name in of]:
+            raise UsageError(f"{both[0]} stands both in [{place}] and in [vary]")
+    if not vary and not cases:
         raise UsageError("[vary] names no setting: a single run is trained by tfvamp train")
+    if cases and chosen["kind"] != "grid":
+        raise UsageError('[cases] go with kind = "grid"')
     varying = {name: _values(name, of) for name, of in vary.items()}
     if chosen["kind"] == "grid":
-        count = math.prod(len(of) for of in varying.values() if not isinstance(of, Between))
+        count = max(1, len(cases)) * math.prod(
+            len(of) for of in varying.values() if not isinstance(of, Between)
+        )
         if count > LARGEST_SWEEP:
             raise UsageError(f"the grid has {count} runs; at most {LARGEST_SWEEP} are allowed")
     chosen["run_dir"] = expanded(chosen["run_dir"] if run_dir is None else run_dir)
-    return Spec(**chosen, settings=settings, vary=varying, evaluate=_evaluation(document))
+    return Spec(**chosen, settings=settings, vary=varying, evaluate=_evaluation(document), cases=cases)
 
 
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -206,6 +223,19 @@ def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UsageError(f"{name} must be a table: [{name}]")
     return table
+
+
+def _cases(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the settings of each case."""
+    cases = _table(document, "cases")
+    for name, of in cases.items():
+        if not CASE_NAME.fullmatch(name):
+            raise UsageError(
+                f"the name of a case must have at most 60 letters, digits, and . + - _; got {name[:80]!r}"
+            )
+        if not isinstance(of, dict):
+            raise UsageError(f"a case must be a table of settings: [cases.{name}]")
+    return cases
 
 
 def _values(name: str, of: Any) -> Sequence[Any] | Between:

@@ -17,6 +17,7 @@ from tfvamp.models import LatentVariableModel
 from tfvamp.optimizers import averaged
 from tfvamp.training import checkpoints
 from tfvamp.training.progress import Progress
+from tfvamp.training.stretches import Stretches, Taken
 
 
 class Begun(NamedTuple):
@@ -44,7 +45,7 @@ def epoch_of(
     config: TrainConfig,
     dataset: Dataset,
     model: LatentVariableModel,
-    train_step: Callable,
+    steps: Stretches,
     test_step: Callable,
     validation: tf.data.Dataset,
     learning_rate: float,
@@ -57,7 +58,7 @@ def epoch_of(
     Args:
       epoch: counted from 1.
       config, dataset, model: what is trained on what, how.
-      train_step, test_step: of the model, compiled.
+      steps, test_step: of the model, compiled.
       validation: batches of images.
       learning_rate: of this epoch.
       begun: what was done before; the model's weights and metrics are those after it.
@@ -74,34 +75,32 @@ def epoch_of(
     model.optimizer.learning_rate = learning_rate
     if not begun.step:
         model.reset_metrics()
-    step, skipped, results = begun.step, begun.skipped, None
+    step, skipped, newest = begun.step, begun.skipped, None
+    counted = False  # whether the newest steps are among those that `skipped` counts
 
-    counted = False  # whether the newest step is among those that `skipped` counts
-
-    def look(results: dict[str, tf.Tensor]) -> None:
+    def look(taken: Taken, end: int) -> None:
         nonlocal skipped
-        _check_finite(results, epoch, step)
-        skipped += int(results.get("skipped", 0))
+        _check_finite(taken, epoch, end)
+        skipped += int(taken.results.get("skipped", 0))
 
     def done() -> Begun:
-        newest = 0
-        if results is not None:
-            _check_finite(results, epoch, step)
-            newest = 0 if counted else int(results.get("skipped", 0))
-        return Begun(step, time.perf_counter() - start, skipped + newest, checkpoints.state(model))
+        uncounted = 0
+        if newest is not None:
+            _check_finite(newest, epoch, step)
+            uncounted = 0 if counted else int(newest.results.get("skipped", 0))
+        return Begun(step, time.perf_counter() - start, skipped + uncounted, checkpoints.state(model))
 
     batches = dataset.training_batches(
         config.batch_size, config.seed, epoch, begun.step, model.prior.uses_indices
     )
-    for images in batches:
-        before, results = results, train_step(images)
-        if before is not None:
-            look(before)  # while the next step is computed
-        step += 1
-        progress.step(epoch)
+    for taken in steps(batches):
+        if newest is not None:
+            look(newest, step)  # while the next steps are computed
+        newest, step = taken, step + taken.steps
+        progress.step(epoch, taken.steps)
         pause(done)
-    if results is not None:
-        look(results)
+    if newest is not None:
+        look(newest, step)
     counted = True
     if skipped:
         progress.say(
@@ -131,11 +130,19 @@ def _values(model: LatentVariableModel) -> dict[str, float]:
     return {tracker.name: float(tracker.result()) for tracker in model.metrics}
 
 
-def _check_finite(results: dict[str, tf.Tensor], epoch: int, step: int) -> None:
-    """Raises Diverged where the loss of a step is NaN or infinite."""
-    if math.isfinite(float(results["loss"])):
+def _check_finite(taken: Taken, epoch: int, end: int) -> None:
+    """Raises Diverged where the loss of a step is NaN or infinite.
+
+    Args:
+      taken: steps of an epoch.
+      epoch: counted from 1.
+      end: how many steps of the epoch are done after them.
+    """
+    results = {name: float(value) for name, value in taken.results.items()}
+    if math.isfinite(results["loss"]):
         return
-    parts = {name: float(value) for name, value in results.items() if name not in ("loss", "elbo")}
+    step = end - taken.steps + int(results.pop("steps", taken.steps))
+    parts = {name: value for name, value in results.items() if name not in ("loss", "elbo")}
     wrong = [name for name, value in parts.items() if not math.isfinite(value)]
     where = "all its terms" if len(wrong) == len(parts) else f"its {' and '.join(wrong)}"
     raise Diverged(f"the loss and {where} became NaN or infinite in epoch {epoch}, step {step}")

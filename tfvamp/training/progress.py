@@ -66,14 +66,14 @@ class Progress:
                 text="compiling", speed="", end="",
             )  # fmt: skip
 
-    def step(self, epoch: int) -> None:
-        """Shows that one step of `epoch` is done."""
-        self._done += 1
-        if self._done == self._first + 1:  # which compiles
+    def step(self, epoch: int, count: int = 1) -> None:
+        """Shows that `count` steps of `epoch` are done."""
+        compiled, self._done = self._done == self._first, self._done + count
+        if compiled:  # by the first one, which is alone
             self._began = time.monotonic()
         if self._bar is not None:
             within = self._done - (epoch - 1) * self._steps
-            if self._done == self._first + 1:
+            if compiled:
                 self._bar.update(self._task, text="")
             self._bar.update(self._task, completed=self._done, epoch=epoch, speed=self._speed(within))
 

@@ -14,6 +14,7 @@ from tfvamp.optimizers import optimizer_of, start_averages
 from tfvamp.runs import building
 from tfvamp.training import replicas
 from tfvamp.training.strategies import Agreement, Devices
+from tfvamp.training.stretches import Stretches, one_by_one, several
 
 
 def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
@@ -27,7 +28,7 @@ def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
     decayed = {id(one) for network in networks for one in network.trainable_variables if len(one.shape) > 1}
     spared = [one for one in model.trainable_variables if id(one) not in decayed]
     model.validate_by(config.validation_samples, config.stop_by == "iwae")
-    model.compile(optimizer=optimizer_of(config, spared))
+    model.compile(optimizer=optimizer_of(config, spared, model.variables_of_prior()))
     model.optimizer.build(model.trainable_variables)
     start_averages(model)
     model.skip_nonfinite = config.on_nan == "skip"
@@ -45,10 +46,10 @@ def validated_at_once(model: LatentVariableModel, num_samples: int) -> int:
 
 
 class Steps(NamedTuple):
-    """The steps of a run, compiled: of the first epochs, of the others, and of the validation."""
+    """The steps of a run, compiled: those of each of the first epochs, of each of the others, and one of the validation."""
 
-    elbo: Callable
-    train: Callable
+    elbo: Stretches
+    train: Stretches
     test: Callable
 
 
@@ -63,16 +64,18 @@ def steps_of(
     jit, first, others = bool(config.jit), Objective("elbo", config.num_samples), model.objective
     if (strategy := where.strategy) is not None:
         return Steps(
-            replicas.train_step(strategy, model, jit, first, agreement),
-            replicas.train_step(strategy, model, jit, others, agreement),
+            one_by_one(replicas.train_step(strategy, model, jit, first, agreement)),
+            one_by_one(replicas.train_step(strategy, model, jit, others, agreement)),
             replicas.test_step(strategy, model, jit, agreement),
         )
 
-    def train_step(objective: Objective) -> Callable:
+    def steps(objective: Objective) -> Stretches:
         def step(images):
             with model.maximising(objective):
                 return model.train_step(images)
 
-        return compiled(step, jit, say)
+        if jit and not model.skip_nonfinite:  # which has to be told of each step
+            return several(step, model.means(), say)
+        return one_by_one(compiled(step, jit, say))
 
-    return Steps(train_step(first), train_step(others), compiled(model.test_step, jit, say))
+    return Steps(steps(first), steps(others), compiled(model.test_step, jit, say))
