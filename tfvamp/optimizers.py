@@ -91,10 +91,11 @@ def optimizer_of(
         arguments[name] = config.weight_decay
     if config.average:
         arguments |= {"use_ema": True, "ema_momentum": config.average}
-    if config.prior_learning_rate is not None and own:
-        kind = _with_two_rates(kind, own, config.prior_learning_rate / config.learning_rate)
+    rate, of_prior = config.learning_rate, config.prior_learning_rate
+    if rate is not None and of_prior is not None and own:
+        kind = _with_two_rates(kind, own, of_prior / rate)
     try:
-        optimizer = kind(learning_rate=config.learning_rate, **arguments)
+        optimizer = kind(learning_rate=rate, **arguments)
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer_arguments do not fit {config.optimizer}: {error}") from error
     if spared:
