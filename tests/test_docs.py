@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 
 import keras
 import numpy as np
@@ -271,6 +272,18 @@ def test_the_results_of_the_readme_are_those_of_the_page():
     table = re.search(r"## Results\n(.*?)## More", (ROOT / "README.md").read_text(), re.DOTALL)
     numbers = re.findall(r"-\d+\.\d+", table.group(1))
     assert len(numbers) == 8 and all(f"| {number} |" in page for number in numbers)
+
+
+def test_the_tables_of_the_study_are_those_of_its_runs():
+    page = (ROOT / "docs" / "study.md").read_text()
+    rows = json.loads((ROOT / "docs" / "results" / "study.json").read_text())
+    cases = tomllib.loads((ROOT / "examples" / "study.toml").read_text())["cases"]
+    assert len(rows) == page.count("| `vae-") + page.count("| `hvae-")
+    for row in rows:
+        case = re.search("case=(.*),seed=0", row["run"]).group(1)
+        assert {name: row[name] for name in cases[case]} == cases[case], case
+        line = re.search(rf"^\| `{case}` \|.*$", page, re.MULTILINE).group()
+        assert line.endswith(f"| {row['bound']:.2f} | {row['trained_epochs']} ({row['best_epoch']}) |")
 
 
 def test_the_table_of_data_sets_is_the_catalogues():

@@ -196,6 +196,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_runs(file, images
         ),
         ("cases = 3", "cases must be a table"),
         ("[cases]\nwide = 3", r"a case must be a table of settings: \[cases.wide\]"),
+        ("[cases.noise-0.2]\nseed = 1", r'needs quotation marks: \[cases."noise-0.2"\]'),
         ('[cases."../x"]\nseed = 1', "the name of a case must have at most 60 letters"),
         ("[cases.wide]\nhidden = 600", "unknown setting 'hidden'.*hidden_units"),
         ("[cases.wide]\nhidden_units = 0", "the run with case = 'wide': hidden_units must be at least 1"),

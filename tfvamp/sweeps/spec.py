@@ -235,6 +235,11 @@ def _cases(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
             )
         if not isinstance(of, dict):
             raise UsageError(f"a case must be a table of settings: [cases.{name}]")
+        for inner in (key for key, value in of.items() if isinstance(value, dict)):
+            if inner != "optimizer_arguments":
+                raise UsageError(
+                    f'a case whose name has a dot needs quotation marks: [cases."{name}.{inner}"]'
+                )
     return cases
 
 
