@@ -14,7 +14,7 @@ import tfvamp
 from tests.conftest import build_optimizer, small_model, small_vae
 from tfvamp import objectives, seeds, training
 from tfvamp.catalog import CATALOG
-from tfvamp.config import OPTIMIZERS, TrainConfig, from_toml
+from tfvamp.config import OPTIMIZERS, PRIORS, TrainConfig, from_toml
 from tfvamp.errors import UsageError
 from tfvamp.networks.images import unchecked
 from tfvamp.optimizers import KINDS, averaged, optimizer_of
@@ -210,6 +210,13 @@ def test_the_prior_has_a_learning_rate_of_its_own(name, prior, images):
     for variable, slow, fast in zip(model.trainable_variables, *moved, strict=True):
         expected = slow * (3.0 if id(variable) in own else 1.0)
         np.testing.assert_allclose(fast, expected, rtol=2e-3, atol=2e-7, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_priors_without_variables_say_so(prior):
+    config = TrainConfig(prior=prior, prior_learning_rate=1e-3)
+    said = [text for text in config.without_effect() if text.startswith("prior_learning_rate")]
+    assert bool(said) == (not small_vae(prior).variables_of_prior())
 
 
 # --- averages ---

@@ -483,8 +483,9 @@ class TrainConfig:
             found.append(f"pseudo_input_init: the prior {self.prior} has no pseudo-inputs that are learned")
         if self.components_per_step is not None and not kind.mixture:
             found.append(f"components_per_step: the prior {self.prior} is no mixture")
-        if self.prior_learning_rate is not None and self.prior == "standard":
-            found.append("prior_learning_rate: the prior standard has no variables")
+        fixed = not kind.over_another and (not kind.mixture or kind.pseudo_inputs == "images")
+        if self.prior_learning_rate is not None and fixed:
+            found.append(f"prior_learning_rate: the prior {self.prior} has no variables of its own")
         if self.objective == "elbo" and self.elbo_epochs:
             found.append("elbo_epochs: the objective is the ELBO in all epochs")
         if self.stop_by == "iwae" and self.validation_samples == 1:
