@@ -15,11 +15,12 @@ from tfvamp.blocks import images_at_once
 from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.files import size
-from tfvamp.graph import compiled
 from tfvamp.runs import building
 from tfvamp.training.loop import prepared
 from tfvamp.training.progress import Progress
-from tfvamp.training.steps import compile_model
+from tfvamp.training.steps import compile_model, steps_of
+from tfvamp.training.strategies import Agreement, Devices
+from tfvamp.training.stretches import Stretches, one_by_one
 
 STEPS = 5  # that are timed, after one that compiles
 
@@ -61,26 +62,25 @@ def measured(
         needed = building.check_memory(config, dataset.spec.shape, count)
         model = building.untrained(config, dataset)
         compile_model(model, config)
-        train_step = compiled(model.train_step, bool(config.jit), say)
-        test_step = compiled(model.test_step, bool(config.jit), say)
+        steps = steps_of(model, config, Devices(), Agreement(lambda: False), say)
         epoch = dataset.training_batches(
             config.batch_size, config.seed, 1, with_index=model.prior.uses_indices
         )
         batches = epoch.repeat().take(1 + STEPS)
-        first, per_step = _timed(train_step, batches)
+        first, per_step = _timed(steps.train, batches)
         at_once = images_at_once(model, dataset.spec.shape)
         checked = dataset.validation.images.repeat().batch(at_once).take(2)  # whole ones: the first compiles
-        first_check, per_check = _timed(test_step, checked)
-    steps = math.ceil(count / config.batch_size)
+        first_check, per_check = _timed(one_by_one(steps.test), checked)
+    in_epoch = math.ceil(count / config.batch_size)
     checks = math.ceil(sizes[1] / at_once)
     return {
         "config": config,
         "parameters": parameters(model),
         "memory": needed,
-        "steps": steps,
+        "steps": in_epoch,
         "seconds_per_step": per_step,
         "seconds_to_compile": first + first_check,
-        "minutes_per_epoch": (steps * per_step + checks * per_check) / 60.0,
+        "minutes_per_epoch": (in_epoch * per_step + checks * per_check) / 60.0,
     }
 
 
@@ -109,12 +109,12 @@ def parameters(model) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _timed(step: Callable, batches) -> tuple[float, float]:
+def _timed(steps: Stretches, batches) -> tuple[float, float]:
     """Seconds of the first step, which compiles, and the median of the others (of the first where it is alone)."""
-    times = []
-    for images in batches:
-        start = time.perf_counter()
-        for value in step(images).values():
+    times, start = [], time.perf_counter()
+    for taken in steps(batches):
+        for value in taken.results.values():
             value.numpy()
-        times.append(time.perf_counter() - start)
+        times += [(time.perf_counter() - start) / taken.steps] * taken.steps
+        start = time.perf_counter()
     return times[0], statistics.median(times[1:] or times)
