@@ -67,9 +67,9 @@ def several(
 ) -> Stretches:
     """Returns the steps of an epoch: as many in one call as pass in a quarter of a second, at most 16.
 
-    A call of an XLA program starts a program and copies weights: on a CPU a sixth of a step of the paper's networks, on a GPU
-    more than the step. Whether a step is the first or the last of a call does not change what it computes, so that neither
-    the pace nor a resumed run changes a result.
+    A call of an XLA program starts it and copies weights, which on a CPU takes a sixth of a step of the paper's networks.
+    Whether a step is the first or the last of a call does not change what it computes, so that neither the pace nor a
+    resumed run changes a result.
 
     Args:
       step: from a batch to the running means of the epoch, "loss" among them.
