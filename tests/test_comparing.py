@@ -4,14 +4,16 @@ import csv
 import io
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import tfvamp
+from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, UsageError
-from tfvamp.runs import Run
+from tfvamp.runs import Run, comparing
 from tfvamp_cli import tables
 from tfvamp_cli.main import main
 
@@ -65,6 +67,17 @@ def test_the_baseline_changes_the_sign_and_is_added(runs):
     assert (
         back["difference"] == -forth["difference"] and back["difference_error"] == forth["difference_error"]
     )
+
+
+def test_runs_over_seeds_are_compared_seed_by_seed():
+    """With the run of the baseline's settings that has their seed; with the baseline itself where there is none."""
+
+    def run(**settings):
+        return types.SimpleNamespace(config=TrainConfig(**settings))
+
+    runs = [run(seed=0), run(seed=1), run(seed=0, average=0.9), run(seed=1, average=0.9), run(seed=2)]
+    for baseline, which, expected in ((0, 2, 0), (0, 3, 1), (1, 2, 0), (2, 1, 3), (2, 4, 2), (0, 1, 1)):
+        assert comparing._alike(runs, runs[baseline], runs[which], "seed") is runs[expected]
 
 
 def test_runs_over_seeds_become_one_row(runs):

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import itertools
 import json
 import pathlib
 import re
@@ -284,6 +285,29 @@ def test_the_tables_of_the_study_are_those_of_its_runs():
         assert {name: row[name] for name in cases[case]} == cases[case], case
         line = re.search(rf"^\| `{case}` \|.*$", page, re.MULTILINE).group()
         assert line.endswith(f"| {row['bound']:.2f} | {row['trained_epochs']} ({row['best_epoch']}) |")
+
+
+def test_the_table_of_the_sweep_is_that_of_its_runs():
+    page = (ROOT / "docs" / "study.md").read_text()
+    rows = json.loads((ROOT / "docs" / "results" / "rates.json").read_text())
+    vary = tomllib.loads((ROOT / "examples" / "rates.toml").read_text())["vary"]
+    seen = {(row["learning_rate"], row["components"], row["average"]) for row in rows}
+    assert seen == set(itertools.product(vary["learning_rate"], vary["components"], vary["average"]))
+    for row in rows:
+        assert row["runs"] == len(vary["seed"])
+        cells = [
+            f"{row['learning_rate']:g}",
+            row["components"],
+            row["average"] or "no",
+            row["runs"],
+            f"{row['bound']:.2f} ({row['bound_spread']:.2f})",
+            f"{row['best_epoch']:.0f}",
+            f"{row['log_likelihood']:.2f}",
+            f"{row['standard_error']:.2f}",
+        ]
+        if row["difference"] is not None:
+            cells.append(f"{row['difference']:.2f} +- {row['difference_error']:.2f}")
+        assert f"| {' | '.join(map(str, cells))} |" in page
 
 
 def test_the_table_of_data_sets_is_the_catalogues():

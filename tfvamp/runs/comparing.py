@@ -75,7 +75,8 @@ def compare(
       baseline: the run that the others are compared with; None for the first one.
       split: of the evaluations.
       over: a setting, such as "seed": runs that differ in it alone become one row, with the means of their results and,
-        in `..._spread`, the standard deviation over them.
+        in `..._spread`, the standard deviation over them; each is compared with the run that has the baseline's settings but the
+        same value of this one.
       say: told in one line of a run that has no estimate, or one that does not compare.
 
     Returns:
@@ -99,7 +100,11 @@ def compare(
     if base is None and any(estimates.values()):
         say(f"{first} has no current estimate: there are no differences to it")
     differing = _differing(runs)
-    rows = [_row(run, differing, estimates[run], base, say) for run in runs]
+    bases = dict.fromkeys(runs, base)
+    if over is not None:
+        check_choice("setting", over, list(TrainConfig().to_dict()))
+        bases = {run: estimates[_alike(runs, first, run, over)] for run in runs}
+    rows = [_row(run, differing, estimates[run], bases[run], say) for run in runs]
     if over is not None:
         rows = _averaged(rows, differing, over)
     return table_of(_without_empty(rows))
@@ -113,6 +118,13 @@ def _differing(runs: Sequence[Run]) -> list[str]:
         for name in TrainConfig().to_dict()
         if name not in PLACES and any(one[name] != settings[0][name] for one in settings)
     ]
+
+
+def _alike(runs: Sequence[Run], baseline: Run, run: Run, over: str) -> Run:
+    """Returns the run with the baseline's settings, except for `over`, which it has as `run`; the baseline where there is none."""
+    wanted = baseline.config.to_dict() | {over: getattr(run.config, over)}
+    wanted = {name: value for name, value in wanted.items() if name not in PLACES}
+    return next((one for one in runs if wanted.items() <= one.config.to_dict().items()), baseline)
 
 
 def _estimate(run: Run, split: str, say: Callable[[str], None]) -> Estimate | None:
@@ -180,7 +192,6 @@ def _error(values: np.ndarray) -> float:
 
 def _averaged(rows: list[dict[str, Any]], differing: list[str], over: str) -> list[dict[str, Any]]:
     """Returns one row for all runs that differ in a setting alone: the means of their results."""
-    check_choice("setting", over, list(TrainConfig().to_dict()))
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(str(row[name]) for name in differing if name != over)
