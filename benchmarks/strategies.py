@@ -1,4 +1,4 @@
-"""What a strategy costs on the devices of one machine, and what several steps in one program would gain."""
+"""What a strategy costs on the devices of one machine, and what several steps in one call gain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import click
 from harness import Worker, interleave, report
 
-STEPS = 8  # in one program
+STEPS = 8  # in one call
 
 
 @click.command()
@@ -19,8 +19,8 @@ def main(quick):
     step = {"name": "train_step", "repeat": repeat}
     several = {"name": "several_steps", "steps": STEPS, "repeat": max(1, repeat // STEPS)}
     entries = [
-        ("one device", one, step),
-        (f"one device, {STEPS} steps in one program", one, several),
+        ("one device, one step in a call", one, step),
+        (f"one device, {STEPS} steps in one call", one, several),
     ]
     for count in (1, 2):
         worker = Worker(f"mirrored, {count}", "worker_tfvamp.py", sys.executable, str(count))
@@ -31,7 +31,7 @@ def main(quick):
     report(
         "Strategies",
         interleave(entries, rounds),
-        "one device",
+        "one device, one step in a call",
         rounds,
         "a step of the VAE, 100 images, K = 500",
         keep=not quick,

@@ -16,7 +16,7 @@ from tfvamp.config import Estimation
 from tfvamp.evaluation import annealing, proposals, refining
 from tfvamp.models import MODELS
 from tfvamp.optimizers import NormalizedAdam
-from tfvamp.training import replicas
+from tfvamp.training import replicas, stretches
 from tfvamp.training.strategies import Agreement
 
 keras.utils.set_random_seed(0)
@@ -34,6 +34,16 @@ def images(count):
     return np.random.default_rng(0).integers(0, 2, (count, 28, 28, 1)).astype(np.float32)
 
 
+def seconds_of_steps(step, x, repeat):
+    """Seconds of a call, after one that compiles."""
+    float(step(x)["loss"])
+    start = time.perf_counter()
+    for _ in range(repeat):
+        logs = step(x)
+    float(logs["loss"])
+    return (time.perf_counter() - start) / repeat
+
+
 def train_step(sizes):
     """One step: forward, backward, optimiser."""
     chosen = model(sizes)
@@ -41,39 +51,35 @@ def train_step(sizes):
     if key not in _built:
         chosen.compile(optimizer=NormalizedAdam(1e-4))
         _built[key] = tf.function(chosen.train_step, jit_compile=sizes.get("jit", True), autograph=False)
-    x, step = tf.constant(images(sizes["B"])), _built[key]
-    float(step(x)["loss"])
-    start = time.perf_counter()
-    for _ in range(sizes["repeat"]):
-        logs = step(x)
-    float(logs["loss"])
-    return (time.perf_counter() - start) / sizes["repeat"]
+    return seconds_of_steps(_built[key], tf.constant(images(sizes["B"])), sizes["repeat"])
+
+
+class Fixed(stretches.Pace):
+    """So many steps in each call."""
+
+    def __init__(self, at_once):
+        super().__init__()
+        self.at_once = at_once
+
+    def took(self, *_):
+        """Changes nothing."""
 
 
 def several_steps(sizes):
-    """One step, of `steps` in one compiled program."""
+    """One step of training, of `steps` in one call, as `tfvamp train` takes them."""
     chosen = model(sizes)
-    chosen.compile(optimizer=NormalizedAdam(1e-4))
-    chosen.optimizer.build(chosen.trainable_variables)
+    if "several steps" not in _built:
+        chosen.compile(optimizer=NormalizedAdam(1e-4))
+        chosen.optimizer.build(chosen.trainable_variables)
+        pace = Fixed(sizes["steps"])
+        _built["several steps"] = stretches.several(chosen.train_step, chosen.means(), pace=pace)
+    batches = [tf.constant(images(sizes["B"]))] * sizes["steps"]
 
-    @tf.function(jit_compile=True, autograph=False)
-    def run(x):
-        def body(index):
-            chosen.train_step(x)
-            return (index + 1,)
+    def call(_):
+        (taken,) = _built["several steps"](batches)
+        return taken.results
 
-        tf.while_loop(lambda index: index < sizes["steps"], body, (0,))
-        return chosen.means()
-
-    key = f"{sizes['steps']} steps"
-    run = _built.setdefault(key, run)
-    x = tf.constant(images(sizes["B"]))
-    float(run(x)["loss"])
-    start = time.perf_counter()
-    for _ in range(sizes["repeat"]):
-        logs = run(x)
-    float(logs["loss"])
-    return (time.perf_counter() - start) / sizes["repeat"] / sizes["steps"]
+    return seconds_of_steps(call, None, sizes["repeat"]) / sizes["steps"]
 
 
 def strategy_step(sizes):
@@ -87,13 +93,7 @@ def strategy_step(sizes):
             chosen.optimizer.build(chosen.trainable_variables)
         agreement = Agreement(lambda: False)
         _built["strategy"] = replicas.train_step(strategy, chosen, True, chosen.objective, agreement)
-    x, step = tf.constant(images(sizes["B"])), _built["strategy"]
-    float(step(x)["loss"])
-    start = time.perf_counter()
-    for _ in range(sizes["repeat"]):
-        logs = step(x)
-    float(logs["loss"])
-    return (time.perf_counter() - start) / sizes["repeat"]
+    return seconds_of_steps(_built["strategy"], tf.constant(images(sizes["B"])), sizes["repeat"])
 
 
 def log_likelihood(sizes):

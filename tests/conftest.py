@@ -30,7 +30,8 @@ import tfvamp
 from tests.storm import Storm, small_blocks
 from tfvamp.config import TrainConfig
 from tfvamp.networks import conv, pixelcnn
-from tfvamp.runs import building
+from tfvamp.runs import Run, building
+from tfvamp.training import checkpoints
 
 # The published source files, where a checkout has them beside it or a variable says where.
 REAL_RAW_DIR = pathlib.Path(
@@ -79,6 +80,19 @@ def storm():
     process = Storm(TF_CPP_MIN_LOG_LEVEL="3")
     yield process
     process.close()
+
+
+def check_runs_agree(run, other, epochs: int, of_rows: float, of_weights: float):
+    """Two histories agree except for rounding, and so do the weights and the moments of the optimiser; with these relative errors."""
+    ours, theirs = Run(run).rows(), Run(other).rows()
+    assert len(ours) == len(theirs) == epochs
+    for a, b in zip(ours, theirs, strict=True):
+        for name in set(a) - {"seconds"}:
+            assert a[name] == pytest.approx(b[name], rel=of_rows), name
+    newest = [checkpoints.found(folder / "checkpoints")[0] for folder in (run, other)]
+    with np.load(newest[0]) as a, np.load(newest[1]) as b:
+        for name in sorted(set(a) - {"meta", "best"}):
+            np.testing.assert_allclose(a[name], b[name], rtol=of_weights, atol=of_weights / 100)
 
 
 @pytest.fixture

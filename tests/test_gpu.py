@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import small_vae
+from tests.conftest import check_runs_agree, small_vae
 from tfvamp import devices
-from tfvamp.runs import Run
 from tfvamp.training import checkpoints
 
 pytestmark = [
@@ -45,16 +44,7 @@ def on_the_cpu(storm, small, tmp_path_factory):
 
 
 def check_equal(run, other):
-    """Two histories agree except for rounding, and so do the weights."""
-    ours, theirs = Run(run).rows(), Run(other).rows()
-    assert len(ours) == len(theirs) == EPOCHS
-    for a, b in zip(ours, theirs, strict=True):
-        for name in set(a) - {"seconds"}:
-            assert a[name] == pytest.approx(b[name], rel=1e-4), name
-    newest = [checkpoints.found(folder / "checkpoints")[0] for folder in (run, other)]
-    with np.load(newest[0]) as a, np.load(newest[1]) as b:
-        for name in sorted(set(a) - {"meta", "best"}):
-            np.testing.assert_allclose(a[name], b[name], rtol=5e-3, atol=5e-5)
+    check_runs_agree(run, other, EPOCHS, 1e-4, 5e-3)
 
 
 @pytest.mark.parametrize(

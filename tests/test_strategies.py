@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.conftest import check_runs_agree
 from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, UsageError
 from tfvamp.runs import Run
@@ -54,16 +55,7 @@ def one(storm, small, tmp_path_factory):
 
 
 def check_equal(run, other):
-    """Two histories agree except for rounding, and so do the weights and the moments of the optimiser."""
-    ours, theirs = Run(run).rows(), Run(other).rows()
-    assert len(ours) == len(theirs) == EPOCHS
-    for a, b in zip(ours, theirs, strict=True):
-        for name in set(a) - {"seconds"}:
-            assert a[name] == pytest.approx(b[name], rel=2e-5), name
-    newest = [checkpoints.found(folder / "checkpoints")[0] for folder in (run, other)]
-    with np.load(newest[0]) as a, np.load(newest[1]) as b:
-        for name in sorted(set(a) - {"meta", "best"}):
-            np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=2e-5)
+    check_runs_agree(run, other, EPOCHS, 2e-5, 2e-3)
 
 
 def test_two_devices_give_the_curve_of_one(storm, small, one, tmp_path):
@@ -89,7 +81,6 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.mark.full
 def test_two_processes_give_the_curve_of_one(storm, small, one, tmp_path):
     """One of them is killed in the middle, and the other one says so; both are stopped by a signal to one; both go on."""
     run = tmp_path / "run"

@@ -43,8 +43,7 @@ def test_the_pace_changes_nothing(monkeypatch):
     epoch = batches([4] * 9 + [3])
     found, pace = {}, stretches.Pace()
     monkeypatch.setattr(pace, "took", lambda *_: None)
-    monkeypatch.setattr(stretches, "Pace", lambda: pace)
-    run = stretches.several(model.train_step, model.means())
+    run = stretches.several(model.train_step, model.means(), pace=pace)
     for name, at_once, parts in (
         ("one by one", 1, [epoch]),
         ("three in a call", 3, [epoch]),

@@ -478,7 +478,6 @@ def test_without_optuna_or_ray_the_extra_is_named(rates, monkeypatch):
 # --- processes ---
 
 
-@pytest.mark.full
 def test_processes_of_a_sweep_that_is_killed_end_and_the_next_goes_on(images, tmp_path):
     """Two at a time; SIGKILL of the sweep, after which no process is left; then the sweep again, to the end."""
     file = tmp_path / "s.toml"
@@ -527,7 +526,6 @@ def test_processes_share_the_cores(monkeypatch):
     assert workers.environment(3)["OMP_NUM_THREADS"] == "7"
 
 
-@pytest.mark.full
 def test_the_same_runs_by_ray(images, tmp_path):
     file = tmp_path / "s.toml"
     file.write_text(f'run_dir = "{tmp_path}/runs"\n{settings(images)}[vary]\nseed = [1]\n')

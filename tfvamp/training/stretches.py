@@ -63,7 +63,10 @@ class Pace:
 
 
 def several(
-    step: Callable[[Any], Results], names: Iterable[str], say: Callable[[str], None] = lambda text: None
+    step: Callable[[Any], Results],
+    names: Iterable[str],
+    say: Callable[[str], None] = lambda text: None,
+    pace: Pace | None = None,
 ) -> Stretches:
     """Returns the steps of an epoch: as many in one call as pass in a quarter of a second, at most 16.
 
@@ -75,8 +78,9 @@ def several(
       step: from a batch to the running means of the epoch, "loss" among them.
       names: of these means.
       say: told in one line when XLA is given up.
+      pace: how many steps a call takes; None for one that measures them.
     """
-    names, pace = list(names), Pace()
+    names, pace = list(names), pace or Pace()
 
     def steps(batches: Any, count: tf.Tensor) -> Results:
         def goes_on(index: tf.Tensor, results: Results) -> tf.Tensor:
