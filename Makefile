@@ -38,7 +38,7 @@ demo: .venv/.demo  ## Train on 5,000 real digits, evaluate, draw pictures (some 
 test: .venv/.dev  ## Run the tests, except those marked full
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 10 -m "not full"
 
-test-full: .venv/.dev  ## Run all tests, every combination of models and priors and the longest ones included
+test-full: .venv/.dev  ## Run all tests, every combination of models and priors included
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 30
 
 check: .venv/.dev  ## Format, lint and types

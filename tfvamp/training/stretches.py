@@ -70,7 +70,7 @@ def several(
 ) -> Stretches:
     """Returns the steps of an epoch: as many in one call as pass in a quarter of a second, at most 16.
 
-    A call of an XLA program starts it and copies weights, which on a CPU takes a sixth of a step of the paper's networks.
+    A call of an XLA program starts it and copies weights, which on a CPU takes a tenth of a step of the paper's networks.
     Whether a step is the first or the last of a call does not change what it computes, so that neither the pace nor a
     resumed run changes a result.
 
