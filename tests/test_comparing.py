@@ -77,7 +77,9 @@ def test_runs_over_seeds_are_compared_seed_by_seed():
 
     runs = [run(seed=0), run(seed=1), run(seed=0, average=0.9), run(seed=1, average=0.9), run(seed=2)]
     for baseline, which, expected in ((0, 2, 0), (0, 3, 1), (1, 2, 0), (2, 1, 3), (2, 4, 2), (0, 1, 1)):
-        assert comparing._alike(runs, runs[baseline], runs[which], "seed") is runs[expected]
+        said: list[str] = []
+        found = comparing._alike(runs, runs[baseline], runs[which], "seed", said.append)
+        assert found is runs[expected] and len(said) == (which == 4)
 
 
 def test_runs_over_seeds_become_one_row(runs):

@@ -103,7 +103,7 @@ def compare(
     bases = dict.fromkeys(runs, base)
     if over is not None:
         check_choice("setting", over, list(TrainConfig().to_dict()))
-        bases = {run: estimates[_alike(runs, first, run, over)] for run in runs}
+        bases = {run: estimates[_alike(runs, first, run, over, say)] for run in runs}
     rows = [_row(run, differing, estimates[run], bases[run], say) for run in runs]
     if over is not None:
         rows = _averaged(rows, differing, over)
@@ -120,11 +120,16 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _alike(runs: Sequence[Run], baseline: Run, run: Run, over: str) -> Run:
+def _alike(
+    runs: Sequence[Run], baseline: Run, run: Run, over: str, say: Callable[[str], None] = lambda text: None
+) -> Run:
     """Returns the run with the baseline's settings, except for `over`, which it has as `run`; the baseline where there is none."""
     wanted = baseline.config.to_dict() | {over: getattr(run.config, over)}
     wanted = {name: value for name, value in wanted.items() if name not in PLACES}
-    return next((one for one in runs if wanted.items() <= one.config.to_dict().items()), baseline)
+    found = next((one for one in runs if wanted.items() <= one.config.to_dict().items()), None)
+    if found is None:
+        say(f"{run} is compared with {baseline}, whose settings no run has with {over} = {wanted[over]}")
+    return baseline if found is None else found
 
 
 def _estimate(run: Run, split: str, say: Callable[[str], None]) -> Estimate | None:
