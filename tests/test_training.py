@@ -484,7 +484,8 @@ def summaries(folder) -> dict[str, list[int]]:
         for event in summary_iterator(str(path)):
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append(event.step)
-    return found
+    # Names of files of the same second have no order in time.
+    return {tag: sorted(steps) for tag, steps in found.items()}
 
 
 @pytest.mark.usefixtures("eager")
