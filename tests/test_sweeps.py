@@ -526,7 +526,8 @@ def test_processes_share_the_cores(monkeypatch):
     assert workers.environment(3)["OMP_NUM_THREADS"] == "7"
 
 
-def test_the_same_runs_by_ray(images, tmp_path):
+def test_the_same_runs_by_ray(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.2)  # the cores are the workers'
     file = tmp_path / "s.toml"
     file.write_text(f'run_dir = "{tmp_path}/runs"\n{settings(images)}[vary]\nseed = [1]\n')
     result = CliRunner().invoke(main, ["sweep", str(file), "--ray", "--jobs", "2"])
