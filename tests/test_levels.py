@@ -72,6 +72,41 @@ def test_the_bound_of_three_layers_by_hand(images):
     np.testing.assert_allclose(bound.bound, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("layers, shared", [(2, False), (3, False), (4, True)])
+def test_layers_below_have_their_posterior_at_a_pseudo_input_as_prior(images, layers, shared):
+    """p(z_l | z_l+1) = q(z_l | u(z_l+1), z_l+1), for latents of any leading shape; u lies in [0, 1] and follows z_l+1."""
+    model = small_hvae(layers=layers, shared_levels=shared, level_prior="vamp")
+    above = tf.constant(np.random.default_rng(1).normal(size=(4, 8, D)), tf.float32)
+    for level in model.levels:
+        seen = level.prior.pseudo_inputs(above)
+        assert seen.shape == (4, 8, 6, 5, 1) and np.min(seen) > 0.0 and np.max(seen) < 1.0
+        assert np.std(seen, axis=(0, 1)).min() > 1e-3
+        ours = level.prior(above)
+        for sample in range(4):
+            theirs = level.posterior(seen[sample], above[sample])
+            np.testing.assert_allclose(ours.loc[sample], theirs.loc, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(ours.log_variance[sample], theirs.log_variance, rtol=1e-5, atol=1e-6)
+        own = count(level.prior) - count(level.posterior)
+        assert own == gated(D) + gated(H) + H * P + P
+    # Each variable of the posteriors counts once, however many networks know it.
+    own = {id(variable) for variable in model.trainable_variables}
+    assert len(own) == len(model.trainable_variables)
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == sum(
+        count(network) for network in (model.encoder, model.decoder)
+    ) + sum(
+        count(prior) for prior in {id(level.prior): level.prior for level in model.levels}.values()
+    ) + math.prod(model.prior.pseudo_inputs.shape)
+
+
+def test_the_kl_of_a_layer_vanishes_where_its_posterior_sees_its_own_pseudo_input():
+    model, seed = small_hvae(level_prior="vamp"), seeds.stateless(2)
+    (level,) = model.levels
+    z2 = tf.random.stateless_normal([5, D], seed)
+    q, p = level.posterior(level.prior.pseudo_inputs(z2), z2), level.prior(z2)
+    z1 = q.at(tf.random.stateless_normal([5, D], seed + 1))
+    np.testing.assert_allclose(q.log_prob(z1), p.log_prob(z1), rtol=1e-5, atol=1e-5)
+
+
 def test_three_layers_generate_from_the_top_down():
     model, seed = small_hvae("vamp", layers=3), seeds.as_seed(1)
     z3 = model.prior.sample(5, seeds.fold_in_name(seed, "latents"))
@@ -81,9 +116,15 @@ def test_three_layers_generate_from_the_top_down():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("decoder_layers", [0, 1, 3])
-def test_every_variable_gets_a_gradient(images, shared, decoder_layers):
-    model = small_hvae(layers=4, shared_levels=shared, decoder_layers=decoder_layers, decoder_units=5)
+@pytest.mark.parametrize("decoder_layers, level_prior", [(0, "normal"), (1, "vamp"), (3, "normal")])
+def test_every_variable_gets_a_gradient(images, shared, decoder_layers, level_prior):
+    model = small_hvae(
+        layers=4,
+        shared_levels=shared,
+        decoder_layers=decoder_layers,
+        decoder_units=5,
+        level_prior=level_prior,
+    )
     with tf.GradientTape() as tape:
         loss = -tf.reduce_mean(model.elbo(images, seeds.stateless(0)).bound)
     for variable, gradient in zip(
@@ -127,7 +168,13 @@ def test_a_decoder_without_hidden_layers_is_linear(make, latents):
 
 def test_keras_files_of_three_layers(images, tmp_path):
     model = small_hvae(
-        "flow", layers=3, shared_levels=True, decoder_layers=1, decoder_units=6, flow_base="vamp"
+        "flow",
+        layers=3,
+        shared_levels=True,
+        level_prior="vamp",
+        decoder_layers=1,
+        decoder_units=6,
+        flow_base="vamp",
     )
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -141,6 +188,12 @@ BAD = {
     "vae": (VAE, {"layers": 2}, "VAE has 1 stochastic layer; got layers = 2"),
     "pixelhvae": (PixelHVAE, {"layers": 3}, "PixelHVAE has 2 stochastic layers; got layers = 3"),
     "shared": (VAE, {"shared_levels": True}, "shared_levels goes with the model hvae"),
+    "level prior": (
+        VAE,
+        {"level_prior": "vamp"},
+        "level_prior goes with several stochastic layers: VAE has one",
+    ),
+    "unknown level prior": (HVAE, {"level_prior": "mog"}, "prior of the lower layers"),
     "conv": (ConvVAE, {"decoder_layers": 1}, "ConvVAE has a decoder of its own"),
     "width": (ConvHVAE, {"decoder_units": 10}, "ConvHVAE has a decoder of its own"),
     "below": (VAE, {"decoder_layers": -1}, "decoder_layers must be at least 0; got -1"),
@@ -228,7 +281,7 @@ def test_the_layers_below_take_other_densities_than_normals():
 
 @pytest.mark.usefixtures("eager")
 def test_a_run_of_three_layers(small_config, tmp_path):
-    """Trained from the command line, and through every command."""
+    """Trained from the command line, those below with pseudo-inputs, and through every command."""
     words = [
         "--model",
         "hvae",
@@ -245,6 +298,8 @@ def test_a_run_of_three_layers(small_config, tmp_path):
     ]
     words += ["--epochs", 2, "--warmup", 2, "--batch-size", 30, "--hidden-units", 12, "--latent-dims", 4]
     words += ["--data-dir", small_config.data_dir, "--run-dir", tmp_path / "run", "--no-jit"]
+    (tmp_path / "more.toml").write_text('level_prior = "vamp"\n')
+    words += ["--config", tmp_path / "more.toml"]
     for command in (
         ["train", *words],
         ["evaluate", tmp_path / "run", "--samples", 5, "--limit", 4, "--refine-steps", 3],

@@ -47,6 +47,7 @@ PRIORS = {
     "exemplar": PriorKind(pseudo_inputs="exemplars"),
     "flow": PriorKind(mixture=False, over_another=True),
 }
+LEVEL_PRIORS = ("normal", "vamp")
 FLOW_BASES = tuple(name for name, kind in PRIORS.items() if not kind.over_another)
 FLOW_TRANSFORMS = ("affine", "spline")
 LIKELIHOODS = ("bernoulli", "bernoulli-clipped", "logistic", "logistic-paper")
@@ -180,6 +181,13 @@ class TrainConfig:
     )
     shared_levels: bool = setting(
         False, "Let the stochastic layers below the top one share their networks.", of="model", option=False
+    )
+    level_prior: str = setting(
+        "normal",
+        "Prior of the stochastic layers below the top one: normal, or vamp (their posterior at a pseudo-input made of the layer above).",
+        choices=LEVEL_PRIORS,
+        of="model",
+        option=False,
     )
     decoder_layers: int = setting(
         2, "Number of hidden layers of the decoder.", metavar="N", least=0, most=8, of="model", option=False

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tfvamp import memory, objectives, seeds
 from tfvamp.blocks import in_blocks, rows_of
-from tfvamp.config import TrainConfig, prior_kind
-from tfvamp.errors import UsageError
+from tfvamp.config import LEVEL_PRIORS, TrainConfig, prior_kind
+from tfvamp.errors import UsageError, check_choice
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
@@ -42,6 +42,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       hidden_units: width of the hidden layers.
       layers: number of stochastic layers; None for that of the class. `HVAE` takes 2 to 8.
       shared_levels: of an `HVAE`: the layers below the top one share the networks of q(z_l | x, z_l+1) and p(z_l | z_l+1).
+      level_prior: of models with several stochastic layers, p(z_l | z_l+1) below the top one: "normal", a network's diagonal
+        normal as in the paper, or "vamp", the posterior at a pseudo-input that a network makes of z_l+1 (`AmortizedVampPrior`).
       decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of a decoder of dense layers.
       prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture", "exemplar" or "flow"; or a function from the
         encoder to a prior layer.
@@ -108,6 +110,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         flow_transform: str = TrainConfig.flow_transform,
         layers: int | None = TrainConfig.layers,
         shared_levels: bool = TrainConfig.shared_levels,
+        level_prior: str = TrainConfig.level_prior,
         decoder_layers: int = TrainConfig.decoder_layers,
         decoder_units: int | None = TrainConfig.decoder_units,
         seed: int = TrainConfig.seed,
@@ -122,9 +125,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
         self.objective = Objective(objective, num_samples, importance_samples, dreg)
         self.check_objective(self.objective)
-        self.check_sizes(layers, shared_levels, decoder_layers, decoder_units)
+        self.check_sizes(layers, shared_levels, decoder_layers, decoder_units, level_prior)
         self.latent_names = self.names_of_latents(layers)
-        self.shared_levels = bool(shared_levels)
+        self.shared_levels, self.level_prior = bool(shared_levels), level_prior
         self.decoder_sizes = {
             "latent_dims": self.latent_dims,
             "hidden_units": self.hidden_units if decoder_units is None else int(decoder_units),
@@ -143,6 +146,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             "hidden_units": hidden_units,
             "layers": layers,
             "shared_levels": shared_levels,
+            "level_prior": level_prior,
             "decoder_layers": decoder_layers,
             "decoder_units": decoder_units,
             "prior": prior,
@@ -188,9 +192,15 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @classmethod
     def check_sizes(
-        cls, layers: int | None, shared_levels: bool, decoder_layers: int, decoder_units: int | None
+        cls,
+        layers: int | None,
+        shared_levels: bool,
+        decoder_layers: int,
+        decoder_units: int | None,
+        level_prior: str,
     ) -> None:
-        """Raises UsageError for numbers of layers that the model does not have."""
+        """Raises UsageError for layers that the model does not have."""
+        check_choice("prior of the lower layers", level_prior, LEVEL_PRIORS)
         for name, number in (
             ("layers", layers),
             ("decoder_layers", decoder_layers),
@@ -205,6 +215,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             raise UsageError(f"{cls.__name__} has {wanted} stochastic layer{plural}; got layers = {layers}")
         if shared_levels and most <= 2:
             raise UsageError(f"shared_levels goes with the model hvae: {cls.__name__} has nothing to share")
+        if level_prior != TrainConfig.level_prior and most == 1:
+            raise UsageError(f"level_prior goes with several stochastic layers: {cls.__name__} has one")
         if not cls.dense and (decoder_layers != TrainConfig.decoder_layers or decoder_units is not None):
             raise UsageError(
                 f"decoder_layers and decoder_units go with the models vae and hvae: {cls.__name__} has a decoder of its own"

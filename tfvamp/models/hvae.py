@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import keras
@@ -9,7 +10,9 @@ import keras
 from tfvamp import objectives
 from tfvamp.models.base import LatentVariableModel
 from tfvamp.networks import conv, pixelcnn
+from tfvamp.networks.base import Network
 from tfvamp.networks.conv import ConvEncoder, ConvJointDecoder, ConvJointEncoder
+from tfvamp.networks.levels import AmortizedVampPrior
 from tfvamp.networks.mlp import MLPEncoder, MLPJointDecoder, MLPJointEncoder
 from tfvamp.networks.pixelcnn import PixelDecoder
 
@@ -34,7 +37,7 @@ class _Hierarchical(LatentVariableModel):
         for name in own:
             encoder = self.joint_encoder_network(self.event_shape, **sizes, name=f"encoder_{name}")
             setattr(self, f"encoder_{name}", encoder)
-            setattr(self, f"prior_{name}", MLPEncoder((self.latent_dims,), **sizes, name=f"prior_{name}"))
+            setattr(self, f"prior_{name}", self._prior_of_level(encoder, sizes, f"prior_{name}"))
         self.decoder = self.decoder_network(
             likelihood, self.event_shape, **self.decoder_sizes, **self._of_decoder(), name="decoder"
         )
@@ -47,6 +50,14 @@ class _Hierarchical(LatentVariableModel):
     def _of_decoder(self) -> dict[str, int]:
         """Returns what the decoder takes besides its sizes."""
         return {}
+
+    def _prior_of_level(self, encoder: Network, sizes: dict[str, int], name: str) -> Network:
+        """Returns the network of p(z_l | z_l+1), whose posteriors `encoder` gives."""
+        builders: dict[str, Callable[[], Network]] = {
+            "normal": lambda: MLPEncoder((self.latent_dims,), **sizes, name=name),
+            "vamp": lambda: AmortizedVampPrior(encoder, self.event_shape, **sizes, name=name),
+        }
+        return builders[self.level_prior]()
 
     @property
     def levels(self):

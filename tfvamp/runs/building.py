@@ -44,7 +44,9 @@ def check_fit(config: TrainConfig) -> None:
     """Raises UsageError where the model does not have the objective, or as many layers."""
     model = MODELS[config.model]
     model.check_objective(_objective(config))
-    model.check_sizes(config.layers, config.shared_levels, config.decoder_layers, config.decoder_units)
+    model.check_sizes(
+        config.layers, config.shared_levels, config.decoder_layers, config.decoder_units, config.level_prior
+    )
 
 
 def _objective(config: TrainConfig) -> Objective:
