@@ -13,7 +13,7 @@ from tests.conftest import build_optimizer, small_hvae, small_vae
 from tfvamp import datasets, objectives, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError
-from tfvamp.layers import ExemplarPriorLayer, FlowPriorLayer
+from tfvamp.layers import ExemplarPriorLayer, FlowPriorLayer, exemplar_prior
 from tfvamp.models import VAE
 from tfvamp.runs import Run
 
@@ -62,6 +62,52 @@ def test_a_random_part_without_the_image_estimates_the_density_without_it(prior)
     assert np.all(np.abs(ratio.mean(axis=0) - 1.0) < 4.0 * error) and np.all(error > 0.0)
     whole = prior.leaving_out(prior.of_some(9, seeds.stateless(0)), INDICES)  # there are no 9
     np.testing.assert_allclose(whole.log_prob(LATENTS), exact, rtol=1e-5)
+
+
+def test_the_nearest_exemplars_of_each_image_bound_its_density(prior):
+    """By hand for two of five; never above the density without the image; and that density itself for all four others."""
+    indices = np.array([0, 3, 1, 4])
+    loc, near = prior.components().loc.numpy().astype(np.float64), prior.neighbours(2)
+    parts = [
+        [twins.diagonal_gaussian_log_prob(LATENTS[:, b], loc[k], np.full(3, -1.0)) for k in near[n]]
+        for b, n in enumerate(indices)
+    ]
+    by_hand = np.logaddexp.reduce(np.array(parts), axis=1).T - np.log(4.0)
+    found = prior.of_neighbours(2, tf.constant(indices)).log_prob(LATENTS)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+    exact = prior.leaving_out(prior(), indices).log_prob(LATENTS)
+    assert np.all(found <= exact + 1e-5) and np.any(found < exact - 1e-3)
+    in_a_graph = tf.function(lambda indices: prior.of_neighbours(4, indices).log_prob(LATENTS))
+    np.testing.assert_allclose(in_a_graph(tf.constant(indices)), exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [2**24, 100])
+def test_nearest_others(at_once, monkeypatch):
+    """In blocks of 50 rows and of two; two rows that are equal are each other's nearest."""
+    monkeypatch.setattr(exemplar_prior, "AT_ONCE", at_once)
+    rows = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    rows[31] = rows[4]
+    distance = ((rows[:, None].astype(np.float64) - rows) ** 2).sum(axis=-1) + np.diag(np.full(50, np.inf))
+    found = exemplar_prior.nearest_others(rows, 6)
+    near = np.take_along_axis(distance, found, axis=1)
+    np.testing.assert_allclose(near, np.sort(distance, axis=1)[:, :6], rtol=1e-5)
+    assert all(len(set(of_one)) == 6 for of_one in found)
+    assert found[31, 0] == 4 and found[4, 0] == 31 and found.dtype == np.int32
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_there_are_no_more_neighbours_than_other_exemplars(prior, count):
+    with pytest.raises(UsageError, match=rf"at least 1 and below the number of exemplars, 5; got {count}"):
+        prior.of_neighbours(count, tf.constant([0]))
+
+
+def test_settings_of_neighbours():
+    with pytest.raises(UsageError, match="neighbours_per_step goes without components_per_step"):
+        TrainConfig(prior="exemplar", components_per_step=10, neighbours_per_step=3)
+    assert TrainConfig(neighbours_per_step=3).without_effect() == [
+        "neighbours_per_step: the prior vamp has no exemplars"
+    ]
+    assert TrainConfig(prior="flow", flow_base="exemplar", neighbours_per_step=3).without_effect() == []
 
 
 def test_two_exemplars_are_the_fewest_that_can_leave_one_out():
@@ -113,13 +159,20 @@ def test_a_flow_over_exemplars_leaves_images_out(images):
     expected = flow.base.leaving_out(flow.base(), INDICES).log_prob(e) + log_det
     np.testing.assert_allclose(flow.leaving_out(flow(), INDICES).log_prob(LATENTS), expected, rtol=1e-5)
 
+    near = flow.base.of_neighbours(2, np.array([0, 3, 1, 4])).log_prob(e) + log_det
+    np.testing.assert_allclose(
+        flow.of_neighbours(2, np.array([0, 3, 1, 4])).log_prob(LATENTS), near, rtol=1e-5
+    )
 
-@pytest.mark.parametrize("components_per_step", [None, 3])
-def test_the_gradient_in_parts_is_that_of_the_whole_batch(components_per_step, images):
-    model = small_hvae("exemplar", components_per_step=components_per_step)
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"components_per_step": 3}, {"neighbours_per_step": 2}], ids=["all", "some", "near"]
+)
+def test_the_gradient_in_parts_is_that_of_the_whole_batch(settings, images):
+    model = small_hvae("exemplar", **settings)
     model.compile("sgd")
     build_optimizer(model)
-    batch = {"image": tf.constant(images), "index": tf.range(8)}
+    batch = {"image": tf.constant(images), "index": tf.range(8) % 5}
     loss, expected, _ = model.gradients(batch, seeds.stateless(5), 8)
     model.images_at_a_time = 3
     in_parts, found, _ = model.gradients(batch, seeds.stateless(5), 8)
@@ -170,10 +223,14 @@ def test_batches_say_which_training_images_they_have(data_dir):
 
 @pytest.mark.usefixtures("eager")
 def test_a_run_keeps_all_training_images(small_config, tmp_path):
-    """Resumed, it goes on as if unbroken; and other numbers of components are refused."""
+    """Training on all neighbours is training on all exemplars. Resumed, it goes on as if unbroken; and other numbers of components are refused."""
     config = dataclasses.replace(small_config, prior="exemplar", components=None, epochs=2)
-    training.train(config, tmp_path / "whole")
-    training.train(dataclasses.replace(config, epochs=1), tmp_path / "run")
+    training.train(dataclasses.replace(config, neighbours_per_step=59), tmp_path / "whole")  # all others
+    training.train(dataclasses.replace(config, epochs=1), tmp_path / "first")
+    (near,), (far,) = Run(tmp_path / "whole").rows()[:1], Run(tmp_path / "first").rows()
+    for name in set(near) - {"seconds"}:
+        assert near[name] == pytest.approx(far[name], rel=1e-5), name
+    training.train(dataclasses.replace(config, neighbours_per_step=59, epochs=1), tmp_path / "run")
     training.resume(tmp_path / "run", epochs=2)
     whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
     for a, b in zip(whole.rows(), run.rows(), strict=True):

@@ -218,6 +218,15 @@ class TrainConfig:
         unset="all",
         of="model",
     )
+    neighbours_per_step: int | None = setting(
+        None,
+        "Nearest other exemplars of each image that a step of training takes with the prior exemplar.",
+        metavar="M",
+        least=1,
+        unset="all exemplars",
+        of="model",
+        option=False,
+    )
     flow_base: str = setting(
         "standard",
         f"What the prior flow transforms: {listed(FLOW_BASES)}.",
@@ -469,6 +478,8 @@ class TrainConfig:
             raise UsageError(
                 f"components_per_step must be at least 2 with the prior {self.prior}, which leaves an image's own out"
             )
+        if self.neighbours_per_step is not None and self.components_per_step is not None:
+            raise UsageError("neighbours_per_step goes without components_per_step")
         if self.stop_by == "iwae" and self.beta != 1.0:
             raise UsageError("stop_by iwae goes with beta 1")
 
@@ -491,6 +502,8 @@ class TrainConfig:
             found.append(f"pseudo_input_init: the prior {self.prior} has no pseudo-inputs that are learned")
         if self.components_per_step is not None and not kind.mixture:
             found.append(f"components_per_step: the prior {self.prior} is no mixture")
+        if self.neighbours_per_step is not None and kind.pseudo_inputs != "exemplars":
+            found.append(f"neighbours_per_step: the prior {self.prior} has no exemplars")
         fixed = not kind.over_another and (not kind.mixture or kind.pseudo_inputs == "images")
         if self.prior_learning_rate is not None and fixed:
             found.append(f"prior_learning_rate: the prior {self.prior} has no variables of its own")

@@ -6,12 +6,17 @@ import math
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tfvamp.errors import UsageError
+from tfvamp.layers import pseudo_inputs
 from tfvamp.layers.gaussian import LOG_VARIANCE_BOUNDS, DiagonalGaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import SomeComponents
 from tfvamp.layers.vamp_prior import VampPriorLayer
+
+AT_ONCE = 2**24  # distances at a time
 
 
 class LeaveOneOut(NamedTuple):
@@ -47,6 +52,36 @@ class LeaveOneOut(NamedTuple):
         return tf.reduce_logsumexp(parts, axis=-1) + share
 
 
+class OfNeighbours(NamedTuple):
+    """The density of a mixture of exemplars at latents of images that are exemplars, of the nearest others of each image alone.
+
+    log_prob(z)_b = log (1/(N - 1) sum_k N(z_b; component of the k-th neighbour of image b)): never above the density of all N
+    exemplars without image b, of which it leaves out terms (Norouzi, Fleet and Norouzi 2020, section 3).
+
+    Attributes:
+      components: of the neighbours, batch shape [B, M].
+      others: N - 1.
+    """
+
+    components: DiagonalGaussian
+    others: int
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Of densities."""
+        return self.components.dtype
+
+    @property
+    def event_shape(self) -> tf.TensorShape:
+        """[D]."""
+        return self.components.event_shape
+
+    def log_prob(self, z) -> tf.Tensor:
+        """Returns log p(z) [..., B] at latents z [..., B, D] of the batch's images, in nats."""
+        parts = self.components.log_prob(tf.expand_dims(z, -2))  # [..., B, M]
+        return tf.reduce_logsumexp(parts, axis=-1) - math.log(self.others)
+
+
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ExemplarPriorLayer(VampPriorLayer):
     """p(z) = 1/N sum_n N(z; m(x_n), v I): the prior of the Exemplar VAE, Norouzi, Fleet and Norouzi (2020), equation 5.
@@ -55,7 +90,8 @@ class ExemplarPriorLayer(VampPriorLayer):
     that is learned. The exemplars x_n are weights that are not trained, and so are stored with the model.
 
     An image that is trained on is left out of its own prior, which could otherwise put all its mass on the images that it has
-    seen: `leaving_out` does so. With many exemplars, a step of training can take M of them, chosen at random (`of_some`).
+    seen: `leaving_out` does so. With many exemplars, a step of training can take M of them, chosen at random (`of_some`), or the
+    nearest ones of each image (`of_neighbours`).
 
     Args:
       encoder: as for `VampPriorLayer`.
@@ -101,6 +137,7 @@ class ExemplarPriorLayer(VampPriorLayer):
                 f"initial_variance must lie between {low:.2g} and {high:.3g}; got {initial_variance}"
             )
         self.initial_variance = float(initial_variance)
+        self._neighbours: dict[int, np.ndarray] = {}
         self.log_variance = self.add_weight(
             name="log_variance", shape=(), initializer=keras.initializers.Constant(math.log(initial_variance))
         )
@@ -131,6 +168,47 @@ class ExemplarPriorLayer(VampPriorLayer):
         left_out = tf.cast(indices, numbers.dtype)[:, tf.newaxis] == numbers
         return LeaveOneOut(mixture, left_out)
 
+    def of_neighbours(self, count: int, indices: tf.Tensor) -> OfNeighbours:
+        """Returns p(z) for training on images that are exemplars, of the nearest others of each image alone.
+
+        Which exemplars are near is a matter of their values (for images, of pixels), and is found once: that takes N^2
+        distances.
+
+        Args:
+          count: M, of neighbours for each image.
+          indices: [B], each image's index among the exemplars.
+
+        Raises:
+          UsageError: there are not as many other exemplars.
+        """
+        chosen = tf.reshape(tf.gather(self.neighbours(count), indices), [-1])  # [B M]
+        weights = self._weights()
+        inputs = {key: part.seen(tf.gather(weights[key], chosen)) for key, part in self._parts.items()}
+        of_each = self._component_of(self._encoded(pseudo_inputs.structure_of(inputs), count))
+        shape = tf.concat([tf.shape(indices), [count], of_each.event_shape], axis=0)
+        loc, log_variance = (tf.reshape(one, shape) for one in (of_each.loc, of_each.log_variance))
+        return OfNeighbours(DiagonalGaussian(loc, log_variance), self.num_components - 1)
+
+    def neighbours(self, count: int) -> np.ndarray:
+        """Returns the indices of the nearest other exemplars of each exemplar, nearest first, [N, count], int32.
+
+        They are those of the exemplars at the first call.
+
+        Raises:
+          UsageError: there are not as many other exemplars.
+        """
+        if not 1 <= count < self.num_components:
+            raise UsageError(
+                f"the number of neighbours must be at least 1 and below the number of exemplars, {self.num_components}; "
+                f"got {count}"
+            )
+        if count not in self._neighbours:
+            with tf.init_scope():  # values, in a graph too
+                leaves = [weight.numpy() for weight in self._weights().values()]
+            rows = [leaf.reshape(self.num_components, -1).astype(np.float32) for leaf in leaves]
+            self._neighbours[count] = nearest_others(np.concatenate(rows, axis=1), count)
+        return self._neighbours[count]
+
     def _component_of(self, posterior: DiagonalGaussian, chosen: tf.Tensor | None = None) -> DiagonalGaussian:
         del chosen
         shared = tf.cast(tf.convert_to_tensor(self.log_variance), posterior.dtype)
@@ -146,3 +224,17 @@ class ExemplarPriorLayer(VampPriorLayer):
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
         """Returns the layer of a config; its exemplars are 0 until its weights are loaded."""
         return super().from_config({**config, "exemplars": keras.initializers.Zeros()}, encoder)
+
+
+def nearest_others(rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns the indices of the `count` nearest other rows of each row [N, F], nearest first, int32."""
+    squares = np.einsum("nf,nf->n", rows, rows)
+    found, size = [], max(1, AT_ONCE // len(rows))
+    for first in range(0, len(rows), size):
+        part = rows[first : first + size]
+        distance = squares - 2.0 * part @ rows.T  # without the row's own square, the same for all
+        distance[np.arange(len(part)), np.arange(first, first + len(part))] = np.inf
+        near = np.argpartition(distance, count - 1, axis=1)[:, :count]
+        order = np.lexsort((near, np.take_along_axis(distance, near, axis=1)), axis=1)
+        found.append(np.take_along_axis(near, order, axis=1).astype(np.int32))
+    return np.concatenate(found)

@@ -298,6 +298,9 @@ class FlowPriorLayer(PriorLayer):
     def of_some(self, count: int, seed: tf.Tensor) -> FlowDistribution:
         return self._over(self.base.of_some(count, seed))
 
+    def of_neighbours(self, count: int, indices: tf.Tensor) -> FlowDistribution:
+        return self._over(self.base.of_neighbours(count, indices))
+
     def leaving_out(self, prior: FlowDistribution, indices: tf.Tensor) -> FlowDistribution:
         return FlowDistribution(self.base.leaving_out(prior.base, indices), prior.arrays, prior.kind)
 

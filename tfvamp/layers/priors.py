@@ -86,6 +86,18 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         del count, seed
         return self.distribution()
 
+    def of_neighbours(self, count: int, indices: tf.Tensor) -> Any:
+        """Returns p(z) for training, of the `count` components nearest to each image alone, for priors of exemplars.
+
+        Args:
+          count: M.
+          indices: [B], of the batch's images among the training images.
+
+        Raises:
+          UsageError: the prior has no exemplars.
+        """
+        raise UsageError("neighbours_per_step goes with a prior of exemplars")
+
     def leaving_out(self, prior: Any, indices: tf.Tensor) -> Any:
         """Returns p(z) for training on images that the prior was made from: each image's density without that image.
 

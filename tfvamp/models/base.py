@@ -58,6 +58,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         is left. The bound stays a bound, as it does for any q, and pseudo-inputs are encoded whole.
       components_per_step: how many components of the prior, chosen at random, a step of training takes (None: all); the
         density that they estimate is corrected for those left out, see `PriorLayer.of_some`.
+      neighbours_per_step: of a prior of exemplars: a step of training takes so many of the nearest other exemplars of each image
+        in place of all of them; see `ExemplarPriorLayer.of_neighbours`.
       flow_base, flow_couplings, flow_units, flow_transform: of the prior "flow": the name of the prior that it transforms, and what
         `FlowPriorLayer` calls `num_couplings`, `hidden_units` and `transform`.
       seed: of the noise in training, with the optimiser's iteration.
@@ -104,6 +106,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         dreg: bool = TrainConfig.dreg,
         input_dropout: float = TrainConfig.input_dropout,
         components_per_step: int | None = TrainConfig.components_per_step,
+        neighbours_per_step: int | None = TrainConfig.neighbours_per_step,
         flow_base: str = TrainConfig.flow_base,
         flow_couplings: int = TrainConfig.flow_couplings,
         flow_units: int = TrainConfig.flow_units,
@@ -140,6 +143,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         if components_per_step is not None and components_per_step < 1:
             raise UsageError(f"components_per_step must be at least 1; got {components_per_step}")
         self.components_per_step = components_per_step
+        self.neighbours_per_step = neighbours_per_step
         self.seed = int(seed)
         self.settings: dict[str, Any] = {
             "latent_dims": latent_dims,
@@ -158,6 +162,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             "dreg": dreg,
             "input_dropout": input_dropout,
             "components_per_step": components_per_step,
+            "neighbours_per_step": neighbours_per_step,
         }
         of_flow: dict[str, Any] = {
             "flow_base": flow_base,
@@ -374,7 +379,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self._bound(images, seed, beta, training, part, prior)
 
     def prior_of_step(self, seed) -> Any:
-        """Returns p(z) as a step of training takes it: of all components, or estimated from some."""
+        """Returns p(z) as a step of training takes it: of all components, or estimated from some; None where it depends on the images."""
+        if self.neighbours_per_step is not None and self.prior.uses_indices:
+            return None
         if self.components_per_step is None:
             return self.prior()
         return self.prior.of_some(self.components_per_step, seeds.fold_in_name(seed, "components"))
@@ -389,13 +396,19 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                     "the prior needs to know which training images a batch has: train on batches (or on a dictionary of "
                     f'arrays) {{"image": images, "{INDEX}": numbers of the images among the exemplars}}'
                 )
-            prior = self.prior.leaving_out(self.prior() if prior is None else prior, indices)
+            prior = self._prior_for(indices, prior)
         inputs = self._with_dropout(images, seed, part) if training and self.input_dropout else images
         with unchecked():  # pixels that are scaled up lie above 1
             posterior = self.posterior(inputs)
             noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws, part)
             generator = self.generator(prior, training)
             return self.objective.bound(posterior, generator, images, noise, beta, inputs)
+
+    def _prior_for(self, indices: tf.Tensor, prior) -> Any:
+        """Returns p(z) for training images of these indices among the exemplars."""
+        if self.neighbours_per_step is not None:
+            return self.prior.of_neighbours(self.neighbours_per_step, indices)
+        return self.prior.leaving_out(self.prior() if prior is None else prior, indices)
 
     def _with_dropout(self, images: tf.Tensor, seed, part: objectives.Part | None = None) -> tf.Tensor:
         """Returns images some of whose pixels are 0, and the others scaled up to the same mean."""

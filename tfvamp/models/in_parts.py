@@ -14,7 +14,7 @@ def gradients(
 
     Each image has the noise that it has in the whole batch, so that the sum is the same except for rounding. The prior is
     computed once: its distribution's tensors are watched in each part, and what comes together there goes back through it
-    at the end.
+    at the end. Where each image has a prior of its own, of its neighbours, each part computes its own.
 
     Args:
       model: whose `couples_images` is false.
@@ -26,12 +26,12 @@ def gradients(
     first, whole = (0, count) if part is None else part
     with tf.GradientTape() as through_prior:
         prior = model.prior_of_step(seed)
-        if not hasattr(prior, "rebuilt"):
+        if prior is not None and not hasattr(prior, "rebuilt"):
             raise TypeError(
                 f"a {type(prior).__name__} as a prior cannot be taken in parts of a batch: give it tensors() and "
                 "rebuilt(tensors), as tfvamp's distributions have, or raise step_memory"
             )
-        tensors = [tf.convert_to_tensor(one) for one in prior.tensors()]
+        tensors = [] if prior is None else [tf.convert_to_tensor(one) for one in prior.tensors()]
         penalty = model.penalty(images, total)
         scaled_penalty = model.optimizer.scale_loss(penalty)
 
@@ -39,9 +39,8 @@ def gradients(
         rows = tf.nest.map_structure(lambda one: _rows(one, start, length), images)
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            bound = model._bound(
-                rows, seed, model.beta, True, Part(first + start, whole), prior.rebuilt(tensors)
-            )
+            own = None if prior is None else prior.rebuilt(tensors)
+            bound = model._bound(rows, seed, model.beta, True, Part(first + start, whole), own)
             loss = -tf.reduce_sum(bound.surrogate) / tf.cast(total, bound.surrogate.dtype)
             scaled_loss = model.optimizer.scale_loss(loss)
         found = tape.gradient(

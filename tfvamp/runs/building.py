@@ -168,6 +168,8 @@ def _encoded_pseudo_inputs(config: TrainConfig) -> int:
 
 def _in_a_step(config: TrainConfig) -> int:
     """Returns how many components of the prior a step of training takes."""
+    if config.neighbours_per_step is not None:
+        return config.batch_size * config.neighbours_per_step
     return min(config.components or 0, config.components_per_step or config.components or 0)
 
 
