@@ -15,8 +15,9 @@ import tensorflow as tf
 import tfvamp
 from tests.conftest import build_optimizer
 from tfvamp import layers, models
-from tfvamp.networks import conv, mlp, pixelcnn
+from tfvamp.networks import conv, levels, mlp, pixelcnn
 from tfvamp.networks.conv import ConvDecoder, ConvEncoder, ConvJointDecoder, ConvJointEncoder
+from tfvamp.networks.levels import AmortizedVampPrior
 from tfvamp.networks.mlp import MLPDecoder, MLPEncoder, MLPJointDecoder, MLPJointEncoder
 from tfvamp.networks.pixelcnn import PixelDecoder
 
@@ -217,6 +218,10 @@ CASES = [
     Case(MLPEncoder, lambda: around(MLPEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
     Case(MLPDecoder, lambda: around(decoder_of(MLPDecoder), after=Moments())),
     Case(MLPJointEncoder, lambda: joint_encoder_model(MLPJointEncoder)),
+    Case(
+        AmortizedVampPrior,
+        lambda: around(AmortizedVampPrior(MLPJointEncoder(SHAPE, D, 5), SHAPE, D, 5), (D,), after=Moments()),
+    ),
     Case(MLPJointDecoder, lambda: joint_decoder_model(MLPJointDecoder)),
     Case(ConvEncoder, lambda: around(ConvEncoder(SHAPE, D, 5), SHAPE, after=Moments())),
     Case(ConvDecoder, lambda: around(decoder_of(ConvDecoder), after=Moments())),
@@ -272,7 +277,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.layer._
 def test_every_public_layer_has_a_case():
     public = {
         value
-        for module in (layers, mlp, conv, pixelcnn)
+        for module in (layers, mlp, conv, levels, pixelcnn)
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, keras.layers.Layer)
