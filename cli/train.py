@@ -30,7 +30,7 @@ OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settin
 @click.option(
     "--preset",
     metavar="NAME",
-    help=f"Settings to start from: {light.config.listed(light.config.PRESETS)} (the published code's).",
+    help="Settings to start from: paper (the published code's), or best (of docs/study.md, for the models vae and hvae).",
 )
 @click.option(
     "--config",

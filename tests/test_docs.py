@@ -5,6 +5,7 @@ import importlib
 import inspect
 import itertools
 import json
+import math
 import pathlib
 import re
 import shlex
@@ -273,6 +274,26 @@ def test_the_results_of_the_readme_are_those_of_the_page():
     table = re.search(r"## Results\n(.*?)## More", (ROOT / "README.md").read_text(), re.DOTALL)
     numbers = re.findall(r"-\d+\.\d+", table.group(1))
     assert len(numbers) == 8 and all(f"| {number} |" in page for number in numbers)
+
+
+def test_the_table_of_both_estimates_is_that_of_the_runs():
+    """Differences from the estimates of each image."""
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    runs = [
+        json.loads(path.read_text()) for path in (ROOT / "docs" / "results").glob("caltech101-vae-*.json")
+    ]
+    images = {run["prior"]: run["images"] for run in runs}
+    for run in runs:
+        evaluation = run["evaluation"]
+        encoder, refined = evaluation["encoder"]["log_likelihood"], evaluation["log_likelihood"]
+        cells = [run["prior"], f"{encoder:.2f}", f"{refined:.2f}", f"{refined - encoder:.2f}"]
+        for name in ("encoder_log_likelihood", "log_likelihood"):
+            difference = np.array(images["vamp"][name]) - images[run["prior"]][name]
+            error = difference.std(ddof=1) / math.sqrt(len(difference))
+            cells.append(f"{difference.mean():.2f} +- {error:.2f}" if run["prior"] != "vamp" else "")
+        assert f"| {' | '.join(cells)} |" in page, cells
+    table = page[page.index("paired image by image:") : page.index("Here the customary")]
+    assert table.count("\n| ") == 1 + len(runs)
 
 
 def test_the_tables_of_the_study_are_those_of_its_runs():
