@@ -103,6 +103,12 @@ def test_what_does_not_compare_is_said(runs, tmp_path):
     assert "difference" not in table.columns
     assert any("its num samples differs" in text for text in said)
     assert any("none is not evaluated on test" in text for text in said)
+    shutil.copytree(runs / "b", tmp_path / "older")
+    for path in (tmp_path / "older").rglob("evaluation.json"):
+        document = json.loads(path.read_text())
+        path.write_text(json.dumps({**document, "images_sha256": None}))
+    tfvamp.compare([runs / "a", tmp_path / "older"], say=said.append)
+    assert any("its images sha256 was not recorded for both: evaluate them again" in text for text in said)
     with pytest.raises(RunError, match="none of these is a run folder"):
         tfvamp.compare(tmp_path / "nowhere")
     with np.load(tmp_path / "b" / "evaluations" / "000002" / "log_likelihood.npz") as stored:

@@ -304,8 +304,12 @@ def test_the_tables_of_the_study_are_those_of_its_runs():
     for row in rows:
         case = re.search("case=(.*),seed=0", row["run"]).group(1)
         assert {name: row[name] for name in cases[case]} == cases[case], case
+        cells = [f"{row['bound']:.2f}", f"{row['trained_epochs']} ({row['best_epoch']})"]
+        cells += [f"{row[name]:.2f}" if name in row else "" for name in ("encoder", "log_likelihood")]
+        for name in ("encoder_difference", "difference"):
+            cells.append(f"{row[name]:.2f} +- {row[f'{name}_error']:.2f}" if name in row else "")
         line = re.search(rf"^\| `{case}` \|.*$", page, re.MULTILINE).group()
-        assert line.endswith(f"| {row['bound']:.2f} | {row['trained_epochs']} ({row['best_epoch']}) |")
+        assert line.endswith(f"| {' | '.join(cells)} |"), case
 
 
 def test_the_table_of_the_sweep_is_that_of_its_runs():

@@ -178,9 +178,10 @@ def _row(
         return row
     for name, value in estimate.of.items():
         if value != base.of[name]:
-            say(
-                f"{run} does not compare with the baseline image by image: its {name.replace('_', ' ')} differs"
-            )
+            unknown = None in (value, base.of[name])
+            reason = "was not recorded for both: evaluate them again" if unknown else "differs"
+            what = f"its {name.replace('_', ' ')} {reason}"
+            say(f"{run} does not compare with the baseline image by image: {what}")
             return row
     for prefix, name in (("", "log_likelihood"), ("encoder_", ENCODER)):
         if name in estimate.values and name in base.values:
