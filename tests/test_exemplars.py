@@ -108,6 +108,9 @@ def test_settings_of_neighbours():
         "neighbours_per_step: the prior vamp has no exemplars"
     ]
     assert TrainConfig(prior="flow", flow_base="exemplar", neighbours_per_step=3).without_effect() == []
+    for settings in ({"neighbours_per_step": 0}, {"neighbours_per_step": 2, "components_per_step": 3}):
+        with pytest.raises(UsageError, match="at least 1, and goes without components_per_step"):
+            small_vae("exemplar", **settings)
 
 
 def test_two_exemplars_are_the_fewest_that_can_leave_one_out():
@@ -238,5 +241,8 @@ def test_a_run_keeps_all_training_images(small_config, tmp_path):
     model = run.model()
     assert run.config.components == model.prior.num_components == 60
     np.testing.assert_array_equal(model.prior.pseudo_inputs, run.dataset().train.array()[0])
+    with pytest.raises(UsageError, match="60 neighbours of each image cannot be found among 60 training"):
+        training.train(dataclasses.replace(config, neighbours_per_step=60), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match="has a component for each of the 60 training images"):
         training.train(dataclasses.replace(config, components=7), tmp_path / "other")

@@ -148,6 +148,7 @@ class ExemplarPriorLayer(VampPriorLayer):
         They are chosen at random: indices for `leaving_out` have to follow their order in `pseudo_inputs`.
         """
         super().adapt(data, seed)
+        self._neighbours.clear()
 
     def leaving_out(self, prior: DiagonalGaussianMixture | SomeComponents, indices: tf.Tensor) -> LeaveOneOut:
         """Returns p(z) for training on images that are exemplars: each image's density without its own component.
@@ -192,7 +193,7 @@ class ExemplarPriorLayer(VampPriorLayer):
     def neighbours(self, count: int) -> np.ndarray:
         """Returns the indices of the nearest other exemplars of each exemplar, nearest first, [N, count], int32.
 
-        They are those of the exemplars at the first call.
+        They are found at the first call, and after `adapt` again.
 
         Raises:
           UsageError: there are not as many other exemplars.

@@ -142,6 +142,11 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             raise UsageError(f"input_dropout must lie in [0, 1); got {input_dropout}")
         if components_per_step is not None and components_per_step < 1:
             raise UsageError(f"components_per_step must be at least 1; got {components_per_step}")
+        if neighbours_per_step is not None and (neighbours_per_step < 1 or components_per_step is not None):
+            raise UsageError(
+                "neighbours_per_step must be at least 1, and goes without components_per_step; got "
+                f"{neighbours_per_step} and {components_per_step}"
+            )
         self.components_per_step = components_per_step
         self.neighbours_per_step = neighbours_per_step
         self.seed = int(seed)

@@ -154,7 +154,13 @@ def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | N
 
 
 def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:
-    """Raises UsageError where more pseudo-inputs are taken from images than there are images."""
+    """Raises UsageError where more pseudo-inputs, or neighbours, are taken from images than there are images."""
+    near = config.neighbours_per_step or 0
+    if config.prior_kind.pseudo_inputs == "exemplars" and near >= num_examples:
+        raise UsageError(
+            f"{near} neighbours of each image cannot be found among {num_examples} training images: "
+            f"choose neighbours_per_step below {num_examples}"
+        )
     if _takes_images(config) and config.components is not None and config.components > num_examples:
         raise UsageError(
             f"K = {config.components} pseudo-inputs cannot be taken from {num_examples} training images: "
