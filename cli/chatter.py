@@ -1,4 +1,4 @@
-"""Keeps what TensorFlow writes to the standard error stream at start-up out of a person's sight."""
+"""Hides what TensorFlow writes to the standard error stream at start-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _held: BinaryIO | None = None
 
 @contextlib.contextmanager
 def held_back(debug: bool):
-    """Sends file descriptor 2 (TensorFlow's C++ log) to a file without a name, while `sys.stderr` stays with the person."""
+    """Sends file descriptor 2 (TensorFlow's C++ log) to a file without a name, while `sys.stderr` stays visible."""
     global _held
     if debug:
         yield
@@ -26,12 +26,12 @@ def held_back(debug: bool):
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     for name in ("tensorflow", "absl", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Of Pillow and NumPy, about files that are then read or refused in one line.
+    # Warnings of Pillow and NumPy about files, which are then read or refused in one line.
     warnings.simplefilter("ignore")
     sys.stderr.flush()
     terminal = os.dup(2)
     stderr = sys.stderr
-    # A fatal error in TensorFlow's C++ code shows the Python stack to the person.
+    # A fatal error in TensorFlow's C++ code shows the Python stack on the terminal.
     faulthandler.enable(terminal)
     with _unnamed() as log:
         os.dup2(log.fileno(), 2)
@@ -52,7 +52,7 @@ def held_back(debug: bool):
 
 
 def _unnamed() -> BinaryIO:
-    """Returns a file that is gone when this process ends, however it ends; /dev/null where the disk is full."""
+    """Returns a file that is gone when this process ends, however it ends; /dev/null if the disk is full."""
     try:
         return tempfile.TemporaryFile(prefix="tfvamp-")
     except OSError:

@@ -21,7 +21,7 @@ DIGITS = {**dict.fromkeys(NATS, 2), "monte_carlo_error": 3, "trained_epochs": 0,
 )
 @options.split
 @click.option(
-    "--over", metavar="SETTING", help="Average over runs that differ in this setting alone, such as seed."
+    "--over", metavar="SETTING", help="Average over runs that differ only in this setting, such as seed."
 )
 @tables.option
 @click.option("--output", "path", metavar="FILE", help="Write the table to a file.")
@@ -29,9 +29,9 @@ DIGITS = {**dict.fromkeys(NATS, 2), "monte_carlo_error": 3, "trained_epochs": 0,
 def command(ctx, runs, baseline, split, over, form, path):
     """List runs side by side, with paired differences.
 
-    The table has the settings that differ and the results. A difference is that of the log-likelihood, image by image, so that its error is smaller
-    than that of either number. Runs that are not evaluated on the same images by the same
-    estimator have none.
+    The table has the settings that differ and the results. Differences of the log-likelihood are
+    taken image by image, so that their errors are smaller than those of the numbers themselves.
+    Runs that were not evaluated on the same images by the same estimator have no difference.
 
     \b
     Examples:

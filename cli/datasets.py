@@ -11,17 +11,17 @@ from tfvamp_cli import light, options
 from tfvamp_cli.groups import SuggestingGroup
 from tfvamp_cli.output import console
 
-data_dir = click.option("--data-dir", metavar="DIR", help="Prepared data.  [default: TFDS's]")
+data_dir = click.option("--data-dir", metavar="DIR", help="Folder of prepared data.  [default: TFDS's]")
 raw_dir = click.option(
     "--raw-dir",
     metavar="DIR",
-    help="Source files fetched by hand, used instead of a download.  [env: TFVAMP_RAW_DIR]",
+    help="Folder with source files that you fetched, used instead of a download.  [env: TFVAMP_RAW_DIR]",
 )
 name = click.argument("name", metavar="NAME")
 
 
 def of_images(*names: str):
-    """Returns the options of your own images, as `tfvamp train` has them."""
+    """Returns the options of your own images, as in `tfvamp train`."""
     return options.of_settings(names)
 
 
@@ -72,7 +72,7 @@ def list_(data_dir):
 @raw_dir
 @click.pass_context
 def info(ctx, name, picture, data_dir, raw_dir, **loading):
-    """Show what a data set holds; it is prepared if need be.
+    """Show what a data set holds; it is prepared if needed.
 
     \b
     Example:
@@ -98,7 +98,7 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
 @raw_dir
 @click.pass_context
 def prepare(ctx, name, data_dir, raw_dir, **loading):
-    """Download or read a data set's source files and keep it prepared; nothing is done twice.
+    """Download or read a data set's source files and prepare the data; nothing is done twice.
 
     \b
     Example:
@@ -132,7 +132,7 @@ def _train(name: str, options: dict) -> str:
 
 
 def _shown(ctx) -> dict:
-    """Returns how `datasets.load` shows what it does."""
+    """Returns the arguments by which `datasets.load` shows what it does."""
     shown = console(ctx)
     if shown is None:
         return {}

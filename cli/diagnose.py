@@ -33,10 +33,10 @@ SETTINGS = ("refine_steps", "refine_step_size", "refine_samples", "max_memory")
 @options.device
 @click.pass_context
 def command(ctx, run, samples, limit, seed, dataset, data_dir, raw_dir, device, **settings):
-    """Say what the prior, the latents and the decoder of a run have learned.
+    """Show what the prior, the latents and the decoder of a run have learned.
 
     Measures how much the encoder and the decoder overfit, which latents and components are
-    in use, what of the KL a better prior could gain, and whether samples are like test images
+    used, how much of the KL a better prior could save, and whether samples are like test images
     or copies of training images. Writes diagnosis.json and pictures into the run folder.
 
     \b

@@ -14,7 +14,7 @@ from tfvamp_cli import light, options, output
     "path",
     required=True,
     metavar="FILE.npz",
-    help="Gets the arrays mean, log_variance [N, D] and label [N]; of a model with two layers, of z1 too.",
+    help="Output file with the arrays mean, log_variance [N, D] and label [N]; for two layers, also those of z1.",
 )
 @options.split
 @options.limit

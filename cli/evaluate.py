@@ -18,25 +18,25 @@ from tfvamp_cli import light, options, output
 @click.option(
     "--share",
     metavar="I/N",
-    help="Compute the I-th of N shares of the images; the process with I = 1 waits for the others and writes.",
+    help="Compute the I-th of N shares of the images; the process with I = 1 waits for the others and writes the results.",
 )
 @click.pass_context
 def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, share, **settings):
     """Estimate the log-likelihood of a run.
 
-    Importance sampling from the encoder's q(z | x) is what papers print. It is too low where
-    the encoder fits test images badly. So models without convolutions are also evaluated with
-    a normal that is fitted to each image, and both numbers are shown; --proposal encoder does
-    without, --proposal refined asks for it. --estimator ais (annealed importance sampling)
-    checks it, at some seconds an image; --estimator bdmc bounds log p(x) from both sides, for
-    images that the model makes itself.
+    Papers report importance sampling from the encoder's q(z | x). It is too low if the encoder
+    fits test images badly. Models without convolutions are therefore also evaluated with a
+    normal that is fitted to each image, and both numbers are shown; --proposal encoder leaves
+    the fit out, and --proposal refined asks for it. --estimator ais (annealed importance
+    sampling) checks the result, at a few seconds per image; --estimator bdmc bounds log p(x)
+    from both sides, for images that the model generates.
 
     Several processes, on one machine or on several that see the run folder, divide the images:
     start the same command N times, with --share 1/N to --share N/N.
 
-    Writes evaluation.json and, image by image, log_likelihood.npz into the run folder
-    (evaluation-SPLIT.json and so on for another split than test). Earlier evaluations stay
-    in its folder evaluations.
+    Writes evaluation.json and, with the numbers of each image, log_likelihood.npz into the run
+    folder (evaluation-SPLIT.json and so on for a split other than test). Earlier evaluations
+    stay in its folder evaluations.
 
     \b
     Examples:
@@ -132,7 +132,7 @@ def _bounds(result) -> dict[str, str]:
 
 
 def _by_layer(result) -> dict[str, str]:
-    """Returns the active units, and the KL where there are several stochastic layers."""
+    """Returns the active units, and the KL if there are several stochastic layers."""
     active = result["active_units"]
     own = result.get("encoder", result)
     if not isinstance(active, dict):

@@ -9,19 +9,19 @@ from tfvamp_cli import options
 
 @click.command("export")
 @options.run
-@click.option("--output", required=True, metavar="DIR", help="The folder of the SavedModel, made here.")
-@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
+@click.option("--output", required=True, metavar="DIR", help="Folder of the SavedModel, which is created.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing SavedModel.")
 @click.option(
     "--onnx",
     is_flag=True,
     help="Also write encode.onnx and, except for pixelhvae, decode.onnx into DIR/assets.extra.",
 )
 def command(run, output, overwrite, onnx):
-    """Write a run as a SavedModel, which needs TensorFlow alone.
+    """Export a run as a SavedModel, which needs only TensorFlow.
 
-    Its functions: sample, encode, decode, reconstruct, log_likelihood; sample_component for a
-    mixture prior; pseudo_inputs for a VampPrior. DIR/assets.extra/tfvamp.json says what they
-    take and give.
+    Its functions are sample, encode, decode, reconstruct and log_likelihood, with
+    sample_component for a mixture prior and pseudo_inputs for a VampPrior.
+    DIR/assets.extra/tfvamp.json describes their arguments and results.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ import click
 
 from tfvamp_cli import options, output
 
-# Settings that are shown where they are not the default.
+# Settings that are shown if they are not the default.
 LESS_OFTEN = (
     "optimizer", "optimizer_arguments", "schedule", "weight_decay", "average", "input_dropout", "stop_by",
     "validation_samples", "elbo_epochs", "limit",

@@ -1,4 +1,4 @@
-"""The parts of tfvamp that need nothing but the standard library, without tfvamp/__init__.py, which imports TensorFlow."""
+"""The parts of tfvamp that need only the standard library, without tfvamp/__init__.py, which imports TensorFlow."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ COMMANDS = {
     "sweep": "Train and evaluate many runs from a file of settings.",
     "reproduce": "Run what a table or figure of the paper needs, and show it beside the published numbers.",
     "evaluate": "Estimate the log-likelihood of a run.",
-    "diagnose": "Say what the prior, the latents and the decoder of a run have learned.",
+    "diagnose": "Show what the prior, the latents and the decoder of a run have learned.",
     "compare": "List runs side by side, with paired differences.",
-    "report": "Write one HTML file about one run or several.",
+    "report": "Write an HTML report about one or several runs.",
     "rate-distortion": "List rate and distortion of evaluated runs.",
     "sample": "Generate images from a run.",
     "encode": "Write the latent means and log-variances of a data set.",
@@ -38,7 +38,7 @@ class Signalled(KeyboardInterrupt):
     """A signal ended a command.
 
     Attributes:
-      number: of the signal.
+      number: number of the signal.
     """
 
     def __init__(self, number: int):
@@ -62,7 +62,7 @@ class LazyGroup(SuggestingGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx):
-        """Runs a command; what goes wrong becomes one line and an exit code."""
+        """Runs a command; an error becomes one line and an exit code."""
         debug = ctx.params["debug"]
         for number in (signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -125,7 +125,7 @@ def _version(ctx, _, value):
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
-@click.option("--quiet", is_flag=True, help="Show nothing but results and errors.")
+@click.option("--quiet", is_flag=True, help="Show only results and errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
@@ -134,7 +134,7 @@ def main(ctx, debug, quiet):
     """Variational auto-encoders with a VampPrior (Tomczak and Welling 2018).
 
     \b
-    A first run, some minutes on a CPU:
+    A first run, a few minutes on a CPU:
       tfvamp train --epochs 60 --warmup 20 --run-dir runs/first
       tfvamp evaluate runs/first --samples 500
       tfvamp plot runs/first

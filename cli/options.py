@@ -28,7 +28,7 @@ def of_settings(names: Iterable[str] | None = None, settings: type = light.confi
 
 
 def given(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values that were typed, of all values of a command."""
+    """Returns those values of a command that were typed."""
     typed = click.core.ParameterSource.COMMANDLINE
     return {name: value for name, value in values.items() if ctx.get_parameter_source(name) is typed}
 
@@ -79,7 +79,7 @@ jobs = click.option(
     metavar="N",
     default=1,
     show_default=True,
-    help="Number of runs that are carried out at once; they share the cores.",
+    help="Number of runs at a time; they share the cores.",
 )
 
 
@@ -93,7 +93,7 @@ columns = click.option(
 
 
 def of_data(command: Callable) -> Callable:
-    """Returns the options that say where the data of a run are now."""
+    """Adds the options that say where the data of a run are now."""
     for option in (raw_dir, data_dir, dataset):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""Where commands show things: progress on the standard error stream, results on standard output."""
+"""The output of commands: progress on the standard error stream, results on standard output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def console(ctx):
     import rich.console
 
     class Console(rich.console.Console):
-        def on_broken_pipe(self):  # such as `2>&1 | head`: the work goes on in silence
+        def on_broken_pipe(self):  # such as `2>&1 | head`: the work continues silently
             self.quiet = True
 
     return Console(file=sys.stderr)
@@ -36,7 +36,7 @@ def say(ctx):
 
 @contextlib.contextmanager
 def counter(ctx, what: str):
-    """Shows a progress bar: gives the functions say(text) and advance(done, total)."""
+    """Shows a progress bar; yields the functions say(text) and advance(done, total)."""
     shown = console(ctx)
     if shown is None:
         yield say(ctx), (lambda done, total: None)
@@ -56,7 +56,7 @@ def counter(ctx, what: str):
 
 @contextlib.contextmanager
 def sweeping(ctx):
-    """Shows how far many runs are: gives the functions say(text) and show(done, total, running)."""
+    """Shows how far many runs are; yields the functions say(text) and show(done, total, running)."""
     shown = console(ctx)
     if shown is None or not shown.is_terminal:
         yield say(ctx), (lambda done, total, running: None)
@@ -80,7 +80,7 @@ def sweeping(ctx):
 
 
 def _lines(what: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Returns an advance(done, total) that says now and then how far the work is, and about how long it will take."""
+    """Returns an advance(done, total) that occasionally says how far the work is, and about how long it will take."""
     began = last = time.monotonic()
     first, before = 0, sys.maxsize
 
@@ -108,7 +108,7 @@ def _duration(seconds: float) -> str:
 
 
 def table(title: str, rows: dict[str, str]) -> None:
-    """Prints a title and aligned lines to standard output, without control characters, long texts cut."""
+    """Prints a title and aligned lines to standard output, without control characters; long texts are cut."""
     click.echo(light.files.printable(title))
     width = max(map(len, rows))
     for name, text in rows.items():

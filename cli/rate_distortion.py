@@ -10,11 +10,11 @@ from tfvamp_cli import tables
 @click.command("rate-distortion")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 def command(runs):
-    """List rate and distortion of evaluated runs.
+    """List the rate and distortion of evaluated runs.
 
-    The rate is the KL, what the latents tell of an image; the distortion is -log p(x | z),
-    what they leave out (Alemi and others 2018), both in nats for an image, under the encoder's
-    q. Their sum is minus the ELBO. Runs of several --beta trade one for the other.
+    The rate is the KL: what the latents tell about an image. The distortion is -log p(x | z):
+    what they leave out (Alemi and others 2018). Both are in nats per image, under the encoder's
+    q. Their sum is minus the ELBO. Runs with different --beta trade one for the other.
 
     \b
     Example:

@@ -13,9 +13,9 @@ from tfvamp_cli import light, options, output
     "--output",
     "path",
     metavar="FILE.html",
-    help="The HTML file; needed for several runs.  [default: RUN/report.html]",
+    help="Output file (HTML); required for several runs.  [default: RUN/report.html]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--baseline", metavar="RUN", help="Run with which the others are compared.  [default: the first]"
 )
@@ -28,9 +28,9 @@ from tfvamp_cli import light, options, output
     help="Maximum number of images in a picture; 0 leaves out all pictures and reads no weights.",
 )
 @options.seed
-@click.option("--title", metavar="TEXT", help="Title of the report.  [default: what the run is]")
+@click.option("--title", metavar="TEXT", help="Title of the report.  [default: a description of the run]")
 @click.option(
-    "--hide-paths", is_flag=True, help="Replace paths in command lines by their last part, to publish."
+    "--hide-paths", is_flag=True, help="Replace paths in command lines by their last part, for publication."
 )
 @options.of_data
 @options.device
@@ -38,12 +38,12 @@ from tfvamp_cli import light, options, output
 def command(
     ctx, runs, path, overwrite, baseline, images, seed, title, hide_paths, dataset, data_dir, raw_dir, device
 ):
-    """Write one HTML file about one run or several.
+    """Write an HTML report about one or several runs.
 
-    A page to read, print and send: the estimates with their errors beside the paper's numbers,
-    training curves, samples, pseudo-inputs, reconstructions, the diagnosis, the settings, a
-    model card and BibTeX; for several runs also a table with paired differences. It needs no
-    other file and no network.
+    The report is one file to read, print and send. It has the estimates with their errors beside
+    the paper's numbers, training curves, samples, pseudo-inputs, reconstructions, the diagnosis,
+    the settings, a model card and BibTeX; for several runs also a table with paired differences.
+    It needs no other file and no network.
 
     \b
     Examples:

@@ -11,6 +11,13 @@ from tfvamp_cli import light, options, output, tables
 NAMES = light.paper.NAMES
 OF_TABLES = {"text": "text", "md": "markdown", "csv": "csv", "tex": "latex", "json": "json"}
 LARGEST_PAGE = 2**24  # bytes
+SAID_ONCE = (
+    "data set",
+    "model",
+    "unit",
+    "seeds",
+    "state",
+)  # columns that a section of a page leaves out if all rows agree
 MINUTES_OF_MEASURING = 3.0  # of steps, in one call
 
 
@@ -38,7 +45,7 @@ def _listed(kind: str, known) -> str:
     "minutes",
     type=click.FloatRange(0.0),
     metavar="M",
-    help="Stop after this time; the run in training is saved and goes on the next time.  [default: no limit]",
+    help="Stop after this time; the run in training is saved and continues the next time.  [default: no limit]",
 )
 @click.option(
     "--no-train", is_flag=True, help="Train and evaluate nothing; only show what the folder of the runs has."
@@ -82,7 +89,7 @@ def _listed(kind: str, known) -> str:
     "--format",
     "form",
     metavar="NAME",
-    help=f"Of a table: {light.config.listed(OF_TABLES)}; of a figure: {light.config.listed(light.config.FORMATS)}.  "
+    help=f"Format of a table: {light.config.listed(OF_TABLES)}; of a figure: {light.config.listed(light.config.FORMATS)}.  "
     "[default: the ending of --output, else text or png]",
 )
 @click.option(
@@ -94,14 +101,13 @@ def _listed(kind: str, known) -> str:
 @click.option(
     "--section",
     metavar="TITLE",
-    help="With --output: replace what a Markdown page has between <!-- TITLE --> and <!-- end of TITLE -->.",
+    help="With --output: replace what a Markdown page has between <!-- TITLE --> and <!-- end of TITLE -->; "
+    "without the columns data set, model, unit, seeds and state where all rows agree.",
 )
 @click.option(
     "--details", is_flag=True, help="Add ELBO, KL, active units, paired differences and training to a table."
 )
-@click.option(
-    "--no-hours", is_flag=True, help="Do not measure how long the runs that are missing would take."
-)
+@click.option("--no-hours", is_flag=True, help="Do not measure how long the missing runs would take.")
 @click.option(
     "--component",
     type=click.IntRange(0),
@@ -115,16 +121,16 @@ def _listed(kind: str, known) -> str:
 def command(ctx, name, form, path, section, details, no_hours, component, dpi, **chosen):
     """Run what a table or figure of the paper needs, and show it beside the published numbers.
 
-    NAME is table1 to table5, figure1 to figure7, or gradients. Runs that are missing are
-    trained and evaluated, runs that were stopped go on, finished ones are left alone: the
-    same command goes on after Ctrl-C, SIGTERM or the end of the budget. With --no-train,
-    nothing is trained or evaluated. Cells that are not finished say how far they are, with
-    the commands that finish them and about how many hours the training takes.
+    NAME is table1 to table5, figure1 to figure7, or gradients. Missing runs are trained and
+    evaluated, stopped runs are continued, and finished ones are left alone: the same command
+    continues after Ctrl-C, SIGTERM or the end of the budget. With --no-train, nothing is
+    trained or evaluated. Unfinished cells show how far they are, with the commands that finish
+    them and about how many hours the training takes.
 
     The log-likelihoods that the paper prints use the encoder's q, and so do the verdicts. The
-    closer estimate from refined proposals has a column of its own.
+    estimate from refined proposals, which is closer, has its own column.
 
-    All cells of table1 take weeks on a CPU: choose cells, or a budget.
+    All cells of table1 take weeks on a CPU: choose cells, or set a budget.
 
     \b
     Examples:
@@ -207,7 +213,7 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _form(form: str | None, path: str | None, is_table: bool) -> str:
-    """Returns the form of what is written: as given, or the ending of the file."""
+    """Returns the format of the output: as given, or by the ending of the file."""
     known = tuple(OF_TABLES) if is_table else light.config.FORMATS
     if form is not None:
         light.errors.check_choice("format", form, known)
@@ -224,7 +230,7 @@ def _form(form: str | None, path: str | None, is_table: bool) -> str:
 
 
 def _say_unfinished(cells, hours, config: str | None) -> None:
-    """Prints how far the cells of a figure are that are not finished, and the commands that finish them."""
+    """Prints how far the unfinished cells of a figure are, and the commands that finish them."""
     from tfvamp import reproducing
 
     for cell in cells:
@@ -246,6 +252,8 @@ def _write_table(columns, digits, form: str, notes, commands, path: str | None, 
     """Prints a table or writes it to a file, with notes and the commands of what is not finished below it."""
     if form not in ("csv", "json"):
         columns.pop("command", None)
+    if section is not None:
+        columns = _without_repetition(columns)
     text = tables.rendered(columns, OF_TABLES[form], digits)
     if form == "md":
         text += "".join(f"\n{line}\n" for line in notes)
@@ -265,8 +273,13 @@ def _write_table(columns, digits, form: str, notes, commands, path: str | None, 
     click.echo(f"wrote {light.files.shown(path)}")
 
 
+def _without_repetition(columns: dict[str, list]) -> dict[str, list]:
+    """Returns the columns of a table without those of one value, which a page says in its text."""
+    return {name: cells for name, cells in columns.items() if name not in SAID_ONCE or len(set(cells)) > 1}
+
+
 def _with_section(page, title: str, text: str) -> str:
-    """Returns a Markdown page with another text between the two comments that name a section."""
+    """Returns a Markdown page with the text between the two comments of a section replaced."""
     old = light.files.read_bytes(page, LARGEST_PAGE).decode()
     start, end = f"<!-- {title} -->\n", f"<!-- end of {title} -->\n"
     before, found, rest = old.partition(start)

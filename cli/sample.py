@@ -16,7 +16,7 @@ from tfvamp_cli import light, options, output
     "path",
     required=True,
     metavar="FILE",
-    help="FILE.png, .pdf or .svg, a grid; or FILE.npz, the array `images` [n, H, W, C].",
+    help="Output file: a grid as .png, .pdf or .svg, or the array `images` [n, H, W, C] as .npz.",
 )
 @click.option(
     "--format",
@@ -31,7 +31,7 @@ from tfvamp_cli import light, options, output
     "--component",
     type=int,
     metavar="K",
-    help="Generate from component K of the prior alone, counted from 0.",
+    help="Generate only from component K of the prior, counted from 0.",
 )
 @click.option("--draw", is_flag=True, help="Draw the pixels instead of showing the means of p(x | z).")
 @options.device
@@ -39,7 +39,7 @@ from tfvamp_cli import light, options, output
 def command(ctx, run, number, seed, path, file_format, dpi, columns, no_title, component, draw, device):
     """Generate images from a run.
 
-    A component is drawn from the prior for each image, then a latent, then the image.
+    For each image, a component is drawn from the prior, then a latent, then the image.
 
     \b
     Examples:

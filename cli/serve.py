@@ -17,7 +17,7 @@ from tfvamp_cli.serving import limits
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Listen here; 0.0.0.0: everywhere.",
+    help="Address to listen on; 0.0.0.0 for all.",
 )
 @click.option(
     "--port",
@@ -25,13 +25,13 @@ from tfvamp_cli.serving import limits
     default=8501,
     show_default=True,
     metavar="N",
-    help="0: one that is free.",
+    help="Port to listen on; 0 for any free port.",
 )
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="A name other than localhost under which it may be asked, with a local --host.",
+    help="A host name besides localhost that requests may use, with a local --host.",
 )
 @click.option("--name", default="tfvamp", show_default=True, help="Name of the model in the addresses.")
 @options.of_settings(limits.OPTIONS, limits.Limits)
@@ -39,8 +39,8 @@ from tfvamp_cli.serving import limits
 def command(ctx, export, host, port, allow_host, name, **settings):
     """Serve an export over HTTP, with a page to explore the model.
 
-    EXPORT is a folder that tfvamp export wrote, or one that holds numbered exports, of which the
-    highest is served. Requests are those of TensorFlow Serving's REST interface. There are no
+    EXPORT is a folder that tfvamp export wrote, or one with numbered exports, of which the
+    highest is served. It has TensorFlow Serving's REST interface. There are no
     passwords: put a proxy in front before you listen on other addresses.
 
     \b
@@ -93,7 +93,7 @@ def command(ctx, export, host, port, allow_host, name, **settings):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; before the model is loaded, so that a port that is taken is said at once."""
+    """Returns a listening socket, before the model is loaded, so that a port that is taken is reported at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

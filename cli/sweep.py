@@ -33,10 +33,10 @@ from tfvamp_cli.compare import DIGITS
 def command(ctx, spec, run_dir, jobs, list_only, search, trials, ray, ray_address, form):
     """Train and evaluate many runs from a file of settings.
 
-    [settings] are those of all runs, [vary] has a list of values for each setting that
-    varies, [cases.NAME] sets of settings to compare, [evaluate] the options of an evaluation.
-    Each run is an ordinary run folder, named by its values. The same command goes on where
-    it was stopped: finished runs are left alone, runs that were stopped are resumed.
+    [settings] has the settings of all runs, [vary] a list of values for each setting that
+    varies, [cases.NAME] a set of settings to compare, and [evaluate] the options of an
+    evaluation. Each run is an ordinary run folder, named by its values. The same command
+    continues where it was stopped: finished runs are left alone, stopped runs are resumed.
 
     \b
     Example of a file:

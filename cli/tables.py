@@ -20,7 +20,7 @@ option = click.option(
     metavar="NAME",
     default="text",
     show_default=True,
-    help=f"Form of the table: {light.config.listed(FORMATS)}.",
+    help=f"Format of the table: {light.config.listed(FORMATS)}.",
 )
 LONGEST_CELL = 200  # letters: a file may hold texts of any length
 LATEX = {
@@ -37,8 +37,8 @@ def rendered(
     Args:
       columns: the cells of each column by its name; None and NaN are cells without a value.
       format: one of `FORMATS`; csv and json have all digits of numbers.
-      digits: how many digits after the point a number of a column has in the other formats; as many as it needs where a
-        column is not named. A sequence has one for each row.
+      digits: number of digits after the point for each column in the other formats; as many as needed for a
+        column that is not named. A sequence has one number for each row.
     """
     names = list(columns)
     rows = [list(cells) for cells in zip(*columns.values(), strict=True)]
@@ -94,7 +94,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _plain(cell: Any) -> Any:
-    """Returns a cell for a program: without a value where it is NaN."""
+    """Returns a cell for a program; a NaN has no value."""
     cell = cell.item() if hasattr(cell, "item") else cell
     if isinstance(cell, float) and math.isnan(cell):
         return None

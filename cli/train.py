@@ -21,8 +21,8 @@ RESUMABLE = {
     "device",
     "on_nan",
     "strategy",
-}  # go with --resume
-OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settings
+}  # options that go with --resume
+OF_A_RUN = ("run_dir", "preset")  # keys that a --config file may have besides settings
 
 
 @click.command("train")
@@ -35,7 +35,7 @@ OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settin
 @click.option(
     "--config",
     metavar="FILE.toml",
-    help="File with settings, such as --print-config writes; options that are typed override it.",
+    help="File with settings, as written by --print-config; options on the command line override it.",
 )
 @click.option("--print-config", is_flag=True, help="Print the settings as TOML and stop.")
 @click.option(
@@ -43,14 +43,14 @@ OF_A_RUN = ("run_dir", "preset")  # what a --config file may have besides settin
     is_flag=True,
     help="Show parameters, memory and the time per epoch, measured over a few steps, and stop.",
 )
-@click.option("--run-dir", metavar="DIR", help="The run folder.  [default: runs/DATASET-MODEL-PRIOR-TIME]")
+@click.option("--run-dir", metavar="DIR", help="Run folder.  [default: runs/DATASET-MODEL-PRIOR-TIME]")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace a run folder that exists, after the new run's first epoch."
+    "--overwrite", is_flag=True, help="Replace an existing run folder, after the new run's first epoch."
 )
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with a stopped run; takes --epochs, --dataset, --data-dir, --raw-dir, --device, --strategy, --on-nan and --restart alone.",
+    help="Continue a stopped run; can be combined only with --epochs, --dataset, --data-dir, --raw-dir, --device, --strategy, --on-nan and --restart.",
 )
 @click.option(
     "--restart", is_flag=True, help="With --resume: start again from epoch 1 if no checkpoint can be read."
@@ -65,7 +65,7 @@ def command(
     """Train a model and its prior into a run folder.
 
     Training ends when the validation ELBO has not risen for --patience epochs; the best
-    epoch's weights are kept. Ctrl-C stops after saving; --resume goes on as if nothing had
+    epoch's weights are kept. Ctrl-C stops after saving; --resume continues as if nothing had
     happened.
 
     \b
@@ -99,11 +99,11 @@ def command(
         run_dir = of_a_run.get("run_dir") if run_dir is None else run_dir
         if preset is None:
             preset = of_a_run.get("preset")
-        else:  # what is typed overrides the file
+        else:  # options on the command line override the file
             light.errors.check_choice("preset", preset, light.config.PRESETS)
             stored |= light.config.PRESETS[preset]
         chosen = {**stored, **chosen}
-    # A preset overrides the defaults, what was chosen overrides the preset. Wrong settings end here, in no time.
+    # A preset overrides the defaults, and what was chosen overrides the preset. Wrong settings end here, at once.
     wanted = light.config.TrainConfig.from_preset(preset, **chosen)
     if print_config:
         if run_dir is not None:
@@ -143,12 +143,12 @@ def _dry_run(ctx, settings: dict, run_dir: str | None, overwrite: bool) -> None:
 
 
 def _finish(ctx, json_progress: bool, work) -> None:
-    """Trains, keeps TensorFlow's messages in the run folder, says what to do next."""
+    """Trains, keeps TensorFlow's messages in the run folder, and says what to do next."""
     from tfvamp import training
     from tfvamp.errors import RunError
     from tfvamp.files import shown
 
-    started: list = []  # the folder that is trained into
+    started: list = []  # the folder of the run
     try:
         events = click.echo if json_progress else None
         outcome = work(training, console=output.console(ctx), events=events, on_start=started.append)

@@ -1,6 +1,7 @@
 """Data sets: the builders on made files, the pipeline, the checks; and the real Caltech file where it is."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 
@@ -205,6 +206,39 @@ def test_raw_folder_that_does_not_exist(tmp_path):
         datasets.load("caltech101", tmp_path, tmp_path / "nowhere")
 
 
+def test_what_was_read_is_kept_until_its_files_change(raw, tmp_path, monkeypatch):
+    reads, read = [], tfds.core.DatasetBuilder.as_dataset
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder,
+        "as_dataset",
+        lambda *args, **how: (reads.append(how["split"]), read(*args, **how))[1],
+    )
+
+    def load(**how):
+        return datasets.load("caltech101", tmp_path / "data", **how)
+
+    first = load(raw_dir=raw)
+    assert len(reads) == 3
+    again = load()
+    assert len(reads) == 3
+    for split in datasets.SPLITS:
+        one, other = first.split(split), again.split(split)
+        assert other.pixels is one.pixels and other.labels is one.labels
+        with pytest.raises(ValueError, match="read-only"):
+            other.pixels[0] = 1
+        np.testing.assert_array_equal(other.array()[0], one.array()[0])
+    assert load(limit=3).train.num_examples == 3 and len(reads) == 6
+    path = next((tmp_path / "data").rglob("*-test.tfrecord*"))
+    os.utime(path, ns=(0, 0))
+    load()
+    assert len(reads) == 9
+    monkeypatch.setattr(datasets, "KEPT", 2 * first.test.pixels.nbytes)  # room for the newest two of these
+    load(limit=6)
+    assert len(datasets._kept) <= 2 and len(reads) == 12
+    load(limit=6)
+    assert len(reads) > 12
+
+
 def test_damaged_prepared_data(raw, tmp_path):
     datasets.load("caltech101", tmp_path / "data", raw)
     for path in (tmp_path / "data").rglob("*.tfrecord*"):
@@ -266,9 +300,31 @@ def test_training_batches_depend_on_seed_and_epoch_alone(data_dir):
         assert not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.parametrize("name", ["mnist5k", "own"])
+def test_batches_of_several_epochs_are_those_of_each(name, data_dir):
+    """From the middle of the first epoch, with indices and without; the last batch of an epoch is smaller."""
+    if name == "own":
+        x = np.random.default_rng(0).integers(0, 256, (23, 4, 3)).astype(np.uint8)
+        data = datasets.from_arrays(x, x[:2], x[:2])
+    else:
+        data = datasets.load(name, data_dir, limit=23)
+    for with_index in (False, True):
+        found = list(data.training_batches(5, 7, 3, 2, with_index, epochs=3))
+        expected = [
+            batch
+            for epoch, first in ((3, 2), (4, 0), (5, 0))
+            for batch in data.training_batches(5, 7, epoch, first, with_index)
+        ]
+        assert len(found) == len(expected) == 3 + 5 + 5
+        for ours, theirs in zip(found, expected, strict=True):
+            for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert list(data.training_batches(5, 7, 3, 5)) == []
+
+
 def test_training_binarisation_is_new_in_each_epoch(data_dir):
     data = datasets.load("mnist5k", data_dir, limit=1)
-    draws = [batches(data, epoch=epoch)[0] for epoch in range(1, 50)]
+    draws = [batch.numpy() for batch in data.training_batches(1, 0, 1, epochs=49)]
     assert all(set(np.unique(d)) <= {0.0, 1.0} for d in draws)
     grey = data.train.array()[0]
     error = np.abs(np.mean(draws, axis=0) - grey)

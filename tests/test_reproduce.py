@@ -204,10 +204,12 @@ def test_the_forms_of_a_table(root, places, config, tmp_path):
     page.write_text("before\n<!-- vae -->\nold\n<!-- end of vae -->\nafter\n")
     assert table(root, places, config, "--output", page, "--section", "vae").exit_code == 0
     text = page.read_text()
-    assert text.startswith("before\n<!-- vae -->\n| data set |") and text.endswith(
+    assert text.startswith("before\n<!-- vae -->\n| prior |") and text.endswith(
         "<!-- end of vae -->\nafter\n"
     )
-    assert "old" not in text
+    assert (
+        "old" not in text and "| unit |" not in text and "| state |" in text
+    )  # the same, and not the same, in all rows
     wrong = table(root, places, config, "--output", page, "--section", "hvae")
     assert wrong.exit_code == 2 and "has no lines <!-- hvae -->" in wrong.output and page.read_text() == text
 

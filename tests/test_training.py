@@ -218,7 +218,7 @@ def test_early_stopping_ends_training_with_the_best_weights(small_config, tmp_pa
 
     def epoch(*args):
         row = {**real(*args), "val_elbo": next(elbos)}
-        kept.append([v.numpy() for v in args[3].trainable_variables])
+        kept.append([v.numpy() for v in args[2].trainable_variables])
         return row
 
     monkeypatch.setattr(loop, "epoch_of", epoch)
@@ -337,10 +337,10 @@ def test_an_interrupt_while_a_file_is_written_leaves_it_whole(small_config, trai
 def test_nan_stops_and_keeps_the_last_good_weights(small_config, tmp_path, monkeypatch):
     real = loop.epoch_of
 
-    def epoch(number, config, dataset, model, *rest):
+    def epoch(number, config, model, *rest):
         if number == 3:
             model.decoder.heads[0].bias.assign(np.full(784, np.nan, np.float32))
-        return real(number, config, dataset, model, *rest)
+        return real(number, config, model, *rest)
 
     monkeypatch.setattr(loop, "epoch_of", epoch)
     with pytest.raises(

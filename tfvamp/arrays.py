@@ -1,4 +1,4 @@
-"""Arrays of numbers in .npz files: written whole, read within the memory that the file accounts for."""
+"""Arrays of numbers in .npz files: written completely, and read within the memory that the file accounts for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from tfvamp.errors import FileError
 from tfvamp.files import expanded, read_bytes, replace_file, shown
 
-LARGEST_HEADER = 4096  # bytes of a .npy file's: that of an array of numbers has about a hundred
-ALWAYS_READ = 2**28  # bytes: a larger array must not be compressed to less than
-MOST_COMPRESSED = 0.01  # this share; images of one colour alone are
+LARGEST_HEADER = 4096  # bytes; the header of an array of numbers has about a hundred
+ALWAYS_READ = 2**28  # bytes; larger arrays are not read if they are compressed to less than
+MOST_COMPRESSED = 0.01  # this share, as only images of one colour are
 DAMAGE = (
     OSError,
     EOFError,
@@ -27,11 +27,11 @@ DAMAGE = (
     NotImplementedError,
     RuntimeError,
     MemoryError,
-)  # what zipfile and NumPy raise for damaged bytes
+)  # errors of zipfile and NumPy for damaged bytes
 
 
 def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
-    """Writes arrays into a compressed .npz file, whole or not at all."""
+    """Writes arrays into a compressed .npz file, completely or not at all."""
     replace_file(expanded(path), npz_bytes(arrays))
 
 
@@ -47,16 +47,16 @@ def read_npz(path: pathlib.Path, largest: int) -> dict[str, np.ndarray]:
 
     Args:
       path: the file.
-      largest: the maximum number of bytes, of the file and of its unpacked arrays.
+      largest: maximum number of bytes of the file, and of its unpacked arrays.
 
     Raises:
-      FileError: the file is missing, damaged or too large, or holds other things than numbers.
+      FileError: the file is missing, damaged or too large, or holds something other than numbers.
     """
     return unpacked(read_bytes(path, largest), shown(path), largest)
 
 
 def unpacked(contents: bytes, what: str, largest: int) -> dict[str, np.ndarray]:
-    """Returns the arrays in the contents of a .npz file; as `read_npz`."""
+    """Returns the arrays in the contents of a .npz file; arguments and errors are as for `read_npz`."""
     try:
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
             members = archive.infolist()
@@ -73,12 +73,13 @@ def unpacked(contents: bytes, what: str, largest: int) -> dict[str, np.ndarray]:
 def read_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, size: int, kinds: str = "buif"
 ) -> np.ndarray:
-    """Returns one array of an archive of `size` bytes; its header must account for all before memory is taken for it.
+    """Returns one array of an archive of `size` bytes; its header must account for all before memory is allocated.
 
-    `kinds` are the kinds of dtypes, as NumPy has them, that are read: numbers, or text, too ("U").
+    `kinds` are the kinds of dtypes, in NumPy's letters, that are read: numbers, and text if it has
+    "U".
 
     Raises:
-      FileError: it is no array of numbers, or its header and its size disagree.
+      FileError: it is not an array of numbers, or its header and its size disagree.
       Exception: one of `DAMAGE`.
     """
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -107,7 +108,7 @@ def read_member(
 
 
 def _read_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Returns shape, order and dtype of a .npy file; NumPy would read a header of any stated length first."""
+    """Returns shape, order and dtype of a .npy file; NumPy itself would read a header of any stated length."""
     version = np.lib.format.read_magic(file)
     width = 2 if version == (1, 0) else 4
     length = file.read(width)
@@ -115,5 +116,5 @@ def _read_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         return read(io.BytesIO(length + header))
-    except Exception as error:  # NumPy parses a Python expression: damage leads anywhere
+    except Exception as error:  # NumPy parses a Python expression: damage may lead to any error
         raise FileError(f"{what} has a damaged header ({type(error).__name__})") from error

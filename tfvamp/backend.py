@@ -1,4 +1,4 @@
-"""Which backend Keras runs on: tfvamp needs TensorFlow. Importing this file imports neither."""
+"""The backend that Keras runs on: tfvamp needs TensorFlow. Importing this file imports neither."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WANTED = "tensorflow"
 
 
 def check_backend() -> None:
-    """Raises ImportError, in one sentence, where Keras runs on another backend or will do so."""
+    """Raises ImportError, in one sentence, if Keras runs on another backend or will do so."""
     if "keras" in sys.modules and hasattr(sys.modules["keras"], "config"):
         backend, place = sys.modules["keras"].config.backend(), "it was imported with another setting"
     else:
@@ -23,7 +23,7 @@ def check_backend() -> None:
 
 
 def _configured() -> tuple[str, str]:
-    """Returns the backend that Keras takes when it is imported, and what says so."""
+    """Returns the backend that Keras takes when it is imported, and what sets it."""
     if backend := os.environ.get("KERAS_BACKEND"):
         return backend, "from the environment variable KERAS_BACKEND"
     home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")

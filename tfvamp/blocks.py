@@ -1,4 +1,4 @@
-"""Latents decoded in blocks, so that memory does not grow with how many are asked for."""
+"""Latents decoded in blocks, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-# Latents decoded at a time: bounds memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
+# Latents decoded at a time: limits memory to [ROWS, H W C] and [ROWS, K]. On two cores 2500 take 70 ms for
 # S = 5000, K = 500; 5000 take 100, 1250 take 80 (measured, not explained).
 ROWS = 2500
 IMAGES = 500  # many, because each batch encodes all pseudo-inputs
 GRADIENT_ROWS = 1600
-CONV_LAYERS = 10  # feature maps of an image that are kept for the gradient, about
+CONV_LAYERS = 10  # approximate number of feature maps of an image that are kept for the gradient
 DENSE_LAYERS = 10  # the same of the layers of hidden units
-MEMORY = 2 * 2**30  # bytes for all that is computed at a time, unless told otherwise
+MEMORY = 2 * 2**30  # default number of bytes for all that is computed at a time
 BYTES_OF_LARGEST = 16  # of that for each value of the largest array: float32, and three arrays beside it
 
 
 def largest(max_memory: float = MEMORY) -> int:
-    """Returns how many values the largest array may have where all of them together take `max_memory` bytes."""
+    """Returns how many values the largest array may have if all of them together take `max_memory` bytes."""
     return int(max_memory) // BYTES_OF_LARGEST
 
 
 def rows_of(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
-    """Returns how many latents a model decodes at a time: `ROWS`, or fewer where its layers, or its images, are wide."""
+    """Returns how many latents a model decodes at a time: `ROWS`, or fewer if its layers or its images are wide."""
     heads = getattr(getattr(getattr(model, "decoder", None), "likelihood", None), "heads", ("pixels",))
     inside = math.prod(event_shape[:2]) * getattr(model, "features_per_pixel", 1)
     widest = max(inside, math.prod(event_shape) * len(heads), _of_prior(model))
@@ -32,7 +32,7 @@ def rows_of(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> in
 
 
 def rows_of_gradients(model, event_shape: Sequence[int], max_memory: float = MEMORY) -> int:
-    """Returns how many latents a model decodes at a time where gradients follow, for which every layer is kept."""
+    """Returns how many latents a model decodes at a time if gradients follow, for which every layer is kept."""
     features = getattr(model, "features_per_pixel", 1)
     layers = CONV_LAYERS if features > 1 else DENSE_LAYERS
     kept = max(layers * features * math.prod(event_shape[:2]), 2 * _of_prior(model))
@@ -40,7 +40,7 @@ def rows_of_gradients(model, event_shape: Sequence[int], max_memory: float = MEM
 
 
 def _of_prior(model) -> int:
-    """Returns how many values of four bytes a latent takes for log p(z): in float64, one for each component."""
+    """Returns how many values of four bytes a latent takes for log p(z), which has a float64 for each component."""
     return 2 * (getattr(getattr(model, "prior", None), "num_components", None) or 1)
 
 
@@ -52,13 +52,13 @@ def images_at_once(model, event_shape: Sequence[int]) -> int:
 def in_blocks(
     function: Callable, count: int | tf.Tensor, size: int | tf.Tensor, shape: Sequence[int | None]
 ) -> tf.Tensor:
-    """Returns function(start, stop) for one block of 0, ..., count - 1 after the other, joined along the first axis.
+    """Returns function(start, stop) for successive blocks of 0, ..., count - 1, joined along the first axis.
 
     Args:
-      function: gives float32 of `shape`, whose first size is stop - start.
-      count: how many in all.
-      size: how many at a time.
-      shape: of a result, its first size None.
+      function: a function that returns float32 of `shape`, whose first size is stop - start.
+      count: total number.
+      size: number at a time.
+      shape: shape of a result, with None as its first size.
     """
     known = tf.get_static_value(count), tf.get_static_value(size)
     if None not in known and known[0] <= known[1]:

@@ -14,13 +14,13 @@ from tfvamp.training.early_stopping import EarlyStopping as Rule
 
 
 class WarmUp(keras.callbacks.Callback):
-    """beta rises in equal steps: min(1, epoch / epochs) of its final value, epochs counted from 1.
+    """Raises beta in equal steps: min(1, epoch / epochs) of its final value, with epochs counted from 1.
 
-    It acts on every `KLDivergence` layer and on the models of tfvamp. Validation is always done at the
+    It acts on every `KLDivergence` layer and on the models of tfvamp. Validation always uses the
     final value.
 
     Args:
-      epochs: the paper takes 100.
+      epochs: number of epochs until the final value; the paper uses 100.
 
     >>> warm_up = WarmUp(epochs=20)  # model.fit(..., callbacks=[warm_up])
     >>> warm_up.epochs
@@ -62,15 +62,16 @@ class WarmUp(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """The paper's rule: stops when there was nothing better for more than `patience` epochs.
+    """Stops training as the paper does: after more than `patience` epochs without an improvement.
 
-    The count is held at 0 during the warm-up, and a best epoch found then counts. At the end the model gets the
-    best epoch's weights.
+    The count stays at 0 during the warm-up, but a best epoch found during the warm-up counts. At
+    the end, the model gets the weights of the best epoch.
 
     Args:
-      patience: epochs; the paper takes 50.
-      warmup: epochs of warm-up, as `WarmUp` has them.
-      monitor: what `fit` reports; higher is better, but lower where the name ends in "loss".
+      patience: number of epochs without an improvement; the paper uses 50.
+      warmup: number of epochs of warm-up, as in `WarmUp`.
+      monitor: a quantity that `fit` reports; lower is better if its name ends in "loss", otherwise
+        higher is better.
 
     >>> stop = EarlyStopping(patience=15, warmup=20)  # model.fit(..., callbacks=[stop])
     >>> stop.monitor
@@ -107,19 +108,20 @@ class EarlyStopping(keras.callbacks.Callback):
             self.best_epoch = self.rule.best_epoch
 
     def _variables(self) -> list[keras.Variable]:
-        """Returns the model's weights but beta, which belongs to the epoch, not to what was learned."""
+        """Returns the model's weights except beta, which belongs to the epoch and is not learned."""
         return [weight for weight in self.model.weights if weight.trainable or weight.name != "beta"]
 
 
 class DrawSamples(keras.callbacks.Callback):
-    """Writes a grid of samples every few epochs, `epoch-0010.png` and so on, from one seed.
+    """Writes a grid of samples every few epochs, `epoch-0010.png` and so on, always from the same seed.
 
     Args:
-      folder: where the pictures go; made if needed.
-      sample: from (n, seed) to images [n, H, W, C] in [0, 1]; None takes the model's `sample`.
-      every: epochs between two pictures.
-      n: images in a picture.
-      seed: the same latents each time, so that pictures can be compared.
+      folder: folder of the pictures; it is created if needed.
+      sample: a function from (n, seed) to images [n, H, W, C] in [0, 1]; None uses the model's
+        `sample`.
+      every: number of epochs between two pictures.
+      n: number of images per picture.
+      seed: seed of the latents, the same each time so that pictures can be compared.
 
     >>> draw = DrawSamples("samples", lambda n, seed: np.zeros([n, 8, 8, 1]), every=5)
     >>> draw.every, draw.n

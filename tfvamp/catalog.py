@@ -8,7 +8,7 @@ from typing import Literal
 
 Binarization = Literal["none", "threshold", "dynamic"]
 BINARIZATIONS: tuple[Binarization, ...] = typing.get_args(Binarization)
-# Whether data are the published ones, as text.
+# Text that says whether data are the published ones.
 VERIFIED = {
     True: "yes",
     False: "no: not known to be the published files",
@@ -18,24 +18,25 @@ VERIFIED = {
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """What a data set is and how the paper treats it.
+    """A description of a data set, and of how the paper treats it.
 
     Attributes:
       name: its short name on the command line.
       tfds_name: its name in TFDS; empty for your own images.
-      title: what it is, as text.
-      shape: one image, (H, W, C).
-      sizes: images in training, validation and test.
+      title: a readable description.
+      shape: shape of one image, (H, W, C).
+      sizes: number of images in training, validation and test.
       source: where it comes from, and its licence as far as stated.
-      binarization: "none" for pixels that are taken as they are; "threshold" for 1 from a half on, else 0;
-        "dynamic" for grey pixels read as Bernoulli means: training images drawn again in each batch, the
-        others once.
+      binarization: "none" for pixels that are used as they are; "threshold" for 1 from 0.5 on and 0
+        below; "dynamic" for grey pixels read as Bernoulli means, where training images are drawn
+        again in each batch and the others once.
       likelihood: the default likelihood: "bernoulli" for binary pixels, "logistic" for grey ones.
       scaling: how a stored byte v becomes a pixel: "unit" v / 255, "centre" (v + 0.5) / 256.
       margin: pixels are clipped to [margin, 1 - margin].
       num_components: the paper's K.
-      pseudo_input_mean, pseudo_input_std: the initial pseudo-inputs, N(mean, std^2).
-      learning_rate: what validation chose (docs/results.md), or the published code's.
+      pseudo_input_mean, pseudo_input_std: mean and standard deviation of the initial pseudo-inputs,
+        N(mean, std^2).
+      learning_rate: the one that validation chose (docs/results.md), or that of the published code.
 
     >>> CATALOG["caltech101"].sizes
     (4100, 2264, 2307)

@@ -1,19 +1,21 @@
 """The settings of a training run, each written once: name, type, default, help and check.
 
-The command line makes its options from the fields of `TrainConfig`, and reads this file without importing the rest
-of tfvamp: it needs nothing but the standard library and the other files on the ground floor.
+The command line makes its options from the fields of `TrainConfig`, and reads this file without
+importing the rest of tfvamp: it needs only the standard library and the other files on the ground
+floor.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from .catalog import BINARIZATIONS, CATALOG, OWN, DatasetSpec
@@ -24,7 +26,7 @@ MODELS = ("vae", "hvae", "convvae", "convhvae", "pixelhvae")
 
 
 class PriorKind(NamedTuple):
-    """What a prior says of itself.
+    """The properties of a prior.
 
     Attributes:
       mixture: whether it has a number of components.
@@ -65,23 +67,23 @@ PSEUDO_INPUT_INITS = ("normal", "images")
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = typing.get_args(SplitName)
 ESTIMATORS = ("importance", "ais", "bdmc")
-DENSITIES = ("exact", "bound", "estimate")  # what a prior's log-density is
+DENSITIES = ("exact", "bound", "estimate")  # kinds of a prior's log-density
 PROPOSALS = ("encoder", "refined", "prior")  # what samples and chains start from
 FORMATS = ("png", "pdf", "svg")  # of pictures
 BACKGROUNDS = ("white", "black")  # of transparent images
 LARGEST_SEED = 2**31 - 1
 LARGEST_NUMBER = 2**53
-IMPORTANCE_SAMPLES = 5  # in training with "iwae", where none are given
+IMPORTANCE_SAMPLES = 5  # the default in training with "iwae"
 PIXELS = {"bernoulli": "pixels are 0 or 1", "logistic": "pixels have many levels"}
 LARGEST_TOML = 2**20  # bytes
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's published code where ours differs; docs/results.md says why it does.
+    # The paper's published code, where ours differs; docs/results.md says why.
     "paper": {"learning_rate": 5e-4, "likelihood": "paper"},
     # What raised the validation bound most in docs/study.md; for models of dense layers.
     "best": {"average": 0.999, "input_dropout": 0.2, "decoder_layers": 1},
 }
-# The forms of the paper's code, by what fits the data: the setting "paper" selects one of them.
+# The forms of the paper's code, by the likelihood that fits the data; the setting "paper" selects one of them.
 PAPER_LIKELIHOODS = {"bernoulli": "bernoulli-clipped", "logistic": "logistic-paper"}
 
 
@@ -106,13 +108,15 @@ def setting(
 
     Args:
       default: its default value.
-      help: what `--help` says of it.
-      of: what takes it: for training "data", "model" or "training"; for an estimate the estimator or the proposal.
-      metavar: what `--help` calls its value.
+      help: its description in `--help`.
+      of: what takes it: "data", "model" or "training" for training; the estimator or the proposal for an
+        estimate.
+      metavar: the name of its value in `--help`.
       choices: the values that it may have, besides None.
       least, most: the bounds of a number.
-      unset: what None means, for `--help`.
-      option: whether the command line has an option for it; what is rarely changed is set in a TOML file alone.
+      unset: the meaning of None, for `--help`.
+      option: whether the command line has an option for it; rarely changed settings can only be set in a
+        TOML file.
     """
     known = {
         "help": help,
@@ -127,19 +131,19 @@ def setting(
 
 
 def prior_kind(prior: str, flow_base: str) -> PriorKind:
-    """Returns what a prior needs, or the base that it transforms."""
+    """Returns the properties of a prior, or of the base that it transforms."""
     kind = PRIORS[prior]
     return PRIORS[flow_base]._replace(over_another=True) if kind.over_another else kind
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What `tfvamp train` does; `tfvamp train --help` describes each setting.
+    """The settings of `tfvamp train`; `tfvamp train --help` describes each of them.
 
     None means the default of the data set (`tfvamp.datasets.CATALOG`) or of the model.
 
     Raises:
-      UsageError: a value of the wrong type, outside its bounds, or not among its choices.
+      UsageError: a value has the wrong type, is outside its bounds, or is not among its choices.
 
     >>> TrainConfig(prior="mog", components=50).epochs
     2000
@@ -157,7 +161,7 @@ class TrainConfig:
     colour: bool = setting(False, "Read a folder's images in colour, even if all are grey.", of="data")
     background: str = setting(
         "white",
-        f"What a folder's transparent images are laid over: {listed(BACKGROUNDS)}.",
+        f"Background of a folder's transparent images: {listed(BACKGROUNDS)}.",
         choices=BACKGROUNDS,
         of="data",
     )
@@ -188,7 +192,7 @@ class TrainConfig:
     )
     level_prior: str = setting(
         "normal",
-        "Prior of the stochastic layers below the top one: normal, or vamp (their posterior at a pseudo-input made of the layer above).",
+        "Prior of the stochastic layers below the top one: normal, or vamp (their posterior at a pseudo-input computed from the layer above).",
         choices=LEVEL_PRIORS,
         of="model",
         option=False,
@@ -216,7 +220,7 @@ class TrainConfig:
     )
     components_per_step: int | None = setting(
         None,
-        "Components of the prior, chosen at random, that a step of training takes; for K of many thousands.",
+        "Number of components of the prior, chosen at random, that a training step uses; for K of many thousands.",
         metavar="M",
         least=1,
         unset="all",
@@ -224,7 +228,7 @@ class TrainConfig:
     )
     neighbours_per_step: int | None = setting(
         None,
-        "Nearest other exemplars of each image that a step of training takes with the prior exemplar.",
+        "Number of nearest other exemplars of each image that a training step uses with the prior exemplar.",
         metavar="M",
         least=1,
         unset="all exemplars",
@@ -233,7 +237,7 @@ class TrainConfig:
     )
     flow_base: str = setting(
         "standard",
-        f"What the prior flow transforms: {listed(FLOW_BASES)}.",
+        f"Prior that the prior flow transforms: {listed(FLOW_BASES)}.",
         choices=FLOW_BASES,
         of="model",
     )
@@ -256,7 +260,7 @@ class TrainConfig:
     )
     flow_transform: str = setting(
         "affine",
-        f"Function of a flow: {listed(FLOW_TRANSFORMS)}.",
+        f"Function of the couplings of a flow: {listed(FLOW_TRANSFORMS)}.",
         choices=FLOW_TRANSFORMS,
         of="model",
         option=False,
@@ -315,14 +319,18 @@ class TrainConfig:
         option=False,
     )
     plateau_factor: float = setting(
-        0.5, "Factor by which a plateau makes the learning rate smaller.", least=0.0, most=1.0, option=False
+        0.5,
+        "Factor by which the learning rate is multiplied after a plateau.",
+        least=0.0,
+        most=1.0,
+        option=False,
     )
     plateau_patience: int = setting(
         10, "Number of epochs without a better validation bound that make a plateau.", least=1, option=False
     )
     weight_decay: float = setting(
         0.0,
-        "Decoupled weight decay: each step takes this share, times the learning rate, off the matrices of a network.",
+        "Decoupled weight decay: each step reduces the matrices of a network by this share times the learning rate.",
         metavar="W",
         least=0.0,
         most=1e6,
@@ -340,8 +348,8 @@ class TrainConfig:
     )
     input_dropout: float = setting(
         0.0,
-        "Share of the encoder's input pixels that are set to 0 in training, the others scaled up; the decoder still "
-        "explains the whole image.",
+        "Share of the encoder's input pixels that are set to 0 in training (the others are scaled up); the decoder "
+        "still explains the whole image.",
         metavar="P",
         least=0.0,
         most=0.99,
@@ -369,7 +377,7 @@ class TrainConfig:
         1, "Number of samples per image in the validation.", metavar="S", least=1, most=10_000
     )
     objective: str = setting(
-        "elbo", f"Bound that is maximised: {listed(OBJECTIVES)}.", choices=OBJECTIVES, of="model"
+        "elbo", f"Bound to maximise: {listed(OBJECTIVES)}.", choices=OBJECTIVES, of="model"
     )
     num_samples: int = setting(
         1, "Number of samples outside the logarithm.", metavar="L", least=1, of="model"
@@ -383,28 +391,28 @@ class TrainConfig:
         of="model",
     )
     elbo_epochs: int = setting(
-        0, "Number of epochs that maximise the ELBO before those of iwae.", metavar="N", least=0
+        0, "Number of epochs that maximise the ELBO before iwae.", metavar="N", least=0
     )
     dreg: bool = setting(
         False, "Use the doubly reparameterised gradient, for iwae; not for pixelhvae.", of="model"
     )
     step_memory: float = setting(
         4.0,
-        "Memory of a step's activations in GiB: with more samples than that allows, a step takes the batch in parts.",
+        "Memory for the activations of a step, in GiB; if the samples need more, a step computes the batch in parts.",
         least=2**-10,
         most=2**20,
         option=False,
     )
     on_nan: str = setting(
         "stop",
-        "What follows a step whose loss or gradient is NaN or infinite: stop, or skip (leave the step out, go on).",
+        "What to do if the loss or gradient of a step is NaN or infinite: stop, or skip (skip the step and continue).",
         choices=ON_NAN,
         metavar="stop|skip",
     )
     checkpoint_minutes: float = setting(
         5.0,
-        "Save the state of training within an epoch, too, when the last one saved is older than M minutes (0: after "
-        "whole epochs alone).",
+        "Save the state of training also within an epoch, if the last saved state is older than M minutes (0: only "
+        "after whole epochs).",
         metavar="M",
         least=0.0,
         most=1e6,
@@ -424,9 +432,9 @@ class TrainConfig:
         least=1,
         unset="all",
     )
-    jit: bool | None = setting(None, "Compile with XLA, or do not.", unset="whichever is faster")
+    jit: bool | None = setting(None, "Compile with XLA, or without it.", unset="whichever is faster")
     deterministic: bool = setting(
-        False, "Use deterministic operations alone: slower, and equal bit for bit on a GPU, too."
+        False, "Use only deterministic operations: slower, but equal bit for bit on a GPU, too."
     )
     mixed_precision: bool = setting(
         False, "Compute layers in float16 and densities in float32 (mixed_float16), for GPUs."
@@ -437,7 +445,7 @@ class TrainConfig:
     strategy: str = setting(
         "one",
         "Devices that share each batch: one; mirrored (all GPUs of this machine); multiworker (the machines in TF_CONFIG); "
-        "or auto (what is there).",
+        "or auto (whatever is available).",
         choices=STRATEGIES,
     )
     data_dir: str | None = setting(None, "Folder of prepared data.", metavar="DIR", unset="TFDS's")
@@ -494,11 +502,11 @@ class TrainConfig:
 
     @property
     def prior_kind(self) -> PriorKind:
-        """What the prior, or its base, needs."""
+        """The properties of the prior, or of its base."""
         return prior_kind(self.prior, self.flow_base)
 
     def without_effect(self) -> list[str]:
-        """Returns the settings that were changed and do nothing, each with the reason."""
+        """Returns the settings that were changed but have no effect, each with the reason."""
         found, kind = [], self.prior_kind
         if self.components is not None and not kind.mixture:
             found.append(f"components: the prior {self.prior} is no mixture")
@@ -556,7 +564,7 @@ class TrainConfig:
             defaults["components"] = spec.num_components
         if self.objective == "iwae":
             defaults["importance_samples"] = IMPORTANCE_SAMPLES
-        if self.schedule == "cosine":  # which a later change of `epochs` leaves as it is
+        if self.schedule == "cosine":  # a later change of `epochs` leaves it as it is
             defaults["schedule_epochs"] = self.epochs
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.likelihood == "paper":
@@ -584,7 +592,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     def to_toml(self, resolved: TrainConfig | None = None) -> str:
-        """Returns the settings as TOML that `from_toml` reads; None is left out, as a comment.
+        """Returns the settings as TOML that `from_toml` reads; settings that are None become comments.
 
         Args:
           resolved: the same settings with the data set's defaults, which the comments show.
@@ -605,7 +613,8 @@ class TrainConfig:
         """Returns the inverse of `to_dict`.
 
         Raises:
-          UsageError: an unknown key (suggests the nearest) or a value that the setting cannot have.
+          UsageError: there is an unknown key (the message suggests the nearest one), or a value that the
+            setting cannot have.
         """
         for name in settings:
             check_choice("setting", name, [field.name for field, _ in fields()])
@@ -622,10 +631,10 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Estimation:
-    """How log p(x) is estimated; `tfvamp evaluate --help` describes each setting.
+    """The settings of an estimate of log p(x); `tfvamp evaluate --help` describes each of them.
 
     Raises:
-      UsageError: a value of the wrong type, outside its bounds, or not among its choices.
+      UsageError: a value has the wrong type, is outside its bounds, or is not among its choices.
 
     >>> Estimation(proposal="refined").refine_steps
     300
@@ -637,13 +646,13 @@ class Estimation:
     estimator: str = setting(
         "importance",
         f"Estimator: {listed(ESTIMATORS)}. importance: importance sampling. ais: annealed importance sampling, slower "
-        "and closer to the truth. bdmc: bounds from both sides, on images that the model makes itself.",
+        "and closer to the truth. bdmc: bounds from both sides, on images that the model generates.",
         of="all",
         choices=ESTIMATORS,
     )
     proposal: str | None = setting(
         None,
-        f"Where samples and chains start: {listed(PROPOSALS)}. Refined ones are fitted to each image by gradient "
+        f"Where samples and chains start: {listed(PROPOSALS)}. Refined proposals are fitted to each image by gradient "
         "steps; the encoder's estimate is shown beside theirs.",
         of="all",
         choices=PROPOSALS,
@@ -660,14 +669,14 @@ class Estimation:
     )
     chains: int = setting(16, "Number of chains per image.", of="ais", metavar="M", least=1, most=1000)
     steps: int = setting(
-        1000, "Number of temperatures of a chain.", of="ais", metavar="T", least=1, most=10**6
+        1000, "Number of temperatures per chain.", of="ais", metavar="T", least=1, most=10**6
     )
     leapfrogs: int = setting(
         10, "Number of leapfrog steps at each temperature.", of="ais", metavar="L", least=1, most=1000
     )
     max_memory: float = setting(
         2.0,
-        "Memory for what is computed at a time, in GiB, beside TensorFlow's own.",
+        "Memory for what is computed at a time, in GiB, in addition to TensorFlow's own.",
         of="all",
         metavar="GIB",
         least=2**-6,
@@ -689,13 +698,13 @@ class Estimation:
         return self.max_memory * 2**30
 
     def resolve(self, convolutional: bool) -> Estimation:
-        """Returns the same settings with a proposal: refined ones unless chains are run, or the model makes them slow."""
+        """Returns the same settings with a proposal: refined, unless chains are run or the model makes it slow."""
         affordable = self.estimator == "importance" and not convolutional
         chosen = self.proposal or ("refined" if affordable else "encoder")
         return dataclasses.replace(self, proposal=chosen)
 
     def check_effect(self, names: Iterable[str], options: bool = False) -> None:
-        """Raises UsageError for the first of some settings that has no effect; `options`: name them as options."""
+        """Raises UsageError for the first of some settings that has no effect, named as an option if `options`."""
 
         def called(name: str) -> str:
             return f"--{name.replace('_', '-')}" if options else name
@@ -723,7 +732,7 @@ def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str,
 
     Raises:
       FileError: the file cannot be read.
-      UsageError: it is not TOML, or has an unknown key (suggests the nearest).
+      UsageError: the file is not TOML, or has an unknown key (the message suggests the nearest one).
     """
     path = expanded(path)
     try:
@@ -739,7 +748,7 @@ def from_toml(path: str | pathlib.Path, others: Iterable[str] = ()) -> dict[str,
 
 
 def check_dataset(name: str) -> None:
-    """Raises UsageError unless a name is in the catalogue; what looks like a path is told the prefix it lacks."""
+    """Raises UsageError unless a name is in the catalogue; for a path, the message names the missing prefix."""
     if name not in CATALOG and re.search(r"[/.~]", name):
         kind, shortened = "npz" if name.endswith(".npz") else "folder", printable(name)[:100]
         raise UsageError(f"unknown data set {shortened!r}: for your own images say {kind}:{shortened}")
@@ -747,7 +756,7 @@ def check_dataset(name: str) -> None:
 
 
 def height_and_width(image_size: str | None) -> tuple[int, int] | None:
-    """Returns (H, W) of "HxW"; None of None.
+    """Returns (H, W) for "HxW"; None for None.
 
     Raises:
       UsageError: it is not of this form.
@@ -765,12 +774,17 @@ def height_and_width(image_size: str | None) -> tuple[int, int] | None:
 
 def fields(settings: type = TrainConfig) -> list[tuple[dataclasses.Field, Any]]:
     """Returns the fields of `TrainConfig`, or of other settings, with their types."""
-    hints = typing.get_type_hints(settings)
+    hints = _hints(settings)
     return [(field, hints[field.name]) for field in dataclasses.fields(settings)]
 
 
+@functools.cache
+def _hints(settings: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(settings)
+
+
 def check_fields(settings: Any) -> None:
-    """Raises UsageError for a value of the wrong type, outside its bounds, or not among its choices."""
+    """Raises UsageError for a value that has the wrong type, is outside its bounds, or not among its choices."""
     for field, hint in fields(type(settings)):
         value, bounds = getattr(settings, field.name), field.metadata
         if not _has_type(value, hint):
@@ -818,7 +832,7 @@ def toml_line(name: str, value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Returns a bool, number, text or table in TOML, whose texts are those of JSON."""
+    """Returns a bool, number, text or table in TOML, with texts as in JSON."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a data set holds, as text and as a picture."""
+"""The contents of a data set, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfvamp.catalog import VERIFIED, DatasetSpec
 from tfvamp.datasets import BUILDERS, SPLITS, Dataset, builders
 from tfvamp.files import expanded, replace_file
 
-CLASSES = 20  # that are named in a table
+CLASSES = 20  # maximum number of classes that are named in a table
 SHOWN = 63  # images beside the mean image
 BINARIZED = {
     "none": "",
@@ -24,7 +24,7 @@ def is_prepared(spec: DatasetSpec, data_dir: str | os.PathLike | None = None) ->
     """Returns whether the data set can be loaded without its source files.
 
     Raises:
-      DataError: what is prepared is damaged.
+      DataError: the prepared data are damaged.
     """
     folder = expanded(data_dir) if data_dir else None
     if spec.tfds_name in BUILDERS:
@@ -35,7 +35,7 @@ def is_prepared(spec: DatasetSpec, data_dir: str | os.PathLike | None = None) ->
 
 
 def rows(dataset: Dataset) -> dict[str, str]:
-    """Counts, values, checksums."""
+    """Returns counts, values and checksums, as text by name."""
     spec, found = dataset.spec, {"what": dataset.spec.title, "source": dataset.spec.source}
     found["shape"] = " x ".join(map(str, spec.shape))
     for split in SPLITS:
@@ -63,7 +63,7 @@ def _class(dataset: Dataset, label: int) -> str:
 
 
 def _values(pixels: np.ndarray) -> str:
-    """Returns the least, the largest and the mean value of pixels [N, H, W, C], in blocks: they may be large."""
+    """Returns the smallest, largest and mean value of pixels [N, H, W, C], in blocks because they may be large."""
     blocks = [pixels[start : start + 20] for start in range(0, len(pixels), 20)]
     low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
     mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / pixels.size

@@ -1,4 +1,4 @@
-"""Where tensors are computed: a device by its name in the settings."""
+"""The devices on which tensors are computed, by their names in the settings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tfvamp.errors import UsageError
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Makes TensorFlow multiply float32 matrices in float32; to be used as `with full_float32():` or as a decorator.
+    """Makes TensorFlow multiply float32 matrices in float32; use it as `with full_float32():` or as a decorator.
 
-    Otherwise it takes factors of ten bits on recent GPUs (TensorFloat-32).
+    Otherwise TensorFlow uses factors of ten bits on recent GPUs (TensorFloat-32).
     """
     coarse = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -29,8 +29,9 @@ def on(device: str | None, deterministic: bool = False) -> Iterator[None]:
     """Makes TensorFlow use a device, in full float32, within a `with` block.
 
     Args:
-      device: "cpu", "gpu" (the first), "gpu:1" and so on; None for what TensorFlow chooses.
-      deterministic: use deterministic operations alone, in this process from now on.
+      device: "cpu", "gpu" (the first one), "gpu:1" and so on; None for the one that TensorFlow
+        chooses.
+      deterministic: whether to use only deterministic operations, in this process from now on.
 
     Raises:
       UsageError: TensorFlow sees no such device.

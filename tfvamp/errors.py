@@ -1,4 +1,4 @@
-"""What can go wrong, in one line each: the CLI prints the text and takes the exit code."""
+"""Errors, each explained in one line: the CLI prints the text and uses the exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunError(TfvampError):
 
 
 class TrainingError(TfvampError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
@@ -44,6 +44,6 @@ def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
 
 
 def hint(name: str, choices: Iterable[str]) -> str:
-    """Returns the sentence that suggests the choice nearest to a mistyped name; empty where none is near."""
+    """Returns a sentence that suggests the choice nearest to a mistyped name; empty if none is near."""
     nearest = difflib.get_close_matches(name[:100], list(choices), n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,6 +1,6 @@
-"""A trained model as a TensorFlow SavedModel: functions that need TensorFlow alone.
+"""Exports a trained model as a TensorFlow SavedModel: functions that need only TensorFlow.
 
-The prior is computed once, at the export, and stored; seeds are arguments, so that the same seed
+The prior is computed once, at the export, and stored. Seeds are arguments, so that the same seed
 gives the same result in every process that loads the folder.
 """
 
@@ -31,7 +31,7 @@ from tfvamp.runs.folder import PACKAGES
 LARGEST_ARRAY = 2**25  # values: 128 MiB of float32 for images asked for, or for the noise of one image
 METADATA_FILE = pathlib.PurePath("assets.extra", "tfvamp.json")  # the folder that TensorFlow Serving ignores
 ONNX_OPSET = 17
-DEFAULT = "sample"  # what `serving_default` is
+DEFAULT = "sample"  # the function that is `serving_default`
 DESCRIPTIONS = {
     "sample": "n images generated from the prior: {picture} p(x | z), z ~ p(z)",
     "sample_component": "n images generated from component k of the prior alone, k from 0",
@@ -51,9 +51,9 @@ SEEDS = (
 def export_run(
     run: Run | str | os.PathLike, output_dir: str | os.PathLike, overwrite: bool = False, onnx: bool = False
 ) -> dict[str, Any]:
-    """Writes the best epoch of a run as a SavedModel; what the run was goes into the metadata.
+    """Writes the best epoch of a run as a SavedModel; the metadata describe the run.
 
-    An evaluation of other weights than those exported is left out.
+    An evaluation of weights other than those exported is left out.
 
     Args:
       run: the run, or its folder.
@@ -80,7 +80,7 @@ def export_run(
 
 
 def _validation(run: Run) -> dict[str, Any] | None:
-    """Returns the ELBO in nats on the validation images at the epoch of the weights; None where no row tells."""
+    """Returns the ELBO in nats on the validation images at the epoch of the weights; None if no row has it."""
     elbos = [row["val_elbo"] for row in run.rows() if row["epoch"] == run.weights_epoch]
     return {"epoch": run.weights_epoch, "elbo": elbos[0]} if elbos and math.isfinite(elbos[0]) else None
 
@@ -92,23 +92,23 @@ def export(
     overwrite: bool = False,
     onnx: bool = False,
 ) -> dict[str, Any]:
-    """Writes a model as a SavedModel, whole or not at all.
+    """Writes a model as a SavedModel, completely or not at all.
 
     Args:
-      model: any model with a `tfd` for encoder, decoder and prior.
-      output_dir: the folder, made here.
-      metadata: more objects for assets.extra/tfvamp.json.
-      overwrite: replace a SavedModel that exists.
-      onnx: also write assets.extra/encode.onnx and, of a model whose p(x | z) has a mean,
-        assets.extra/decode.onnx.
+      model: any model with a `tfd` distribution for encoder, decoder and prior.
+      output_dir: the folder, which is created.
+      metadata: further objects for assets.extra/tfvamp.json.
+      overwrite: whether to replace an existing SavedModel.
+      onnx: whether to write assets.extra/encode.onnx, too, and assets.extra/decode.onnx for a model
+        whose p(x | z) has a mean.
 
     Returns:
       the contents of assets.extra/tfvamp.json.
 
     Raises:
-      RunError: the folder exists, and `overwrite` is not set or it is no SavedModel; or it cannot
-        be written.
-      UsageError: `onnx` without tf2onnx.
+      RunError: the folder exists, and `overwrite` is not set or the folder is not a SavedModel; or
+        it cannot be written.
+      UsageError: `onnx` is set, but tf2onnx is not installed.
     """
     output = _absolute(output_dir)
     _check_free(output, overwrite)
@@ -144,7 +144,7 @@ def export(
 
 
 def saved_model(model: LatentVariableModel) -> tf.Module:
-    """Returns what `export` writes: a module with the functions, and the weights of encoder and decoder.
+    """Returns the module that `export` writes, with the functions and the weights of encoder and decoder.
 
     >>> from tfvamp.models import VAE
     >>> model = VAE(event_shape=(6, 5, 1), latent_dims=2, prior="standard")
@@ -158,21 +158,23 @@ def saved_model(model: LatentVariableModel) -> tf.Module:
 class Functions:
     """The functions of a SavedModel, from tensors to named tensors; bad input raises InvalidArgumentError.
 
-    It is no `tf.Module`, so that neither Keras objects nor distributions become part of the SavedModel.
+    It is not a `tf.Module`, so that neither Keras objects nor distributions become part of the
+    SavedModel.
 
     Args:
-      model: any model with a `tfd` for encoder, decoder and prior.
+      model: any model with a `tfd` distribution for encoder, decoder and prior.
 
     Attributes:
-      signatures: for each function the arguments, as `tf.TensorSpec`.
+      signatures: the arguments of each function, as `tf.TensorSpec`.
       limits: the largest `n` and `num_samples`.
-      outputs: for each function that was traced its outputs, with dtypes and shapes (None: any size).
+      outputs: the outputs of each function that was traced, with dtypes and shapes (None: any
+        size).
     """
 
     def __init__(self, model: LatentVariableModel):
         self.model = model
         self.event_shape, self.rows = tuple(model.event_shape), rows_of(model, model.event_shape)
-        self.prior = model.prior()  # tensors from here on
+        self.prior = model.prior()  # only tensors from here on
         latent_dims = self.prior.event_shape[0]
         self.limits = {
             "n": LARGEST_ARRAY // math.prod(self.event_shape),
@@ -226,7 +228,7 @@ class Functions:
         return {"images": self.model.pictures(likelihood, seed)}
 
     def log_likelihood(self, images, num_samples, seed):
-        """Estimates as `tfvamp.log_likelihood` does, in float64 where it adds; `rows` latents at a time, never [S, K, D]."""
+        """Estimates as `tfvamp.log_likelihood` does, adding in float64; `rows` latents at a time, never [S, K, D]."""
         limit = self.limits["num_samples"]
         fits = (num_samples >= 1) & (num_samples <= limit)
         num_samples = _checked(num_samples, fits, f"num_samples must lie between 1 and {limit}")
@@ -274,7 +276,7 @@ class Functions:
 
 
 def _checked(value: tf.Tensor, condition: tf.Tensor, text: str, show: bool = True) -> tf.Tensor:
-    """Returns the value, once the condition was seen to hold; otherwise the text, and what came if `show`."""
+    """Returns the value after checking the condition; if it does not hold, raises the text, and the value if `show`."""
     with tf.control_dependencies(
         [tf.debugging.Assert(condition, [f"{text}; got", value] if show else [text])]
     ):
@@ -297,7 +299,7 @@ def _module(functions: Functions) -> tf.Module:
 
 
 def _with_shapes(functions: Functions, name: str) -> Callable:
-    """Returns the function, with its arguments' shapes seen to: nothing else does when it is called as a signature."""
+    """Returns the function with a check of its arguments' shapes: nothing else checks them in a signature."""
     function, arguments = getattr(functions, name), functions.signatures[name]
 
     @functools.wraps(function)
@@ -306,7 +308,7 @@ def _with_shapes(functions: Functions, name: str) -> Callable:
             tf.ensure_shape(value, spec.shape, name=spec.name)
             for value, spec in zip(args, arguments, strict=True)
         ]
-        with unchecked():  # the functions look at their arguments themselves
+        with unchecked():  # the functions check their arguments themselves
             outputs = {key: tf.cast(tensor, tf.float32) for key, tensor in function(*shaped).items()}
         functions.outputs[name] = {key: _shape(tensor) for key, tensor in outputs.items()}
         return outputs
@@ -315,7 +317,7 @@ def _with_shapes(functions: Functions, name: str) -> Callable:
 
 
 def _describe(functions: Functions) -> dict[str, Any]:
-    """Returns what each function that was traced is, takes and gives, with dtypes and shapes (None: any size)."""
+    """Describes each function that was traced: what it does, takes and returns, with dtypes and shapes (None: any size)."""
     picture = "the mean of" if functions.model.has_mean else "a draw from"
     return {
         name: {
@@ -340,7 +342,7 @@ def _import_tf2onnx():
 
 
 def _write_onnx(functions: Functions, folder: pathlib.Path) -> None:
-    """Writes encode.onnx and decode.onnx, without the checks, which ONNX cannot express; nor can it draw pixels in turn."""
+    """Writes encode.onnx and decode.onnx. ONNX cannot express the checks, nor draw pixels in turn."""
     tf2onnx = _import_tf2onnx()
     for name in ("encode", "decode") if functions.model.has_mean else ("encode",):
         arguments = functions.signatures[name]
@@ -358,7 +360,7 @@ def _absolute(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _check_free(output: pathlib.Path, overwrite: bool) -> None:
-    """Raises RunError unless an export may be put here."""
+    """Raises RunError unless an export may be written here."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / "saved_model.pb").is_file():

@@ -1,6 +1,7 @@
-"""Files and folders: written whole or not at all, read with a limit, shown safely on a terminal.
+"""Files and folders: written completely or not at all, read with a limit, shown safely on a terminal.
 
-It needs nothing but the standard library, so that the command line can use it before TensorFlow is imported.
+This file needs only the standard library, so that the command line can use it before TensorFlow is
+imported.
 """
 
 from __future__ import annotations
@@ -26,12 +27,10 @@ from typing import Any
 
 from .errors import FileError
 
-SCRATCH = ".tfvamp-"  # what the names of unfinished files and folders begin with
-ASIDE = (
-    ".tfvamp-replaced"  # what the name of a folder ends with while another one takes its place in two steps
-)
+SCRATCH = ".tfvamp-"  # prefix of the names of unfinished files and folders
+ASIDE = ".tfvamp-replaced"  # suffix of a folder's name while another one takes its place in two steps
 JUST_MADE = 1  # seconds in which its process may not have locked it yet
-LEFT_BEHIND = 7 * 86400  # seconds after which scratch counts as left behind where the disk knows no locks
+LEFT_BEHIND = 7 * 86400  # seconds after which scratch counts as left behind on a disk without locks
 LARGEST_JSON = 2**20  # bytes
 _EXCHANGE, _AT_FDCWD = 2, -100  # of Linux's renameat2
 
@@ -42,12 +41,12 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
 
 
 def shown(path: str | os.PathLike) -> str:
-    """Returns a path as it can be pasted into a shell, in one line without control characters."""
+    """Returns a path in a form that can be pasted into a shell, in one line without control characters."""
     return "".join(c if c.isprintable() else "?" for c in shlex.quote(os.fspath(path)))
 
 
 def printable(text: str) -> str:
-    """Returns a text from a file in one line that a terminal only shows: no line breaks, escape codes or lone surrogates."""
+    """Returns a text as one line that is safe on a terminal: no line breaks, escape codes or lone surrogates."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
 
 
@@ -68,7 +67,7 @@ def read_bytes(path: pathlib.Path, largest: int) -> bytes:
 
 
 def sha256(path: pathlib.Path, largest: int) -> str:
-    """Returns the checksum of a regular file, in hexadecimal; errors as those of `read_bytes`."""
+    """Returns the checksum of a regular file, in hexadecimal; raises the same errors as `read_bytes`."""
     with _opened(path, largest) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -115,7 +114,7 @@ def json_bytes(document: dict[str, Any]) -> bytes:
 
 
 def write_json(path: pathlib.Path, document: dict[str, Any]) -> None:
-    """Writes a JSON object as `replace_file` does; FileError also where it holds what JSON cannot."""
+    """Writes a JSON object as `replace_file` does; also raises FileError if it holds what JSON cannot."""
     try:
         contents = json_bytes(document)
     except (ValueError, TypeError, RecursionError) as error:
@@ -124,7 +123,7 @@ def write_json(path: pathlib.Path, document: dict[str, Any]) -> None:
 
 
 def replace_file(path: pathlib.Path, contents: bytes) -> None:
-    """Writes a file so that whatever is killed or full, it has either the old contents or the new.
+    """Writes a file so that it has either the old contents or the new ones, even after a kill or on a full disk.
 
     Raises:
       FileError: it cannot be written.
@@ -166,9 +165,10 @@ def cannot_write(path: str | os.PathLike, error: Exception) -> FileError:
 
 @contextlib.contextmanager
 def scratch_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes an empty folder in `parent`, which is made if needed; removed at the end.
+    """Makes an empty folder in `parent`, which is made if needed; removes the empty folder at the end.
 
-    While it is in use it is locked, so that what a killed process left can be told from what is being written.
+    The folder is locked while it is in use, so that the leftovers of a killed process can be told
+    from what is being written.
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
@@ -187,8 +187,9 @@ def scratch_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
 def put_folder(new: pathlib.Path, path: pathlib.Path, replace: bool = True) -> None:
     """Moves a folder to `path`; what is there moves to `new` in the same step, so that `path` is never missing.
 
-    Where the disk cannot exchange two folders, the old one is moved aside first and put back by `sweep` if this
-    process is killed between the two steps. Without `replace`, an OSError is raised where there are files at `path`.
+    If the disk cannot exchange two folders, the old one is moved aside first, and `sweep` puts it
+    back if this process is killed between the two steps. Without `replace`, an OSError is raised if
+    there are files at `path`.
     """
     _sync_tree(new)
     if not replace or not os.path.lexists(path):
@@ -208,7 +209,7 @@ def put_folder(new: pathlib.Path, path: pathlib.Path, replace: bool = True) -> N
 
 
 def replace_folder(path: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
-    """Writes a folder whole: `fill` writes into an empty one, which then takes the place of `path`."""
+    """Writes a folder completely: `fill` writes into an empty one, which then takes the place of `path`."""
     with scratch_folder(path.parent) as scratch:
         new = scratch / "new"
         new.mkdir()
@@ -237,7 +238,7 @@ def sweep(folder: pathlib.Path) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Makes the names in a folder survive a power failure, where the disk can do that."""
+    """Makes the names in a folder survive a power failure, if the disk can do that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -257,7 +258,7 @@ def size(count: float) -> str:
 
 @contextlib.contextmanager
 def _scratch_file(parent: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
-    """Makes a locked file, and gives its descriptor, too; removed at the end unless it was renamed."""
+    """Makes a locked file and yields its path and descriptor; removes it at the end unless it was renamed."""
     path = parent / f"{SCRATCH}{secrets.token_hex(8)}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -301,7 +302,7 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Exchanges two paths in one step; False where the system cannot."""
+    """Exchanges two paths in one step; returns False if the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     try:

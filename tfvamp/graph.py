@@ -1,4 +1,4 @@
-"""TensorFlow functions compiled by XLA where that works."""
+"""TensorFlow functions that are compiled by XLA if that works."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 
 def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
-    """Returns the step as a TensorFlow function, with XLA if `jit`; without, after one line, if XLA fails.
+    """Returns the step as a TensorFlow function, with XLA if `jit`; if XLA fails, it says so and continues without.
 
     Args:
-      step: from tensors to tensors.
-      jit: try XLA.
-      say: told in one line when XLA is given up.
+      step: a function from tensors to tensors.
+      jit: whether to try XLA.
+      say: a function that gets one line of text when XLA is given up.
     """
     functions = [tf.function(step, jit_compile=True, autograph=False)] if jit else []
     functions.append(tf.function(step, autograph=False))

@@ -1,4 +1,4 @@
-"""Losses for `compile`, in nats an example, as the ELBO has them."""
+"""Losses for `compile`, in nats per example, as in the ELBO."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tfvamp.layers.normal_likelihood import (
 )
 
 LIKELIHOODS = ("bernoulli", "gaussian", "logistic")
-# Operations that do not change what a number means, on the way from a sigmoid to the loss.
+# Operations between a sigmoid and the loss that do not change what a number means.
 PASSED_THROUGH = {
     "Reshape",
     "Identity",
@@ -37,32 +37,36 @@ PROBABILITIES = {"Sigmoid": "a sigmoid", "Softmax": "a softmax"}
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class NegativeLogLikelihood(keras.losses.Loss):
-    """-log p(x | z), summed over the event and averaged over the batch, in nats.
+    """Computes -log p(x | z), summed over the event and averaged over the batch, in nats.
 
-    Keras's own `binary_crossentropy` averages over the pixels: beside a KL in nats it is hundreds of
-    times too small, and every posterior collapses onto the prior.
+    Keras's own `binary_crossentropy` averages over the pixels: next to a KL in nats, it is hundreds
+    of times too small, and every posterior collapses onto the prior.
 
     Args:
-      likelihood: what a plain tensor of predictions parametrises. A `tfd.Distribution` is taken as it is.
+      likelihood: the distribution that a plain tensor of predictions parameterises. A
+        `tfd.Distribution` is used as it is.
 
-        * "bernoulli": for data in [0, 1]; one number for each entry of the data.
-        * "gaussian": for any data; one number for each entry, the mean of a normal.
-        * "logistic": for data in [0, 1], pixels of 256 levels (`DiscretizedLogistic`); one number for each entry, the
-          mean of the logistic.
+        * "bernoulli": for data in [0, 1]; one number per entry of the data.
+        * "gaussian": for any data; one number per entry, the mean of a normal.
+        * "logistic": for data in [0, 1], pixels of 256 levels (`DiscretizedLogistic`); one number
+          per entry, the mean of the logistic.
 
-      from_logits: how "bernoulli" and "logistic" read the predictions: True for logits, which a decoder's last layer
-        gives without an activation; False for numbers between 0 and 1, those after a sigmoid. None means logits, too,
-        but refuses predictions that are known to come from a sigmoid.
-      scale: of "gaussian" the standard deviation, of "logistic" the scale (in units of the data: a grey level is
-        1/256): a number, or "predicted": predictions have twice as many numbers along their last axis, all means
-        before all logarithms of scales. None means 1 for "gaussian" and "predicted" for "logistic". For one number
-        that is learned, see `tfvamp.layers.GaussianLikelihood` and `tfvamp.layers.ReconstructionLoss`.
+      from_logits: how "bernoulli" and "logistic" read the predictions. True: as logits, which a
+        decoder gives if its last layer has no activation. False: as numbers between 0 and 1, such
+        as those after a sigmoid. None: as logits, too, but predictions that are known to come from
+        a sigmoid are refused.
+      scale: the standard deviation of "gaussian", or the scale of "logistic" in units of the data
+        (a grey level is 1/256). It is a number, or "predicted": predictions then have twice as many
+        numbers along their last axis, all means before all logarithms of scales. None means 1 for
+        "gaussian" and "predicted" for "logistic". For a single learned number, see
+        `tfvamp.layers.GaussianLikelihood` and `tfvamp.layers.ReconstructionLoss`.
 
     Call: data [B, *event], and predictions [B, *event] (with a predicted scale [B, ..., 2 C] for an event [..., C]) or a
     distribution with batch shape [B] and event shape [*event].
 
     Raises:
-      ValueError: data and predictions differ in shape; or probabilities where logits are expected.
+      ValueError: data and predictions differ in shape, or predictions are probabilities where
+        logits are expected.
 
     >>> loss = NegativeLogLikelihood("gaussian", scale=0.5)
     >>> float(loss(tf.zeros([2, 3]), tf.zeros([2, 3])))  # doctest: +ELLIPSIS
@@ -153,7 +157,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
 
 
 def _refuse_probabilities(prediction: tf.Tensor) -> None:
-    """Raises ValueError for predictions known to lie between 0 and 1: by their operation, or all of many by value."""
+    """Raises ValueError for predictions known to lie between 0 and 1, from their operation or from many values."""
     found = None
     if tf.is_symbolic_tensor(prediction):
         found = _source(prediction)
@@ -170,7 +174,7 @@ def _refuse_probabilities(prediction: tf.Tensor) -> None:
 
 
 def _source(prediction: tf.Tensor) -> str | None:
-    """Returns what made a tensor of a graph, if that gives probabilities."""
+    """Returns the name of what made a tensor of a graph if it gives probabilities, and None otherwise."""
     operations = [prediction.op]
     while operations:
         operation = operations.pop()

@@ -1,4 +1,4 @@
-"""How much memory there is: what needs more is refused before any is taken."""
+"""The available memory: what needs more is refused before any is allocated."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def available() -> int:
 
 
 def check(needed: float, what: str, advice: str) -> None:
-    """Raises UsageError for what needs more memory than there is.
+    """Raises UsageError if something needs more memory than there is.
 
     Args:
-      needed: bytes.
+      needed: number of bytes.
       what: what needs them, such as "K = 10000000 components".
       advice: what to do instead.
     """

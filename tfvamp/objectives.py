@@ -1,6 +1,6 @@
 """Objectives as pure functions of distributions, data and noise; in nats, higher is better.
 
-A model has one stochastic layer or several, from the top, which the prior is on, down to the
+A model has one or several stochastic layers, from the top one, on which the prior is, down to the
 data: p(x | z_1 .. z_L) p(z_1 | z_2) .. p(z_L), with posteriors q(z_L | x) .. q(z_1 | x, z_2).
 """
 
@@ -19,12 +19,12 @@ from tfvamp.layers.gaussian import DiagonalGaussian
 
 @runtime_checkable
 class OfNoise(Protocol):
-    """What p(z | z_above) of a lower layer has to be: any density whose draws are a smooth, invertible function of normal noise.
+    """The interface of p(z | z_above) for a lower layer: its draws are a smooth, invertible function of normal noise.
 
-    A `DiagonalGaussian` is one, and so is a flow that takes its parameters from the latents above.
+    A `DiagonalGaussian` has it, and so has a flow that takes its parameters from the latents above.
 
     Attributes:
-      loc: the z [..., D] that is shown without noise, such as the mean.
+      loc: the latents [..., D] that are shown without noise, such as the mean.
 
     >>> isinstance(DiagonalGaussian([0.0], [0.0]), OfNoise)
     True
@@ -36,7 +36,7 @@ class OfNoise(Protocol):
         """Returns the draw [..., D] for standard normal noise [..., D]."""
 
     def noise_at(self, value) -> tf.Tensor:
-        """Returns the noise [..., D] whose draw is a value [..., D]; annealed importance sampling needs it."""
+        """Returns the noise [..., D] that gives the draw `value` [..., D]; annealed importance sampling needs it."""
 
     def log_prob(self, value) -> tf.Tensor:
         """Returns log p(value | z_above) [...] in nats."""
@@ -46,10 +46,12 @@ class Level(NamedTuple):
     """A stochastic layer below the top one.
 
     Attributes:
-      name: of its latents.
-      dims: D, how many.
-      posterior: from images [B, H, W, C] and the latents above [..., B, D] to q(z | x, z_above).
-      prior: from the latents above [..., D] to p(z | z_above), a diagonal normal or another density: see `OfNoise`.
+      name: name of its latents.
+      dims: D, number of its latents.
+      posterior: a function from images [B, H, W, C] and the latents above [..., B, D] to q(z | x,
+        z_above).
+      prior: a function from the latents above [..., D] to p(z | z_above), a diagonal normal or
+        another density (see `OfNoise`).
 
     >>> from tfvamp.models import HVAE
     >>> [(level.name, level.dims) for level in HVAE(event_shape=(6, 5, 1), prior="standard").levels]
@@ -63,11 +65,11 @@ class Level(NamedTuple):
 
 
 class Generator(NamedTuple):
-    """p(x, z): the prior on the top latents, the layers below, and the decoder of all latents.
+    """The joint density p(x, z): the prior on the top latents, the layers below, and the decoder of all latents.
 
     Attributes:
       prior: p(z_L).
-      decoder: from latents, the top ones first, to p(x | z_1 .. z_L).
+      decoder: a function from latents, the top ones first, to p(x | z_1 .. z_L).
       levels: the layers below the top one, from the top down.
 
     >>> from tfvamp.models import VAE
@@ -87,8 +89,8 @@ class Parts(NamedTuple):
 
     Attributes:
       reconstruction: log p(x | z).
-      kls: log q(z_l | ..) - log p(z_l | ..) of each layer from the top down, whose means over q are
-        the Kullback-Leibler divergences.
+      kls: log q(z_l | ..) - log p(z_l | ..) for each layer from the top down; their means over q
+        are the Kullback-Leibler divergences.
 
     >>> float(Parts(reconstruction=tf.constant(-90.0), kls=(tf.constant(20.0), tf.constant(5.0))).kl)
     25.0
@@ -99,18 +101,18 @@ class Parts(NamedTuple):
 
     @property
     def kl(self) -> tf.Tensor:
-        """The sum over the layers."""
+        """The sum of `kls` over the layers."""
         return tf.add_n(self.kls)
 
 
 class Bound(NamedTuple):
-    """A lower bound on log p(x) and what it is made of, [B] each, in nats.
+    """A lower bound on log p(x) and its parts, [B] each, in nats.
 
     Attributes:
-      bound: its value, the KL weighed by beta.
+      bound: value of the bound, with the KL weighted by beta.
       reconstruction, kl, kls: means over the samples; `kl` is the sum of `kls` over the layers.
-      surrogate: what training differentiates: the bound itself, except for the doubly
-        reparameterised gradient, where its value means nothing.
+      surrogate: the quantity that training differentiates. It equals `bound`, except with the
+        doubly reparameterised gradient, where its value has no meaning.
 
     >>> from tfvamp.models import VAE
     >>> bound = VAE(event_shape=(6, 5, 1), prior="standard").elbo(tf.zeros([3, 6, 5, 1]), seed=(0, 1))
@@ -129,11 +131,11 @@ Noise = Sequence[tf.Tensor]
 
 
 class Part(NamedTuple):
-    """The rows of a batch that one of several devices has.
+    """The rows of a batch that one of several devices holds.
 
     Attributes:
-      start: the first one's number in the batch.
-      total: B, of the whole batch.
+      start: index in the batch of the first of these rows.
+      total: B, number of rows of the whole batch.
 
     >>> q = DiagonalGaussian(tf.zeros([4, 2]), tf.zeros([4, 2]))
     >>> rows = DiagonalGaussian(q.loc[2:], q.log_variance[2:])
@@ -156,8 +158,8 @@ def noise(
 ) -> list[tf.Tensor]:
     """Returns standard normal draws [S, B, D] for each layer, from the top down.
 
-    With `part`, those that the whole batch would get, for the rows of the posterior alone: however a batch is divided, each
-    row has the same noise.
+    With `part`, it returns only the draws for the rows of the posterior, out of those for the whole
+    batch. Each row therefore has the same noise, however a batch is divided.
     """
     shape = tf.concat([[num_samples], tf.shape(posterior.loc)], axis=0)
     draws = [_drawn(shape, seed, posterior.dtype, part)]
@@ -168,7 +170,7 @@ def noise(
 
 
 def _drawn(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType, part: Part | None) -> tf.Tensor:
-    """Returns standard normal draws [S, B, D], or the rows of a part."""
+    """Returns standard normal draws [S, B, D], or only the rows of a part."""
     if part is None:
         return seeds.normal(shape, seed, dtype)
     whole = seeds.normal(tf.stack([shape[0], part.total, shape[2]]), seed, dtype)
@@ -178,7 +180,7 @@ def _drawn(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType, part: Part | None
 def infer(
     posterior: DiagonalGaussian, levels: Sequence[Level], x: tf.Tensor, noise: Noise
 ) -> tuple[list[tf.Tensor], list[DiagonalGaussian]]:
-    """Returns latents [..., B, D] by reparameterised noise, the top ones first, and the posteriors that they are drawn from."""
+    """Returns latents [..., B, D] by reparameterised noise, the top ones first, and the posteriors they come from."""
     posteriors = [posterior]
     latents = [posterior.at(noise[0])]
     for level, draw in zip(levels, noise[1:], strict=True):
@@ -192,7 +194,7 @@ def parts(
 ) -> Parts:
     """Returns the parts at latents [..., B, D], the top ones first, for images x [B, H, W, C].
 
-    Their difference is the log importance weight log p(x, z) / q(z | x).
+    The reconstruction minus the KL is the log importance weight log p(x, z) / q(z | x).
     """
     log_q = [q.log_prob(z) for q, z in zip(posteriors, latents, strict=True)]
     reconstruction, log_p = joint(latents, generator, x)
@@ -215,9 +217,9 @@ def elbo(
     beta: float | tf.Tensor = 1.0,
     inputs: tf.Tensor | None = None,
 ) -> Bound:
-    """Returns E_q(z|x)[log p(x | z)] - beta KL(q(z | x) || p(z)), by Monte Carlo with the same z in both.
+    """Returns E_q(z|x)[log p(x | z)] - beta KL(q(z | x) || p(z)), by Monte Carlo with the same z in both terms.
 
-    Tomczak and Welling (2018), equations 1-3. No closed form exists for a mixture prior.
+    See Tomczak and Welling (2018), equations 1-3. No closed form exists for a mixture prior.
 
     Args:
       posterior: q(z_L | x), batch shape [B], event shape [D].
@@ -226,7 +228,8 @@ def elbo(
       noise: standard normal draws [S, B, D] for each layer (`noise`); S samples are averaged
         outside the logarithm.
       beta: weight of the KL (warm-up).
-      inputs: the images that the posteriors are computed from, where those are not x: any q gives a bound.
+      inputs: the images that the posteriors are computed from, if these are not x; any q gives a
+        bound.
     """
     latents, posteriors = infer(posterior, generator.levels, x if inputs is None else inputs, noise)
     at = parts(latents, posteriors, generator, x)
@@ -246,15 +249,15 @@ def iwae_bound(
 ) -> Bound:
     """Returns E[log 1/S sum_s w_s], w = p(x, z) / q(z | x): Burda, Grosse and Salakhutdinov (2016), equation 8.
 
-    With one importance sample it is the ELBO; it grows with their number.
+    With one importance sample it is the ELBO; it increases with the number of importance samples.
 
     Args:
-      posterior, generator, x, beta, inputs: as for `elbo`; beta weighs the KL within log w.
-      noise: draws [L S, B, D] for each layer: L bounds are averaged.
+      posterior, generator, x, beta, inputs: as for `elbo`; beta weights the KL within log w.
+      noise: draws [L S, B, D] for each layer; L bounds are averaged.
       num_importance_samples: S.
-      doubly_reparameterized: `surrogate` has the gradient of Tucker, Lawson, Gu and Maddison (2019),
-        whose expectation is the same, and whose noise is less for most parameters; not with batch
-        normalisation, through which the weights depend on each other.
+      doubly_reparameterized: whether `surrogate` has the gradient of Tucker, Lawson, Gu and
+        Maddison (2019). Its expectation is the same, and its noise is smaller for most parameters.
+        It cannot be used with batch normalisation, through which the weights depend on each other.
     """
     inputs = x if inputs is None else inputs
     latents, posteriors = infer(posterior, generator.levels, inputs, noise)
@@ -277,7 +280,7 @@ def _doubly_reparameterized(
 
     With w the normalised weights, g = d log w / d z at fixed parameters of q and p, and z' the
     reparameterised latents: sum_s stop(w) log p(x, stop(z)) + stop(((1 - beta) w + beta w^2) g) z'.
-    The first term trains p, the encoder inside a VampPrior included; the second trains q.
+    The first term trains p, including the encoder inside a VampPrior; the second trains q.
     """
     fixed = [tf.stop_gradient(z) for z in latents]
     with tf.GradientTape() as tape:

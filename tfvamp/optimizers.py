@@ -1,4 +1,4 @@
-"""Optimisers: Adam on normalised gradients, that of the paper's code, and Keras's own by name."""
+"""Optimisers: Adam on normalised gradients, as in the paper's code, and Keras's own by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfvamp.errors import UsageError, check_choice
 class NormalizedAdam(keras.optimizers.Adam):
     """Adam on g / (|g| + 1e-7), where |g| is the L2 norm of one variable's whole gradient.
 
-    With the paper's epsilon of 1e-8 (Keras's default is 1e-7). The norm is taken in
+    It has the paper's epsilon of 1e-8 (Keras's default is 1e-7). The norm is taken in
     `update_step`, after replicas have summed their gradients.
 
     >>> float(NormalizedAdam(1e-4).epsilon)
@@ -29,7 +29,7 @@ class NormalizedAdam(keras.optimizers.Adam):
         super().__init__(learning_rate=learning_rate, epsilon=epsilon, **kwargs)
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)  # of some rows alone, too
+        gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)  # also one of some rows only
         gradient /= tf.sqrt(tf.reduce_sum(tf.square(gradient))) + 1e-7
         if self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
@@ -37,7 +37,7 @@ class NormalizedAdam(keras.optimizers.Adam):
         index, dtype = self._get_variable_index(variable), variable.dtype
         step = tf.cast(self.iterations.value + 1, dtype)
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-        # One operation for what Keras writes as a dozen, each over all values.
+        # One operation instead of about a dozen in Keras, each of which goes over all values.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
@@ -52,13 +52,13 @@ class NormalizedAdam(keras.optimizers.Adam):
         )
 
 
-# Their classes are found by their names without regard to capitals.
+# Classes are found by their names, ignoring case.
 KINDS = {"normalized-adam": NormalizedAdam} | {
     name.lower(): getattr(keras.optimizers, name)
     for name in dir(keras.optimizers)
     if name.lower() in OPTIMIZERS
 }
-# What training takes the sum or the number of steps from: not with these.
+# Refused, because training relies on the sum of the gradients and on the number of steps.
 REFUSED = ("gradient_accumulation_steps", "loss_scale_factor")
 OWN_SETTINGS = ("learning_rate", "weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency", "name")
 
@@ -66,12 +66,12 @@ OWN_SETTINGS = ("learning_rate", "weight_decay", "use_ema", "ema_momentum", "ema
 def optimizer_of(
     config: TrainConfig, spared: Sequence[Any] = (), own: Sequence[Any] = ()
 ) -> keras.optimizers.Optimizer:
-    """Returns the optimiser that settings describe, not yet built.
+    """Returns the optimiser that the settings describe, not yet built.
 
     Args:
       config: resolved settings.
-      spared: the variables that weight decay leaves alone.
-      own: those of the prior, which have a learning rate of their own in some settings.
+      spared: variables that are excluded from weight decay.
+      own: variables of the prior, for which some settings have a separate learning rate.
 
     Raises:
       UsageError: the optimiser does not take the arguments.
@@ -104,7 +104,7 @@ def optimizer_of(
 
 
 def _with_two_rates(kind: type, own: Sequence[Any], ratio: float) -> type:
-    """Returns a class of optimisers whose steps of some variables are those of `ratio` times the learning rate."""
+    """Returns an optimiser class that updates some of the variables with `ratio` times the learning rate."""
     paths = {variable.path for variable in own}
 
     class TwoRates(kind):
@@ -132,7 +132,7 @@ def _arguments(kind: type) -> dict[str, Any]:
 
 
 def start_averages(model: keras.Model) -> None:
-    """Starts the averages that a built optimiser keeps at the model's weights; Keras does so in the first step alone."""
+    """Starts the averages of a built optimiser from the model's weights; Keras does so only in the first step."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer.use_ema:
         for average, variable in zip(
@@ -143,7 +143,7 @@ def start_averages(model: keras.Model) -> None:
 
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """Gives a model the averages of its weights, where its optimiser keeps them; afterwards its own again."""
+    """Gives a model the averages of its weights, if its optimiser keeps them; restores its own weights afterwards."""
     if not getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
         yield
         return

@@ -1,7 +1,8 @@
 """The numbers that the paper prints, and the runs behind each of its tables and figures.
 
-Tomczak and Welling, "VAE with a VampPrior", AISTATS 2018 (arXiv 1705.07120). It needs nothing but the standard library and the
-other files on the ground floor, so that the command line can use it before TensorFlow is imported.
+Tomczak and Welling, "VAE with a VampPrior", AISTATS 2018 (arXiv 1705.07120). This file needs only
+the standard library and the other files on the ground floor, so that the command line can use it
+before TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -49,18 +50,18 @@ TABLE1 = {
     "frey_faces": (4.63, 4.57, 4.61, 4.51, 4.49, 4.45, 4.43, 4.38),
     "histopathology": (6.07, 6.04, 5.82, 5.75, 5.59, 5.58, 4.84, 4.82),
 }
-# Figure 2 was read off, to within 0.05 nats: the ELBO of HVAEs on static MNIST by the number of components.
+# Figure 2, read off to within 0.05 nats: the ELBO of HVAEs on static MNIST by the number of components.
 COMPONENTS = (1, 10, 100, 300, 500, 1000)
 FIGURE2 = {
     "vamp": (-92.63, -91.79, -91.25, -90.98, -90.63, -90.94),
     "mog": (-92.67, -92.49, -92.38, -92.39, -92.37, -92.79),
     "standard": (-94.40,),
 }
-# Figure 3: active units of z1 and z2 by the number of components, and of another network with the standard prior.
+# Figure 3: active units of z1 and z2 by number of components, and of another network with the standard prior.
 FIGURE3 = {"z1": (37, 37, 37, 37, 36, 36), "z2": (19, 21, 24, 25, 29, 26)}
 FIGURE3_OTHERS = {"VAE": (17, 6), "IWAE": (24, 7)}
 OBJECTIVES = ("elbo", "iwae")
-# What is chosen where nothing else is: the other data sets and models of these figures are not the paper's, or cost as much again.
+# The default choice: these figures' other data sets and models are not the paper's, or cost as much again.
 USUAL: dict[str, dict[str, Sequence[str]]] = {
     "figure4": {"models": ("pixelhvae",)},
     "gradients": {"datasets": ("static_mnist",), "models": ("vae",)},
@@ -70,14 +71,14 @@ PICTURED = (("vae", "standard"), ("hvae", "vamp"), ("convhvae", "vamp"), ("pixel
 
 
 class Point(NamedTuple):
-    """What a cell of a table or a figure is about.
+    """The content of a cell of a table or a figure.
 
     Attributes:
-      dataset: its short name.
-      title: what the paper calls the method.
-      published: the number that the paper prints; None where it prints none.
-      model, prior: of tfvamp; None for a method of another paper, which is not run.
-      components: K; None for the data set's.
+      dataset: short name of the data set.
+      title: the paper's name for the method.
+      published: the number that the paper prints; None if it prints none.
+      model, prior: names in tfvamp; None for a method of another paper, which is not run.
+      components: K; None for the default of the data set.
       objective: "elbo" or "iwae".
     """
 
@@ -154,7 +155,7 @@ FIGURES = {
 }
 NAMES = (*TABLE_NAMES, *FIGURES)
 NOT_EVALUATED = ("figure4", "figure5", "figure6", "gradients")  # their runs need no log-likelihood
-# What is known in public of cells whose printed number others did not get either: docs/reproducing.md has the sources.
+# Public evidence on cells whose printed number others did not get: docs/reproducing.md has the sources.
 EVIDENCE = {
     (
         "static_mnist",
@@ -164,7 +165,7 @@ EVIDENCE = {
     ("caltech101", "hvae", "standard"): "independent public code: -117.53",
     ("caltech101", "hvae", "vamp"): "independent public code: -116.92",
 }
-# Where the paper disagrees with itself, or with what it cites: table, data set, model, text.
+# Places where the paper disagrees with itself, or with what it cites: table, data set, model, text.
 NOTES = (
     ("table1", "static_mnist", "hvae", "HVAE + standard on static MNIST: -86.05 here, -85.89 in Table 2."),
     (
@@ -180,7 +181,7 @@ NOTES = (
 
 
 def notes(name: str, shown: Iterable[Point]) -> list[str]:
-    """Returns what there is to say of the printed numbers of some cells of a table."""
+    """Returns what there is to say about the printed numbers of some cells of a table."""
     pairs = {(point.dataset, point.model) for point in shown}
     return [
         f"The paper prints two numbers for one cell: {text}"
@@ -199,11 +200,12 @@ def points(
 
     Args:
       name: one of `NAMES`.
-      datasets, models, priors: keep these alone, by their short names; None keeps all, or those in `USUAL`. For table1 and
-        figure7, priors may be others than the paper's: their cells have no published number.
+      datasets, models, priors: keep only these, by their short names; None keeps all, or those in
+        `USUAL`. For table1 and figure7, priors may be other ones than the paper's; their cells have
+        no published number.
 
     Raises:
-      UsageError: a name that does not exist, or nothing is left.
+      UsageError: a name does not exist, or nothing is left.
     """
     check_choice("table or figure", name, NAMES)
     for kind, chosen, known in (
@@ -263,7 +265,7 @@ def _of_table1(dataset: str, model: str, prior: str) -> Point:
 
 
 def _by_components(priors: Sequence[str], objectives: Sequence[str]) -> list[Point]:
-    """Returns HVAEs on static MNIST of each prior and each number of components."""
+    """Returns HVAEs on static MNIST for each prior and each number of components."""
     found = []
     for objective in objectives:
         for prior in priors:
@@ -275,10 +277,10 @@ def _by_components(priors: Sequence[str], objectives: Sequence[str]) -> list[Poi
 
 
 def in_bits(dataset: str) -> bool:
-    """Returns whether the paper prints bits per dimension of a data set, not nats."""
+    """Returns whether the paper prints bits per dimension for a data set, and not nats."""
     return dataset in IN_BITS
 
 
 def nats_per_unit(dataset: str) -> float:
-    """Returns the number by which a log-likelihood in nats is divided for the unit that the paper prints: 1, or -D ln 2 for bits per dimension."""
+    """Returns the divisor from nats to the unit that the paper prints: 1, or -D ln 2 for bits per dimension."""
     return -math.prod(CATALOG[dataset].shape) * math.log(2.0) if in_bits(dataset) else 1.0

@@ -17,7 +17,7 @@ from tfvamp.config import FORMATS
 from tfvamp.errors import UsageError, check_choice
 
 GROUND = 0.35  # the grey between images
-FEW_EPOCHS = 30  # whose curves are shown whole
+FEW_EPOCHS = 30  # up to this number, curves are shown whole
 MOST_NAMED = 30  # labels in a legend
 FINEST = 100  # bins of a histogram, the paper's number
 MAP_POINTS = 80  # along each axis of a map's density
@@ -25,17 +25,17 @@ DATES: dict[str, Any] = {
     "png": {},
     "pdf": {"CreationDate": None},
     "svg": {"Date": None},
-}  # none: the same picture is the same file
+}  # no dates, so that the same picture is the same file
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How pictures are drawn.
+    """The style of pictures.
 
     Attributes:
       format: "png", "pdf" or "svg".
       dpi: dots per inch of a PNG file, and of the images in a PDF or SVG file.
-      columns: of a grid of images; None for about as many as rows.
+      columns: number of columns of a grid of images; None for about as many as rows.
       title: whether pictures have titles.
     """
 
@@ -58,7 +58,7 @@ PLAIN = Look()
 
 
 def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Returns images [n, H, W, C] side by side in rows, one grey pixel between them: [rows, columns, 3]."""
+    """Returns images [n, H, W, C] side by side in rows, with one grey pixel between them: [rows, columns, 3]."""
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -70,7 +70,7 @@ def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def bare_grid(images: np.ndarray, scale: int = 3, look: Look = PLAIN) -> bytes:
-    """Returns a grid of images [n, H, W, C] without words, each pixel `scale` pixels wide."""
+    """Draws a grid of images [n, H, W, C] without text, each pixel `scale` pixels wide."""
     canvas = tile(images, look.columns).repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
     metadata = DATES[look.format] or None
@@ -79,12 +79,12 @@ def bare_grid(images: np.ndarray, scale: int = 3, look: Look = PLAIN) -> bytes:
 
 
 def grid(images: np.ndarray, title: str, look: Look = PLAIN) -> bytes:
-    """Returns a titled grid of images [n, H, W, C]."""
+    """Draws a grid of images [n, H, W, C] with a title."""
     return _figure_of(tile(images, look.columns), title, look)
 
 
 def stretched(images: np.ndarray) -> np.ndarray:
-    """Returns images [n, H, W, C], each with its contrast stretched to [0, 1]; one that is all one value stays so."""
+    """Returns images [n, H, W, C], each with its contrast stretched to [0, 1]; an image of one value stays so."""
     low, high = images.min(axis=(1, 2, 3), keepdims=True), images.max(axis=(1, 2, 3), keepdims=True)
     return np.where(high > low, (images - low) / np.maximum(high - low, 1e-12), images)
 
@@ -96,13 +96,13 @@ def pairs(
     title: str = "Test images, each with its reconstruction to the right",
     look: Look = PLAIN,
 ) -> bytes:
-    """Returns images and what belongs to them side by side, [n, H, W, C] both, in columns of pairs."""
+    """Draws images and their counterparts side by side, [n, H, W, C] both, in columns of pairs."""
     both = np.stack([originals, others], axis=1).reshape(-1, *originals.shape[1:])
     return _figure_of(tile(both, look.columns or columns), title, look)
 
 
 def curves(history: list[dict[str, float]], best: dict[str, float] | None, look: Look = PLAIN) -> bytes:
-    """Returns the ELBO in training and validation and its two parts, by epoch, and the row of the best epoch."""
+    """Draws the ELBO in training and validation and its two parts, by epoch, and marks the best epoch."""
     epochs = [row["epoch"] for row in history]
     figure = matplotlib.figure.Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -122,7 +122,7 @@ def curves(history: list[dict[str, float]], best: dict[str, float] | None, look:
 
 
 def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
-    """Returns the log-likelihoods [N] of test images, and their mean (the paper's Figure 7, which has 100 bins)."""
+    """Draws a histogram of the log-likelihoods [N] of test images, with their mean (the paper's Figure 7 has 100 bins)."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     fitting = len(np.histogram_bin_edges(log_likelihood, "auto")) - 1
@@ -139,7 +139,7 @@ def histogram(log_likelihood: np.ndarray, look: Look = PLAIN) -> bytes:
 
 
 def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
-    """Returns the variances of posterior means [D] of each stochastic layer, the largest first, and the threshold of activity."""
+    """Draws the variances of posterior means [D] of each layer, largest first, and the threshold of activity."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in variances.items():
@@ -152,7 +152,7 @@ def spectra(variances: dict[str, Sequence[float]], threshold: float) -> bytes:
 
 
 def estimates(curves: dict[str, Sequence]) -> bytes:
-    """Estimates of log p(x) against the number of samples; curves of points (num_samples, mean, error)."""
+    """Draws estimates of log p(x) against the number of samples; curves are points (num_samples, mean, error)."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
@@ -171,7 +171,7 @@ def estimates(curves: dict[str, Sequence]) -> bytes:
 
 
 def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
-    """Returns posterior means [N, 2] and a mixture's component means [K, 2] on two principal axes."""
+    """Draws posterior means [N, 2] and a mixture's component means [K, 2] on two principal axes."""
     figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     axes.scatter(means[:, 0], means[:, 1], s=6, alpha=0.5, label="posterior means of test images")
@@ -191,7 +191,7 @@ def scatter(means: np.ndarray, components: np.ndarray | None) -> bytes:
 
 
 def shares(values: np.ndarray) -> bytes:
-    """Returns the shares [K] of a mixture's components, the largest first."""
+    """Draws the shares [K] of a mixture's components, the largest first."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(values) + 1), np.sort(values)[::-1], linewidth=1)
@@ -212,14 +212,16 @@ def latent_map(
     components: np.ndarray | None = None,
     look: Look = PLAIN,
 ) -> bytes:
-    """Returns posterior means [N, 2] on two principal axes, by label, over the prior's density there.
+    """Draws posterior means [N, 2] on two principal axes, by label, over the prior's density in that plane.
 
     Args:
-      means: of test images.
-      labels: [N]; below 0 where there is none.
-      class_names: of the labels; empty where they have no names.
-      density: of the prior, as a mixture of normals in the plane: log-weights [M], means [M, 2], covariances [M, 2, 2].
-      components: the latents [K, 2] at the means of the prior's components; None for a prior without any.
+      means: posterior means of test images.
+      labels: [N]; below 0 for images without a label.
+      class_names: names of the labels; empty if they have no names.
+      density: the prior's density, as a mixture of normals in the plane: log-weights [M], means [M,
+        2], covariances [M, 2, 2].
+      components: the latents [K, 2] at the means of the prior's components; None for a prior
+        without components.
     """
     figure = matplotlib.figure.Figure(figsize=(6.5, 5.5), layout="constrained")
     axes = figure.subplots()

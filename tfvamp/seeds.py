@@ -1,4 +1,4 @@
-"""Stateless seeds: an integer at the edge, `[2]` int32 tensors inside, split by name.
+"""Stateless seeds: integers at the interface, `[2]` int32 tensors inside, split by name.
 
 Every random number of tfvamp comes from Philox bits, so that the same seed gives the
 same draw eagerly, in `tf.function` and under XLA, on every device.
@@ -22,7 +22,7 @@ Seed: TypeAlias = "int | tuple[int, int] | tf.Tensor | keras.random.SeedGenerato
 
 
 def stateless(seed: int, *names: str) -> tf.Tensor:
-    """Returns the stateless seed [2] of an integer `seed`, one stream for each path of names.
+    """Returns the stateless seed [2] of an integer `seed`, with a separate stream for each path of names.
 
     Raises:
       UsageError: the integer lies outside 0 to 2^31 - 1.
@@ -39,11 +39,12 @@ def stateless(seed: int, *names: str) -> tf.Tensor:
 
 
 def as_seed(seed: Seed) -> tf.Tensor:
-    """Returns a `[2]` seed from what a caller has.
+    """Returns a `[2]` seed from any seed that a caller may give.
 
     Args:
-      seed: an integer, a pair, a tensor [] or [2], a `keras.random.SeedGenerator` (its next seed), or None (drawn by
-        TensorFlow, as `keras.utils.set_random_seed` says; a new one in each call of a compiled function, too).
+      seed: an integer, a pair, a tensor [] or [2], a `keras.random.SeedGenerator` (its next seed),
+        or None. For None, TensorFlow draws a seed, which follows `keras.utils.set_random_seed`; a
+        compiled function draws a new one in each call, too.
 
     Raises:
       ValueError: the seed has neither shape () nor [2].
@@ -72,7 +73,7 @@ def fold_in_name(seed: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def of_replica(seed: tf.Tensor) -> tf.Tensor:
-    """Returns the seed itself on one device; on several (`tf.distribute`), a seed of each replica's own."""
+    """Returns the seed itself on one device, or a different seed for each replica on several (`tf.distribute`)."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return seed
@@ -84,7 +85,7 @@ def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
 
     TensorFlow 2.21's own `stateless_uniform` turns the same Philox bits into other
     numbers under XLA than outside it (it keeps the high bits there, the low ones
-    here), even with `alg="philox"`; so we take the bits and turn them ourselves.
+    here), even with `alg="philox"`; so we take the bits and convert them ourselves.
     """
     bits_dtype, shift = {tf.float32: (tf.uint32, 9), tf.float64: (tf.uint64, 12)}[tf.as_dtype(dtype)]
     bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=bits_dtype, alg=ALGORITHM)
@@ -93,10 +94,10 @@ def uniform(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
 
 
 def normal(shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Returns standard normal draws of the given shape, by inversion; float32 reaches +-5.3."""
+    """Returns standard normal draws of the given shape by inverse-CDF sampling; float32 reaches +-5.3."""
     return normal_of(uniform(shape, seed, dtype))
 
 
 def normal_of(uniform: tf.Tensor) -> tf.Tensor:
-    """Returns standard normal draws from uniform ones, by inversion."""
+    """Returns standard normal draws from uniform ones by the inverse CDF."""
     return math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0)

@@ -21,10 +21,10 @@ from tfvamp_cli.serving.desk import ClientLeft, Desk
 from tfvamp_cli.serving.limits import Limits, Refused
 from tfvamp_cli.serving.served import ServedModel
 
-PIECE = 64 * 1024  # bytes of an answer that are sent before the client must have taken them
-MOST_PICTURES = 200  # pseudo-inputs of a request of the page
-LEFT = 499  # what proxies log for a client that did not wait; nobody receives it
-# The page loads nothing and sends nothing anywhere else, whatever an export's texts hold.
+PIECE = 64 * 1024  # bytes of an answer that are sent before the client must take them
+MOST_PICTURES = 200  # maximum number of pseudo-inputs in a request of the page
+LEFT = 499  # the status that proxies log for a client that did not wait; nobody receives it
+# The page loads nothing from elsewhere and sends nothing there, whatever an export's texts contain.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,7 +32,7 @@ POLICY = (
 
 
 class Held:
-    """The bytes of bodies and answers that are in memory, of all requests together."""
+    """The bytes of bodies and answers in memory, for all requests together."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
@@ -48,10 +48,10 @@ def build_app(model: ServedModel, name: str = "tfvamp", hosts: Sequence[str] | N
     """Returns the application.
 
     Args:
-      model: answers the requests.
-      name: of the model, in the addresses.
-      hosts: the names under which it may be asked, without ports; None for any. A page from elsewhere that makes its own
-        name lead here (DNS rebinding) asks under that.
+      model: the model that answers the requests.
+      name: name of the model in the addresses.
+      hosts: host names, without ports, that requests may use; None for any. This refuses a page from elsewhere that
+        makes its own name lead here (DNS rebinding), because its requests use that name.
     """
     limits = model.limits
     desk, held = Desk(limits), Held(limits)
@@ -203,7 +203,7 @@ async def _leaves(request: Request) -> None:
 
 
 async def _pieces(answer: bytes, held: Held) -> AsyncIterator[bytes]:
-    """Returns an answer in pieces, each sent once the client has taken those before."""
+    """Yields an answer in pieces, each of which is sent once the client has taken those before."""
     try:
         for start in range(0, len(answer), PIECE):
             yield answer[start : start + PIECE]

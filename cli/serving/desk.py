@@ -1,4 +1,4 @@
-"""The queue: a few requests are computed at a time, some wait, the others are sent away."""
+"""The queue: a few requests are computed at a time, some wait, the others are refused."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import cancellation  # nothing public stops a function that runs
+from tensorflow.python.eager import cancellation  # there is no public way to stop a running function
 
 from tfvamp_cli.serving.limits import Limits, Refused
 
 
 class ClientLeft(Exception):
-    """The client left before its answer was there."""
+    """The client left before its answer was ready."""
 
 
 class Desk:
-    """Computes answers on threads of its own, so that the other addresses answer meanwhile.
+    """Computes answers on its own threads, so that the other addresses can answer meanwhile.
 
-    What is not ready at its deadline, or whose client has left, is stopped between two operations of the model.
+    A request that is not ready at its deadline, or whose client has left, is stopped between two operations of the model.
 
     Attributes:
-      pending: requests that are computed or wait.
-      counts: how many were answered, refused, and left by their client, for the page.
+      pending: number of requests that are computed or wait.
+      counts: numbers of requests answered, refused, and left by their client, for the page.
     """
 
     def __init__(self, limits: Limits):
@@ -37,7 +37,7 @@ class Desk:
         self.counts = {"answered": 0, "refused": 0, "left": 0}
         self._threads = concurrent.futures.ThreadPoolExecutor(limits.workers, "predict")
         self._running: set[cancellation.CancellationManager] = set()
-        self._seconds = 0.1  # of a request, a running mean
+        self._seconds = 0.1  # duration of a request, a running mean
 
     async def compute(self, work: Callable[[], bytes], leaves: Coroutine[Any, Any, None]) -> bytes:
         """Returns the result of `work`.
@@ -65,7 +65,7 @@ class Desk:
         return result
 
     def check_free(self) -> None:
-        """Raises Refused where no more may wait."""
+        """Raises Refused if no more requests may wait."""
         if self.pending >= self.limits.workers + self.limits.waiting:
             raise Refused(503, "too many requests are waiting: ask again later", self._retry_after())
 
@@ -126,11 +126,11 @@ class Desk:
             loop.call_soon_threadsafe(count)
 
     def _retry_after(self) -> int:
-        """Seconds in which the requests that wait now are about done."""
+        """Returns the approximate number of seconds until the requests that wait now are done."""
         return max(1, math.ceil(self._seconds * self.pending / self.limits.workers))
 
     def close(self) -> None:
-        """Stops what is computed, so that the process can end."""
+        """Stops running computations, so that the process can end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for manager in list(self._running):
             manager.start_cancel()

@@ -1,4 +1,4 @@
-"""What a request may cost, and the error for those that cost more."""
+"""The maximum cost of a request, and the error for requests that cost more."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ OPTIONS = (
     "deadline",
     "workers",
     "waiting",
-)  # of the command; the others are fixed
+)  # options of the command; the others are fixed
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a request, and all of them together, may cost.
+    """The maximum cost of a request, and of all requests together.
 
     Raises:
-      UsageError: a value of the wrong type, or outside its bounds.
+      UsageError: a value has the wrong type, or is outside its bounds.
     """
 
     max_images: int = setting(1024, "Largest number of images or latents per request.", metavar="N", least=1)
@@ -29,7 +29,11 @@ class Limits:
         200_000, "Images times samples per request for log-likelihoods.", metavar="N", least=1, most=2**62
     )
     deadline: float = setting(
-        30.0, "Stop a request that takes longer, waiting included.", metavar="SECONDS", least=0.1, most=86_400
+        30.0,
+        "Stop a request that takes longer, including its time in the queue.",
+        metavar="SECONDS",
+        least=0.1,
+        most=86_400,
     )
     workers: int = setting(2, "Requests computed at the same time.", metavar="N", least=1, most=256)
     waiting: int = setting(
@@ -51,9 +55,9 @@ class Refused(Exception):
     """A request that is not answered.
 
     Args:
-      status: of HTTP.
+      status: HTTP status.
       text: the reason, in one line.
-      retry_after: seconds after which to ask again.
+      retry_after: seconds after which the client may ask again.
     """
 
     def __init__(self, status: int, text: str, retry_after: int | None = None):

@@ -1,4 +1,4 @@
-"""HTTP of uvicorn for clients that may be slow on purpose."""
+"""Uvicorn's HTTP protocol for clients that may be slow on purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SLOWEST = 16 * 1024  # bytes of an answer that a client must take within its pat
 
 
 def patient(limits: Limits) -> type[H11Protocol]:
-    """Returns a protocol that drops clients beyond a number, those that send no request, and those that take no answer."""
+    """Returns a protocol that drops clients beyond a number, or that send no request, or that take no answer."""
 
     class Patient(H11Protocol):
         def connection_made(self, transport):
@@ -26,7 +26,7 @@ def patient(limits: Limits) -> type[H11Protocol]:
             self.resumed += 1
 
         def _look_again(self):
-            """Drops the client unless something has moved when its patience is over."""
+            """Drops the client if nothing has moved when its time is over."""
             cycle, resumed, left = self.cycle, self.resumed, self.transport.get_write_buffer_size()
 
             def check():

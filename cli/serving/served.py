@@ -1,4 +1,4 @@
-"""The model of an export: its functions on what a REST request holds, with the cost seen to first."""
+"""The model of an export: its functions on the contents of a REST request, after a check of the cost."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ServedModel:
     """The functions of a SavedModel.
 
     Args:
-      folder: a SavedModel, or a folder of numbered ones, of which the highest is taken.
-      limits: what a request may cost.
+      folder: a SavedModel, or a folder of numbered ones, of which the highest is used.
+      limits: the maximum cost of a request.
 
     Attributes:
-      folder, version: of the SavedModel.
-      about: what the export says of the model, for the page; None where it says nothing.
-      problem: why it says nothing, in one line; empty where it does.
+      folder, version: folder and version of the SavedModel.
+      about: what the export says about the model, for the page; None if it says nothing.
+      problem: why it says nothing, in one line; empty if it says something.
 
     Raises:
       UsageError: there is no SavedModel.
@@ -43,7 +43,7 @@ class ServedModel:
         self.limits = limits
         try:
             self._loaded = tf.saved_model.load(str(self.folder))  # its variables live as long as it does
-        except Exception as error:  # whatever TensorFlow makes of a damaged file
+        except Exception as error:  # a damaged file may lead to any error
             raise light.errors.FileError(
                 f"{light.files.shown(self.folder)} is not a SavedModel that can be read "
                 f"({light.files.reason(error)}): export the run again"
@@ -116,7 +116,7 @@ class ServedModel:
             raise Refused(400, "not enough memory for this request: ask for less") from error
 
     def _check_cost(self, name: str, specs: dict[str, tf.TensorSpec], arrays: dict[str, np.ndarray]) -> None:
-        """Raises Refused where a request asks for more than the limits allow."""
+        """Raises Refused if a request asks for more than the limits allow."""
         rows = max(
             (len(arrays[key]) for key, spec in specs.items() if _has_batch(spec)),
             default=1,
@@ -153,7 +153,7 @@ class ServedModel:
         return self.signatures[name].structured_input_signature[1]
 
     def metadata(self) -> dict[str, Any]:
-        """Returns what each signature takes and gives, as TensorFlow Serving says it."""
+        """Returns the arguments and results of each signature, in the form of TensorFlow Serving."""
         return {
             name: {
                 "inputs": _described(name, self.specs(name)),
@@ -174,7 +174,7 @@ class ServedModel:
 
     @functools.cached_property
     def _components(self) -> dict[str, np.ndarray]:
-        """The pseudo-inputs [K, H, W, C], the posteriors [K, D] at them, and p(x | z)'s means at theirs."""
+        """The pseudo-inputs [K, H, W, C], the posteriors [K, D] at them, and the means of p(x | z) at the posteriors' means."""
         if "pseudo_inputs" not in self.signatures:
             raise Refused(404, "the prior of this model has no pseudo-inputs")
         images = self.signatures["pseudo_inputs"]()["images"]
@@ -216,7 +216,7 @@ def newest_version(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 def _about(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
-    """Returns what assets.extra/tfvamp.json says of the model, in short texts and finite numbers; and what is wrong with it."""
+    """Returns what assets.extra/tfvamp.json says about the model, in short texts and finite numbers, and what is wrong."""
     try:
         document = light.files.read_json(folder / METADATA_FILE)
     except light.errors.FileError as error:
@@ -254,7 +254,7 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 def _in_parts(value: Any) -> Any:
-    """Returns the same JSON, of large arrays made in blocks of rows, so that other threads get a turn in between."""
+    """Returns the same JSON, with large arrays made in blocks of rows, so that other threads get a turn in between."""
     if isinstance(value, dict):
         return {key: _in_parts(one) for key, one in value.items()}
     if not isinstance(value, np.ndarray) or value.size <= PER_PART:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+import pathlib
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,8 +32,12 @@ from tfvamp.datasets.static_mnist import static_mnist_dataset_builder
 from tfvamp.errors import DataError, TfvampError, UsageError, check_choice
 from tfvamp.files import expanded, printable
 
-PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # what stands before the width and the height
-CACHED = 2**27  # bytes of a split that is kept in memory as images, four bytes for each
+PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # the bytes before the width and the height
+CACHED = 2**27  # maximum bytes of a split that is kept in memory as images, which take four times as many
+KEPT = 2**27  # maximum bytes of the pixels of prepared splits that are kept in memory for the next `load`
+_kept: dict[
+    tuple, tuple[np.ndarray, np.ndarray]
+] = {}  # pixels and labels, by what they were read from; the newest last
 BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
     "dynamic_mnist": dynamic_mnist_dataset_builder.Builder,
@@ -51,10 +56,10 @@ class Split:
 
     Attributes:
       name: "train", "validation" or "test".
-      spec: of the data set.
-      pixels: [N, H, W, C], bytes or float32, as they are stored; a large one may be a file.
-      labels: [N], -1 where there are none.
-      binary: whether images are binarised, the same at every pass.
+      spec: the description of the data set.
+      pixels: [N, H, W, C], bytes or float32, as they are stored; a large array may be a file.
+      labels: [N], -1 if there are none.
+      binary: whether images are binarised, in the same way at every pass.
 
     >>> x = np.zeros([10, 8, 8], np.uint8)
     >>> x[:, 2:6] = 255
@@ -71,19 +76,19 @@ class Split:
 
     @property
     def num_examples(self) -> int:
-        """N."""
+        """The number of images, N."""
         return len(self.pixels)
 
     @functools.cached_property
     def rows(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """From indices [B] to stored pixels [B, H, W, C]."""
+        """A function from indices [B] to stored pixels [B, H, W, C]."""
         return pipeline.rows_of(self.pixels)
 
     @property
     def images(self) -> tf.data.Dataset:
-        """`tf.data` of images [H, W, C], float32 in [0, 1], in a fixed order.
+        """A `tf.data` of images [H, W, C], float32 in [0, 1], in a fixed order.
 
-        Grey training images of a dynamically binarised set stay grey here.
+        Grey training images of a dynamically binarised data set stay grey here.
         """
         blocks = tf.data.Dataset.range(self.num_examples).batch(100)
         at = tf.autograph.experimental.do_not_convert(self.at)
@@ -91,7 +96,7 @@ class Split:
         return pipeline.without_tuning(images.cache() if self.pixels.nbytes <= CACHED else images)
 
     def at(self, indices: tf.Tensor) -> tf.Tensor:
-        """Returns the images [B, H, W, C] of some indices [B], as `images` has them."""
+        """Returns the images [B, H, W, C] at some indices [B], in the form of `images`."""
         images = pipeline.to_images(self.rows(indices), self.spec)
         seed = seeds.stateless(0, "binarize", self.spec.name, self.name)
         return pipeline.binarize_each(images, indices, seed) if self.binary else images
@@ -100,7 +105,7 @@ class Split:
         """Returns images [N, H, W, C] and labels [N].
 
         Raises:
-          UsageError: there is too little memory.
+          UsageError: there is not enough memory.
         """
         needed = 4 * self.pixels.size
         memory.check(needed, f"{self.spec.name} ({self.name}) as an array", "use `images`, or a limit")
@@ -113,11 +118,11 @@ class Dataset:
     """A loaded data set.
 
     Attributes:
-      spec: what it is.
+      spec: the description of the data set.
       train, validation, test: its splits.
       checksums: sha256 of each source file that the data were made from.
-      verified: whether they are all the published ones; None where no checksum is published.
-      class_names: of the labels 0, 1...; empty where they have no names.
+      verified: whether these are all the published files; None if no checksum is published.
+      class_names: names of the labels 0, 1...; empty if they have no names.
 
     >>> x = np.random.default_rng(0).integers(0, 256, (10, 8, 8)).astype(np.uint8)
     >>> data = from_arrays(x[:6], x[6:8], x[8:])
@@ -134,21 +139,28 @@ class Dataset:
     class_names: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
-        """Returns the split of that name as it is evaluated: grey training images binarised once."""
+        """Returns the split of that name as it is evaluated: grey training images are binarised once."""
         check_choice("split", name, SPLITS)
         part: Split = getattr(self, name)
         return dataclasses.replace(part, binary=self.spec.binarization == "dynamic")
 
     def training_batches(
-        self, batch_size: int, seed: int, epoch: int, first_step: int = 0, with_index: bool = False
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        first_step: int = 0,
+        with_index: bool = False,
+        epochs: int = 1,
     ) -> tf.data.Dataset:
-        """Returns the training batches [B, H, W, C] of one epoch (from 1), shuffled and binarised by the seed.
+        """Returns the training batches [B, H, W, C] of epochs (from 1), shuffled and binarised with the seed.
 
-        The first `first_step` batches are left out; `with_index` as in `pipeline.training_batches`.
+        The first `first_step` batches of the first epoch are left out; `with_index` is as in
+        `pipeline.training_batches`.
         """
         rows, count = self.train.rows, self.train.num_examples
         return pipeline.training_batches(
-            rows, count, self.spec, batch_size, seed, epoch, first_step, with_index
+            rows, count, self.spec, batch_size, seed, epoch, first_step, with_index, epochs
         )
 
 
@@ -172,26 +184,31 @@ def load(
     Args:
       name: a short name of `CATALOG`, such as "caltech101"; or your own images:
         "npz:FILE", "folder:DIR" or "tfds:NAME[/CONFIG][:IMAGE_KEY]".
-      data_dir: where prepared data are kept; None for TFDS's own default.
-      raw_dir: a folder with source files fetched by hand, used instead of a download; None
-        takes the environment variable TFVAMP_RAW_DIR. Not for your own images, nor for TFDS's own data sets.
-      limit: the maximum number of examples of each split, for a quick look.
-      say: told in one line when data are prepared.
+      data_dir: folder of prepared data; None for TFDS's own default.
+      raw_dir: a folder with source files fetched by hand, used instead of a download; None takes
+        the environment variable TFVAMP_RAW_DIR. It is not used for your own images, nor for TFDS's
+        own data sets.
+      limit: maximum number of examples of each split, for a quick look.
+      say: a function that gets one line of text when data are prepared.
       image_size: "HxW" to which your own images are resized; needed for "folder:".
-      grayscale: make your own images grey.
-      colour: read a folder's images in colour; without either, they are grey if all files are.
+      grayscale: whether to make your own images grey.
+      colour: whether to read a folder's images in colour. With neither option, they are grey if all
+        files are.
       background: what a folder's transparent images are laid over, "white" or "black".
-      binarize: of your own images: "none", "threshold" (at 0.5) or "dynamic".
-      progress: show bars on the standard error stream while data are downloaded and prepared.
-      prepare: "replace" prepares data that are missing, and prepares them again when the files in `raw_dir` differ
-        from those they were made from. "missing" prepares missing data, but never changes prepared ones. "never"
-        downloads and writes nothing.
-      known: checksums of the pixels of a folder of images: if it is gone, and they are prepared, these are taken.
+      binarize: binarisation of your own images: "none", "threshold" (at 0.5) or "dynamic".
+      progress: whether to show bars on the standard error stream while data are downloaded and
+        prepared.
+      prepare: "replace" prepares data that are missing, and prepares data again if the files in
+        `raw_dir` differ from those that they were made from. "missing" prepares missing data, but
+        never changes prepared ones. "never" downloads and writes nothing.
+      known: checksums of the pixels of a folder of images. If the folder is gone but its images are
+        prepared, the prepared ones are used.
 
     Raises:
-      UsageError: the name is unknown, an option does not go with it, the limit is below 1, or there is too little
-        memory.
-      DataError: the data cannot be had or must not be prepared, are damaged, or have values that do not fit.
+      UsageError: the name is unknown, an option does not apply to it, the limit is below 1, or
+        there is not enough memory.
+      DataError: the data are not available or must not be prepared, are damaged, or have values
+        that do not fit.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1; got {limit}")
@@ -232,22 +249,22 @@ def from_arrays(
     binarize: str | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """Returns a data set of your own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
+    """Returns a data set made of your own arrays [N, H, W] or [N, H, W, C]: bytes, or floats in [0, 1].
 
     Args:
       train, validation, test: the images.
       binarize: "none", "threshold" or "dynamic"; None for "none".
-      name: of the data set; the seeds of binarisation depend on it.
+      name: name of the data set, on which the seeds of binarisation depend.
 
     Raises:
-      DataError: shapes that differ, or pixels that are no numbers in [0, 1].
+      DataError: the shapes differ, or pixels are not numbers in [0, 1].
     """
     arrays = {"train": train, "validation": validation, "test": test}
     return _own(own.from_arrays(name, arrays, binarize), None)
 
 
 def _own(data: own.OwnData, limit: int | None) -> Dataset:
-    """Returns a data set of what `own` read."""
+    """Returns a data set made of what `own` read."""
     splits: dict[str, Split] = {}
     for split in SPLITS:
         pixels = data.pixels[split][:limit]
@@ -264,7 +281,7 @@ def _own(data: own.OwnData, limit: int | None) -> Dataset:
 
 
 def _expanded(path: str | os.PathLike | None) -> str | None:
-    """Returns a folder with `~` replaced by the home folder; None where none is given."""
+    """Returns a folder with `~` replaced by the home folder; None if none is given."""
     if path is None or not os.fspath(path):
         return None
     if "\0" in os.fspath(path):
@@ -273,7 +290,14 @@ def _expanded(path: str | os.PathLike | None) -> str | None:
 
 
 def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName, limit: int | None) -> Split:
+    """Returns a split of a prepared data set; the pixels of those read last are kept in memory."""
     try:
+        files = [(path.name, path.stat()) for path in sorted(pathlib.Path(builder.data_path).iterdir())]
+        stamps = tuple((name, found.st_size, found.st_mtime_ns, found.st_ino) for name, found in files)
+        key = (spec, split, limit, str(builder.data_path), stamps)
+        if key in _kept:
+            _kept[key] = pixels, labels = _kept.pop(key)  # to the end, as the newest
+            return Split(split, spec, pixels, labels, spec.binarization == "dynamic" and split != "train")
         stored = builder.info.splits[split]
         if any(path.parent != builder.data_path for path in stored.filepaths):
             raise ValueError("files elsewhere")
@@ -288,16 +312,26 @@ def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName
             raise ValueError("fewer images than it says")
     except TfvampError:
         raise
-    except Exception as error:  # whatever damaged files lead to
+    except Exception as error:  # damaged files may lead to any error
         raise builders.damaged(builder.data_dir, error) from error
     part = Split(split, spec, pixels, labels, spec.binarization == "dynamic" and split != "train")
     _check_values(part)
+    _keep(key, pixels, labels)
     return part
+
+
+def _keep(key: tuple, pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Keeps what was read of a split; drops the oldest ones beyond `KEPT` bytes."""
+    for values in (pixels, labels):
+        values.flags.writeable = False
+    _kept[key] = pixels, labels
+    while sum(kept.nbytes for kept, _ in _kept.values()) > KEPT:
+        _kept.pop(next(iter(_kept)))
 
 
 @tfds.decode.make_decoder()
 def _decode(example: tf.Tensor, feature: tfds.features.Image) -> tf.Tensor:
-    """Returns a stored image, which is unpacked only if it is a PNG file of the size that the builder states."""
+    """Returns a stored image; it is unpacked only if it is a PNG file of the size that the builder states."""
     height, width, _ = feature.shape
     expected = PNG_HEADER + struct.pack(">II", width, height)
     tf.debugging.Assert(tf.strings.substr(example, 0, len(expected)) == expected, ["another kind of image"])

@@ -1,4 +1,4 @@
-"""TFDS's builders: from their code alone, and what they know of prepared data."""
+"""TFDS's builders, made only from their code, and what they know about prepared data."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import tensorflow_datasets as tfds
 from tfvamp.errors import DataError, UsageError, hint
 from tfvamp.files import LARGEST_JSON, expanded, printable, reason, shown, size
 
-SHOWN = 10  # configurations that are named
+SHOWN = 10  # maximum number of configurations that are named
 _patching = threading.RLock()
 
 
 def registered(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
     """Returns the builder of a data set of TFDS, by "NAME" or "NAME/CONFIG".
 
-    Only builders whose code is imported or belongs to TFDS: `tfds.builder` would also make one from the files in a
-    data folder, and import the modules that these name.
+    Only builders are used whose code is imported or belongs to TFDS: `tfds.builder` would also make
+    one from the files in a data folder, and import the modules that these files name.
 
     Raises:
       UsageError: there is no such builder.
-      DataError: what is known of its prepared data is damaged.
+      DataError: the information on its prepared data is damaged.
     """
     match = re.fullmatch(r"(\w+)(?:/([\w.-]+))?", name)
     unknown = UsageError(f"TFDS knows no data set {name!r}: see tensorflow.org/datasets/catalog")
@@ -45,7 +45,7 @@ def registered(name: str, data_dir: str | os.PathLike | None) -> tfds.core.Datas
         AssertionError,
     ) as error:  # of abstract ones
         raise unknown from error
-    except Exception as error:  # whatever a builder needs that is not here
+    except Exception as error:  # a builder may need anything that is not here
         raise DataError(
             f"TFDS cannot import its data set {match[1]} ({type(error).__name__}: {reason(error)})"
         ) from error
@@ -63,10 +63,10 @@ def registered(name: str, data_dir: str | os.PathLike | None) -> tfds.core.Datas
 
 
 def opened(builder_class, data_dir: str | os.PathLike | None, **options: Any) -> tfds.core.DatasetBuilder:
-    """Returns a builder with what is known of its prepared data.
+    """Returns a builder with the information on its prepared data.
 
     Raises:
-      DataError: that is damaged.
+      DataError: the information is damaged.
     """
     root = expanded(data_dir or tfds.core.constants.DATA_DIR)
     try:
@@ -75,7 +75,7 @@ def opened(builder_class, data_dir: str | os.PathLike | None, **options: Any) ->
             return builder_class(data_dir=None if data_dir is None else os.fspath(data_dir), **options)
     except DataError:
         raise
-    except Exception as error:  # whatever damaged files lead to
+    except Exception as error:  # damaged files may lead to any error
         if os.path.exists(root / builder_class.name):
             raise damaged(root / builder_class.name, error) from error
         raise DataError(f"cannot open {builder_class.name} in {shown(root)} ({reason(error)})") from error
@@ -85,7 +85,7 @@ def _check_files(folder: pathlib.Path) -> None:
     """Raises OSError for prepared data that TFDS would never finish reading: pipes, devices, endless descriptions."""
     for pattern in ("*/*", "*/*/*"):  # VERSION/FILE or CONFIG/VERSION/FILE
         for name in glob.iglob(pattern, root_dir=folder):
-            with contextlib.suppress(FileNotFoundError):  # of a process that prepares it now
+            with contextlib.suppress(FileNotFoundError):  # a process may be preparing the data now
                 status = os.stat(folder / name)
                 if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                     raise OSError(f"{printable(name)} is not a regular file")
@@ -95,11 +95,12 @@ def _check_files(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def from_code():
-    """Makes TFDS build data sets from their code alone.
+    """Makes TFDS build data sets only from their code.
 
-    TFDS (4.9.10) reads features that a builder's code does not state from a file beside the data, and imports the
-    modules that this file names. For data that are not prepared it leaves an empty folder in the system's temporary
-    folder, meant for what a bucket knows of them, which is turned off.
+    TFDS (4.9.10) reads features that a builder's code does not state from a file beside the data,
+    and imports the modules that this file names. For data that are not prepared, it also leaves an
+    empty folder in the system's temporary folder, meant for what a bucket knows about them; this is
+    turned off.
     """
 
     def refuse(folder):
@@ -116,7 +117,7 @@ def from_code():
 
 
 def folder_of(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
-    """Returns where a builder's prepared data are or will be. (TFDS takes a `~` in TFDS_DATA_DIR for a name.)"""
+    """Returns the folder of a builder's data, prepared or not. (TFDS takes a `~` in TFDS_DATA_DIR for a name.)"""
     return expanded(builder.data_dir)
 
 
@@ -140,12 +141,12 @@ def verified(info: tfds.core.DatasetInfo) -> bool:
 
 
 def _metadata(info: tfds.core.DatasetInfo, key: str):
-    """Returns what `sources.record` wrote; None where it wrote nothing."""
+    """Returns what `sources.record` wrote; None if it wrote nothing."""
     try:
         return info.metadata[key]  # `in` does not load TFDS's lazy metadata
     except (KeyError, TypeError):
         return None
-    except Exception as error:  # whatever damaged JSON leads to
+    except Exception as error:  # damaged JSON may lead to any error
         raise damaged(info.data_dir, error) from error
 
 

@@ -13,7 +13,7 @@ from tfvamp.datasets import sources
 from tfvamp.errors import DataError
 from tfvamp.files import shown
 
-LARGEST_COUNT = 70_000  # images or labels of a file
+LARGEST_COUNT = 70_000  # images or labels in one file
 NUM_CLASSES = 10
 NUM_VALIDATION = 10_000  # the last of the training images
 
@@ -22,7 +22,7 @@ def read_all(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarray, np.
     """Returns images [N, 28, 28] and labels [N] for training, then for the test, from four files in this order.
 
     Raises:
-      DataError: a file is no such file, or they do not belong together.
+      DataError: a file is not an IDX file of this kind, or the files do not belong together.
     """
     images, labels, test, test_labels = (read(path) for path in paths)
     for pixels, classes, path in ((images, labels, paths[1]), (test, test_labels, paths[3])):
@@ -44,7 +44,7 @@ def read(path: pathlib.Path) -> np.ndarray:
     """Returns the array of bytes in an IDX file.
 
     Raises:
-      DataError: the file is no such file.
+      DataError: the file is not an IDX file.
     """
     contents = sources.read_bytes(path)
     rank = contents[3] if len(contents) > 4 and contents[:3] == b"\x00\x00\x08" else 0

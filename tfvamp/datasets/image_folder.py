@@ -25,7 +25,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_IMAGE = 2**26  # pixels
 MOST_BROKEN = 0.1  # share of files that may be broken
 GREY_MODES = ("1", "L", "LA", "La", "F")
-SHOWN = 20  # broken files that are named; all are in index.json
+SHOWN = 20  # maximum number of broken files that are named; all are in index.json
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
 
 
@@ -36,17 +36,20 @@ def of_folder(
     background: str,
     preparation: Preparation,
 ) -> image_store.Store:
-    """Returns the PNG and JPEG images under a folder, brought to one size.
+    """Returns the PNG and JPEG images under a folder, resized to one size.
 
-    With `channels` None they are grey if all files are, and in colour otherwise. Transparent images are laid over the
-    background, "white" or "black". Hidden files and folders are no data; links to folders are followed, each folder once.
+    If `channels` is None, the images are grey if all files are, and in colour otherwise.
+    Transparent images are laid over the background, "white" or "black". Hidden files and folders
+    are ignored. Links to folders are followed, each folder once.
 
-    The folders beside each other that images lie in are their classes. Subfolders train, validation and test are the
-    splits; without them all images are split by a fixed seed, one in ten for validation and one in ten for the test.
+    Images in subfolders have the name of their first subfolder as their class. If there are
+    subfolders train, validation and test, these are the splits, and classes are subfolders of them.
+    Otherwise, all images are split by a fixed seed, one in ten for validation and one in ten for
+    the test.
 
     Raises:
-      DataError: there is no such folder, or no image in it, or more than one file in ten is broken; or the images
-        are not prepared and must not be.
+      DataError: there is no such folder, or no image in it, or more than one file in ten is broken;
+        or the images are not prepared and must not be prepared.
     """
     if not os.path.isdir(folder):
         raise DataError(f"there is no folder {shown(folder)}")
@@ -60,7 +63,7 @@ def of_folder(
     places: dict[str, pathlib.Path] = {split: folder / split for split in SPLITS}
 
     def class_of(path: pathlib.Path, split: str) -> str | None:
-        """Returns the folder that an image lies in, of those beside each other; None for an image beside them."""
+        """Returns the first subfolder on the way to an image, its class; None for an image outside subfolders."""
         parts = path.relative_to(places[split] if by_split else folder).parts
         return parts[0] if len(parts) > 1 else None
 
@@ -124,11 +127,11 @@ def of_folder(
 def files_under(
     folder: pathlib.Path, suffixes: Sequence[str] = (), left_out: collections.Counter[str] | None = None
 ) -> list[pathlib.Path]:
-    """Returns the regular files under a folder, in order, with these endings if any are given.
+    """Returns the regular files under a folder, in order, with one of these endings if any are given.
 
-    Hidden files and folders are left out; links are followed, to each file and folder once, and to the same one each time.
-    What is left out is counted by its kind. (`rglob` and, before Python 3.12, `os.walk` call themselves for each folder
-    in a folder, a thousand times at most.)
+    Hidden files and folders are left out. Links are followed, to each file and folder once, and
+    always to the same one. What is left out is counted by its kind. (`rglob` and, before Python
+    3.12, `os.walk` call themselves for each folder in a folder, at most a thousand times.)
 
     Raises:
       DataError: a folder cannot be read.
@@ -171,13 +174,13 @@ def files_under(
 
 
 def _identity(path: str) -> tuple[int, int]:
-    """Returns what is the same for a file or folder and all links to it."""
+    """Returns an identity that a file or folder shares with all links to it."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
 def _is_kind(entry: os.DirEntry, folder: bool = False) -> bool:
-    """Returns whether an entry is, or leads to, a regular file, or a folder."""
+    """Returns whether an entry is, or leads to, a regular file (or a folder, if `folder`)."""
     try:
         return entry.is_dir() if folder else entry.is_file()
     except OSError as error:
@@ -187,7 +190,7 @@ def _is_kind(entry: os.DirEntry, folder: bool = False) -> bool:
 
 
 def _is_grey(path: pathlib.Path) -> bool:
-    """Returns whether a file's pixels are grey, as its header says; a file that cannot be read does not decide."""
+    """Returns whether a file's pixels are grey according to its header; a file that cannot be read counts as grey."""
     try:
         with _opened(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
             if image.mode == "P":
@@ -195,7 +198,7 @@ def _is_grey(path: pathlib.Path) -> bool:
                 red, green, blue = (palette[channel::3] for channel in range(3))
                 return red == green == blue
             return image.mode in GREY_MODES or image.mode.startswith("I")
-    except Exception:  # Pillow raises whatever the damaged bytes lead to; `decode` says so
+    except Exception:  # Pillow may raise any error for damaged bytes; `decode` reports it
         return True
 
 
@@ -205,7 +208,7 @@ def decode(
     """Returns a PNG or JPEG file as [H, W, 1 or 3] bytes of the given size, and whether it is transparent somewhere.
 
     Raises:
-      DataError: it is damaged or too large; says so in few words.
+      DataError: the file is damaged or too large; the message is short.
     """
     try:
         with _opened(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
@@ -222,13 +225,13 @@ def decode(
             return _resize(upright.convert(MODES[channels]), size), transparent
     except DataError:
         raise
-    except Exception as error:  # Pillow raises whatever the damaged bytes lead to
+    except Exception as error:  # Pillow may raise any error for damaged bytes
         raise DataError(type(error).__name__) from error
 
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path):
-    """Opens a file for reading, which is not waited for if it has become a pipe."""
+    """Opens a file for reading, without waiting if it has become a pipe."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DataError("not a regular file")
@@ -236,7 +239,7 @@ def _opened(path: pathlib.Path):
 
 
 def resized(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Returns an image [H, W, C] of bytes in another size, with other channels."""
+    """Returns an image [H, W, C] of bytes in another size, with another number of channels."""
     if array.shape == (*size, channels):
         return array
     image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

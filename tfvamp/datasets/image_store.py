@@ -1,7 +1,7 @@
 """Many images as one file of bytes, made once, from which training reads what a batch needs.
 
-A store is a folder with `pixels.npy`, [N, H, W, C] uint8 in the order of the splits, `labels.npy`, [N] int64, and
-`index.json`. It appears whole or not at all.
+A store is a folder with `pixels.npy`, [N, H, W, C] uint8 in the order of the splits; `labels.npy`,
+[N] int64; and `index.json`. It appears completely or not at all.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from tfvamp.files import printable, reason, shown
 
 FOLDER = "tfvamp_images"  # of all stores, in the data folder
 LARGEST_INDEX = 2**26  # bytes: it names each broken file
-NPY_HEADER = 4096  # bytes; that of a store has 128
+NPY_HEADER = 4096  # bytes; the header of a store has 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Images that were read.
+    """Images that have been read.
 
     Attributes:
       pixels: [N, H, W, C] (uint8, in a file) of each split.
-      binary: whether they are all 0 or 255.
+      binary: whether all pixels are 0 or 255.
       checksums: sha256 of all pixels.
       broken: files that were left out, and why.
       labels: [N] of each split; -1 where there is none.
-      class_names: of the labels 0, 1...; empty where they have no names.
+      class_names: names of the labels 0, 1...; empty if they have no names.
     """
 
     pixels: dict[str, np.ndarray]
@@ -59,10 +59,10 @@ def key_of(*parts) -> str:
 
 
 def listing(paths: list[pathlib.Path], folder: pathlib.Path) -> list[tuple[str, int, int]]:
-    """Returns name, size and time of files, by which a change is seen.
+    """Returns the names, sizes and times of files, by which a change is noticed.
 
     Raises:
-      DataError: one cannot be found any more.
+      DataError: a file no longer exists.
     """
     try:
         return [
@@ -85,20 +85,20 @@ def kept(
     broken: list[str],
     class_names: Sequence[str] = (),
 ) -> Store:
-    """Returns the store of that key, as it is on disk, or made now.
+    """Returns the store with that key, either as it is on disk or made now.
 
     Args:
-      key: of the store.
+      key: key of the store.
       images: (split, image, label) of at most `most` images.
-      most: the maximum number of images.
-      shape: gives (H, W, C) of each, when they are read.
-      preparation: where, and whether it may be made.
-      what: the images, for people.
-      broken: what `images` has left out, once they are all taken.
+      most: maximum number of images.
+      shape: a function that returns (H, W, C) of each image, when the images are read.
+      preparation: where the store is made, and whether it may be.
+      what: a readable name of the images.
+      broken: what `images` has left out, complete once all images are taken.
       class_names: names of the labels.
 
     Raises:
-      DataError: the store is damaged, cannot be made, or must not be.
+      DataError: the store is damaged, cannot be made, or must not be made.
     """
     root = preparation.root / FOLDER
     folder = root / key[:16]
@@ -124,10 +124,10 @@ def kept(
 
 
 def _checked_size(most: int, shape: tuple[int, int, int], root: pathlib.Path, what: str) -> int:
-    """Returns the bytes that a store takes.
+    """Returns the number of bytes that a store takes.
 
     Raises:
-      DataError: the disk has not so many.
+      DataError: the disk does not have as many.
     """
     needed = most * math.prod(shape)
     place = next(place for place in (root, *root.absolute().parents) if os.path.exists(place))
@@ -154,7 +154,7 @@ def write(
     binary, checksum = True, hashlib.sha256()
     low, high = 255, 0
     labels: list[int] = []
-    with (folder / "pixels.npy").open("wb") as file:  # not through a map, whose pages count as memory
+    with (folder / "pixels.npy").open("wb") as file:  # not a memory map, whose pages count as memory
         header = {"descr": "|u1", "fortran_order": False, "shape": (most, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for split, image, label in images:
@@ -192,12 +192,12 @@ def write(
 
 
 def with_checksums(root: pathlib.Path, checksums: Iterable[str]) -> Store | None:
-    """Returns the store of those pixels in the folder of all stores, wherever they were read from; None if there is none."""
+    """Returns the store with those pixels in the folder of all stores, wherever they came from, or None."""
     wanted = sorted(checksums)
     places = sorted(root.iterdir()) if os.path.isdir(root) else []
     for folder in places:
         if os.path.isfile(folder / "index.json"):
-            with contextlib.suppress(DataError):  # a damaged one is not it
+            with contextlib.suppress(DataError):  # a damaged store is skipped
                 store = opened(folder)
                 if sorted(store.checksums.values()) == wanted:
                     return store
@@ -232,14 +232,14 @@ def opened(folder: pathlib.Path) -> Store:
         }
         binary = bool(index["binary"])
         return Store(parts, binary, dict(checksums), list(broken), of_split, tuple(class_names))
-    except Exception as error:  # whatever damaged bytes lead to
+    except Exception as error:  # damaged bytes may lead to any error
         raise DataError(
             f"the images kept in {shown(folder)} are damaged: delete that folder and run again ({reason(error)})"
         ) from error
 
 
 def _labels(path: pathlib.Path, count: int) -> np.ndarray:
-    """Returns the labels of a store; -1 in a store that has none."""
+    """Returns the labels of a store; -1 for a store without labels."""
     if not os.path.isfile(path):
         return np.full(count, -1, np.int64)
     labels = np.lib.format.read_array(

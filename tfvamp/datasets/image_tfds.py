@@ -1,4 +1,4 @@
-"""Any data set of images that TFDS has, as images of one size."""
+"""Images of one size from any data set of images in TFDS."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def of_tfds(
     preparation: Preparation,
     num_validation: int | None = None,
 ) -> image_store.Store:
-    """Returns the images of any data set of TFDS, brought to one size if one is given.
+    """Returns the images of any data set of TFDS, resized to one size if one is given.
 
-    Its splits train, validation and test are taken as they are; where validation or test is missing, the last
-    images of train are used: one in ten, or `num_validation`.
+    Its splits train, validation and test are used as they are. If validation or test is missing,
+    the last images of train are used: one in ten, or `num_validation`.
 
     Raises:
-      UsageError: TFDS knows no such data set, or it has no such image.
-      DataError: it cannot be prepared, or must not be, or its images differ in size and none is given.
+      UsageError: TFDS has no such data set, or the data set has no such image.
+      DataError: it cannot be prepared, or must not be prepared, or its images differ in size and no
+        size is given.
     """
     builder = builders.registered(name, preparation.data_dir)
     shape = _shape(builder, name, image_key, size, grayscale)
@@ -58,7 +59,7 @@ def of_tfds(
                     yield split, image, int(example["label"]) if labelled else -1
             except TfvampError:
                 raise
-            except Exception as error:  # whatever damaged files lead to
+            except Exception as error:  # damaged files may lead to any error
                 raise builders.damaged(prepared, error) from error
 
     count = sum(stop - start for _, start, stop in splits.values())
@@ -98,7 +99,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str, preparation: Preparat
         make(builder, tfds.download.DownloadConfig(try_download_gcs=False), preparation.progress)
     except TfvampError:
         raise
-    except Exception as error:  # whatever the builder, the network or the disk raise
+    except Exception as error:  # anything that the builder, the network or the disk raises
         if os.path.exists(folder):  # another process was faster
             return
         if isinstance(error, requests.RequestException | tfds.download.DownloadError):
@@ -114,7 +115,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str, preparation: Preparat
 
 
 def _splits(builder: tfds.core.DatasetBuilder, num_validation: int | None) -> dict[str, tuple[str, int, int]]:
-    """Returns split -> (split in TFDS, first, last + 1)."""
+    """Returns a mapping from split to (split in TFDS, first, last + 1)."""
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     if "train" not in counts:
         raise DataError(f"{builder.name} has no split train; it has: {', '.join(counts)}")

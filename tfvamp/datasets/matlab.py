@@ -15,24 +15,24 @@ from tfvamp.datasets import sources
 from tfvamp.errors import DataError
 from tfvamp.files import shown
 
-# Bytes before its elements; the types of an element; the classes of arrays of numbers.
+# Bytes before the elements of a file; types of an element; classes of arrays of numbers.
 HEADER, ARRAY, COMPRESSED, NUMBERS = 128, 14, 15, range(6, 16)
-NAMED = 128  # bytes of an element of two dimensions in which its name ends
-MOST_ELEMENTS = 1000  # the published files have some ten
+NAMED = 128  # bytes within which the name of an element of two dimensions ends
+MOST_ELEMENTS = 1000  # the published files have about ten
 
 
 def read(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str, np.ndarray]:
-    """Returns arrays of numbers of a Matlab 5 file.
+    """Returns arrays of numbers from a Matlab 5 file.
 
     Raises:
-      DataError: the file cannot be read, has not all keys, or holds something else under one.
+      DataError: the file cannot be read, lacks a key, or holds something else under one.
     """
     try:
         contents = inflated(sources.read_bytes(path), path, keys)
         stored = scipy.io.loadmat(io.BytesIO(contents), variable_names=list(keys))
     except DataError:
         raise
-    except Exception as error:  # SciPy raises whatever the damaged bytes lead to
+    except Exception as error:  # SciPy may raise any error for damaged bytes
         raise DataError(
             f"{shown(path)} cannot be read as a Matlab 5 file ({type(error).__name__}): fetch it again from {url}"
         ) from error
@@ -48,13 +48,14 @@ def read(path: pathlib.Path, keys: tuple[str, ...], url: str | None) -> dict[str
 
 
 def inflated(contents: bytes, path: pathlib.Path, keys: tuple[str, ...] = ()) -> bytes:
-    """Returns a Matlab 5 file of the numeric arrays of a file alone (those of `keys`, if any), unpacked.
+    """Returns a Matlab 5 file with only the numeric arrays of a file (only those of `keys`, if any), unpacked.
 
-    SciPy believes what a file says of the size of cells, structures, texts, and compressed elements, and reads
-    whatever follows an array in its element.
+    SciPy believes what a file says about the size of cells, structures, texts and compressed
+    elements, and reads whatever follows an array in its element.
 
     Raises:
-      DataError: it is no such file, holds something else under one of the keys, or unpacks to more than 256 MiB.
+      DataError: the file is not a Matlab 5 file, holds something else under one of the keys, or
+        unpacks to more than 256 MiB.
     """
     order = {b"IM": "<", b"MI": ">"}.get(contents[126:128])
     if order is None:
@@ -99,7 +100,7 @@ def _elements(contents: bytes, order: str, path: pathlib.Path) -> Iterator[tuple
 
 
 def _array(element: bytes, order: str) -> tuple[str, int]:
-    """Returns name and class of an array, from the tag, flags, dimensions and name that its element begins with."""
+    """Returns the name and class of an array, from the tag, flags, dimensions and name at the start of its element."""
     if len(element) < 56 or struct.unpack(f"{order}I", element[:4])[0] != ARRAY:
         return "", 0
     array_class = struct.unpack(f"{order}I", element[16:20])[0] & 0xFF

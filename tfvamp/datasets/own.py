@@ -24,8 +24,8 @@ from tfvamp.datasets.splits import SPLIT_SEED, SPLITS, split_counts
 from tfvamp.errors import DataError, FileError, UsageError, check_choice
 from tfvamp.files import expanded, printable, reason, shown
 
-SAMPLE = 2000  # images whose mean the initial pseudo-inputs take
-LABELS: dict[str, tuple[str, ...]] = {  # names of the labels beside an array of images
+SAMPLE = 2000  # number of images whose mean the initial pseudo-inputs use
+LABELS: dict[str, tuple[str, ...]] = {  # names of the arrays of labels that belong to an array of images
     "x": ("y", "labels", "x_labels"),
     **{split: (f"{split}_labels", f"y_{split}", f"{split}_y") for split in SPLITS},
 }
@@ -35,7 +35,7 @@ ROUNDING = 1e-5  # by which floats may lie outside [0, 1]
 
 @dataclasses.dataclass(frozen=True)
 class OwnData:
-    """What was read: a spec, pixels [N, H, W, C] and labels [N] of each split, where they come from."""
+    """What was read: a spec, the pixels [N, H, W, C] and labels [N] of each split, and where they come from."""
 
     spec: DatasetSpec
     pixels: Mapping[str, np.ndarray]
@@ -54,7 +54,7 @@ def read(
     background: str,
     binarize: str | None,
 ) -> OwnData:
-    """Returns the data set of a name "npz:...", "folder:..." or "tfds:..."; arguments as for `datasets.load`."""
+    """Returns the data set named "npz:...", "folder:..." or "tfds:..."; the arguments are those of `datasets.load`."""
     if binarize is not None:
         check_choice("binarisation", binarize, BINARIZATIONS)
     kind, rest = name.split(":", 1)
@@ -96,7 +96,7 @@ def read(
 def read_kept(
     name: str, preparation: Preparation, checksums: Iterable[str], binarize: str | None
 ) -> OwnData | None:
-    """Returns the prepared images of a "folder:..." that is gone, found by the checksum of their pixels; None without any."""
+    """Returns prepared images of a "folder:..." that is gone, found by their checksum; None if there are none."""
     kind, _, rest = name.partition(":")
     folder = expanded(rest)
     if kind != "folder" or os.path.isdir(folder):
@@ -106,12 +106,13 @@ def read_kept(
 
 
 def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> OwnData:
-    """Returns a data set of TFDS's own that the catalogue has.
+    """Returns one of TFDS's own data sets that the catalogue has.
 
-    TFDS checks what it downloads and keeps no record of that: whether the data are verified is not known.
+    TFDS checks what it downloads but keeps no record of the check, so it is not known whether the
+    data are verified.
 
     Raises:
-      DataError: the shape of its images or the sizes of its splits are not the spec's.
+      DataError: the shape of the images or the sizes of the splits are not those of the spec.
     """
     store = image_tfds.of_tfds(tfds_name, "image", None, False, preparation, spec.sizes[1])
     shape, sizes = store.pixels["train"].shape[1:], tuple(map(len, store.pixels.values()))
@@ -124,7 +125,7 @@ def read_tfds(spec: DatasetSpec, tfds_name: str, preparation: Preparation) -> Ow
 
 
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | None) -> OwnData:
-    """Returns checked arrays with the likelihood that fits them."""
+    """Returns checked arrays, with the likelihood that fits them."""
     if binarize is not None:
         check_choice("binarisation", binarize, BINARIZATIONS)
     pixels = {split: _images(np.asarray(array), f"{name} ({split})") for split, array in arrays.items()}
@@ -137,7 +138,7 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | Non
         raise DataError(f"{name}: all splits must have one dtype; got {', '.join(sorted(dtypes))}")
     if dtypes == {"uint8"}:
         largest = {split: int(array.max()) for split, array in pixels.items()}
-        if max(largest.values()) == 1:  # bits, not nearly black greys
+        if max(largest.values()) == 1:  # bits, and not nearly black greys
             pixels = {split: 255 * array for split, array in pixels.items()}
         elif 1 in largest.values():
             raise DataError(
@@ -153,10 +154,11 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], binarize: str | Non
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the arrays `train`, `validation` and `test` of a .npz file, or `x` split by a fixed seed.
 
-    With their labels as `train_labels`..., from arrays of these names or `y_train`..., or `y` beside `x`.
+    Labels are returned as `train_labels`..., from arrays of these names, or `y_train`..., or `y`
+    beside `x`.
 
     Raises:
-      DataError: there is no such file, or it is damaged, or holds objects, or has other keys.
+      DataError: there is no such file, it is damaged, it holds objects, or it has other keys.
     """
     if not os.path.isfile(path):
         raise DataError(f"there is no file {shown(path)}")
@@ -188,7 +190,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
                 f"{key}_labels": read_member(archive, members[name], f"{shown(path)}: {name}", size, "buifU")
                 for key, name in named.items()
             }
-    except UsageError:  # a ValueError, as some of the damage
+    except UsageError:  # it is a ValueError, like some errors from damage
         raise
     except FileError as error:
         raise DataError(str(error)) from error
@@ -218,7 +220,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _labels(arrays: dict[str, np.ndarray], what: str) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
-    """Returns the labels among arrays, which are taken out, as integers [N] of each split, and the names of text labels.
+    """Returns the labels, taken out of the arrays, as integers [N] of each split, and the names of text labels.
 
     Raises:
       DataError: they are neither whole numbers nor text.
@@ -248,7 +250,7 @@ def _labels(arrays: dict[str, np.ndarray], what: str) -> tuple[dict[str, np.ndar
 
 
 def check_pixels(images: np.ndarray, what: str, binary: bool) -> None:
-    """Raises DataError for pixels that are no numbers in [0, 1], or not 0 and 1 where `binary`."""
+    """Raises DataError for pixels that are not numbers in [0, 1], or not 0 and 1 if `binary`."""
     if not np.isfinite(images).all():
         raise DataError(f"{what}: pixels must be finite; got NaN or infinity")
     if images.min() < 0.0 or images.max() > 1.0:
@@ -335,16 +337,16 @@ def _spec(name: str, pixels: Mapping[str, np.ndarray], binary: bool, binarize: s
 
 
 def _checksum(pixels: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 of the pixels of all splits, with their shapes, however the file was written."""
+    """Returns the sha256 of the pixels and shapes of all splits, whatever the form of the file."""
     checksum = hashlib.sha256()
     for split in SPLITS:
         checksum.update(f"{split} {pixels[split].dtype} {pixels[split].shape}".encode())
-        for start in range(0, len(pixels[split]), 1000):  # a view of all may be no block of memory
+        for start in range(0, len(pixels[split]), 1000):  # a view of all may not be one block of memory
             checksum.update(np.ascontiguousarray(pixels[split][start : start + 1000]).tobytes())
     return checksum.hexdigest()
 
 
 def absolute(name: str) -> str:
-    """Returns the name of a data set as it is found from any folder."""
+    """Returns the name of a data set in a form that is valid in any folder."""
     kind, _, rest = name.partition(":")
     return f"{kind}:{os.path.abspath(os.path.expanduser(rest))}" if kind in ("npz", "folder") else name

@@ -1,4 +1,4 @@
-"""From pixels to batches of images: shuffle, scale, binarise, all from stateless seeds."""
+"""The way from pixels to batches of images: shuffle, scale and binarise, all with stateless seeds."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def to_images(pixels: tf.Tensor, spec: DatasetSpec) -> tf.Tensor:
 
 
 def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns pixels 0 or 1, one Bernoulli draw with each grey value in [0, 1] as its mean."""
+    """Returns pixels that are 0 or 1, one Bernoulli draw each, with the grey value in [0, 1] as its mean."""
     return tf.cast(seeds.uniform(tf.shape(images), seed, images.dtype) < images, images.dtype)
 
 
 def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function from indices [B] to pixels [B, H, W, C]; a large array in a file stays there."""
     if pixels.nbytes <= IN_MEMORY:
-        with tf.init_scope():  # held once, in whatever graph it is first asked for
+        with tf.init_scope():  # held once, in any graph that first asks for it
             held = tf.constant(np.ascontiguousarray(pixels))
         return lambda indices: tf.gather(held, indices)
 
@@ -40,7 +40,7 @@ def rows_of(pixels: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
 
     def chosen(indices: np.ndarray) -> np.ndarray:
         copies = pixels[indices]
-        # The pages just read would count as this process's memory until it held the whole file.
+        # The pages just read would count as memory of this process, until it held the whole file.
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
         return copies
@@ -69,44 +69,61 @@ def training_batches(
     epoch: int,
     first_step: int = 0,
     with_index: bool = False,
+    epochs: int = 1,
 ) -> tf.data.Dataset:
-    """Returns one epoch of training batches [B, H, W, C], the last one short, or the rest of it.
+    """Returns the training batches [B, H, W, C] of epochs; the last batch of each may be smaller.
 
-    Order and pixels depend on (seed, epoch, step) alone, so that a resumed run sees what
-    an unbroken one would have seen. (`tf.data`'s own shuffle would depend on TensorFlow's
-    global seed, too.)
+    Order and pixels depend only on (seed, epoch, step), so that a resumed run sees the same images
+    as an uninterrupted one. (`tf.data`'s own shuffle would also depend on TensorFlow's global
+    seed.) One iterator over all epochs saves 0.04 to 0.15 s per epoch on two cores: making a new
+    one takes so long.
 
     Args:
-      rows: from indices to pixels (`rows_of`).
-      count: N, of all training images.
-      spec: of the data set.
+      rows: a function from indices to pixels (`rows_of`).
+      count: N, number of all training images.
+      spec: the description of the data set.
       batch_size: B.
       seed: the run's seed.
-      epoch: counted from 1.
-      first_step: how many batches are left out, those of steps that were done before.
-      with_index: give {"image": images, "index": numbers of the images among all training images, [B]}.
+      epoch: number of the first epoch, counted from 1.
+      first_step: number of batches of the first epoch to leave out, those of steps that have been
+        done before.
+      with_index: whether to return {"image": images, "index": indices of the images among all
+        training images, [B]}.
+      epochs: number of epochs.
     """
-    order_seed = seeds.fold_in(seeds.stateless(seed, "data order"), epoch)
-    pixel_seed = seeds.fold_in(seeds.stateless(seed, "data pixels"), epoch)
-    order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg=seeds.ALGORITHM)
+    order_seed, pixel_seed = seeds.stateless(seed, "data order"), seeds.stateless(seed, "data pixels")
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes half a second
-    def batch(step, indices):
-        chosen = to_images(rows(indices), spec)
-        if spec.binarization == "dynamic":
-            chosen = binarize(chosen, seeds.fold_in(pixel_seed, step))
-        return {"image": chosen, "index": indices} if with_index else chosen
+    def batches_of(number):
+        in_epoch = seeds.fold_in(pixel_seed, number)
 
-    left = tf.data.Dataset.from_tensor_slices(order[first_step * batch_size :])
-    batches = left.batch(batch_size).enumerate(first_step)
-    batches = batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        @tf.autograph.experimental.do_not_convert
+        def batch(step, indices):
+            chosen = to_images(rows(indices), spec)
+            if spec.binarization == "dynamic":
+                chosen = binarize(chosen, seeds.fold_in(in_epoch, step))
+            return {"image": chosen, "index": indices} if with_index else chosen
+
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seeds.fold_in(order_seed, number), alg=seeds.ALGORITHM
+        )
+        done = tf.where(number == epoch, tf.constant(first_step, tf.int64), 0)
+        left = tf.data.Dataset.from_tensor_slices(order[done * batch_size :])
+        return (
+            left.batch(batch_size)
+            .enumerate(done)
+            .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        )
+
+    batches = tf.data.Dataset.range(epoch, epoch + epochs).flat_map(batches_of)
     return without_tuning(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns the data set with a worker per core from the start.
+    """Returns the data set with one worker per core from the start.
 
-    The thread that would tune their number is waited for at the end of each pass, up to a tenth of a second.
+    Otherwise a thread that tunes the number of workers is waited for at the end of each pass, for
+    up to a tenth of a second.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -114,7 +131,7 @@ def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def binarize_each(images: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns images [B, H, W, C] binarised from a seed and the index of each: the same at every pass."""
+    """Returns images [B, H, W, C], each binarised from a seed and its index: the same at every pass."""
     return tf.map_fn(
         lambda one: binarize(one[0], seeds.fold_in(seed, one[1])),
         (images, indices),

@@ -1,4 +1,4 @@
-"""Prepares data with TFDS, whole or not at all, where they are missing and may be prepared."""
+"""Prepares data with TFDS, completely or not at all, if they are missing and may be prepared."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tfvamp.files import expanded, printable, reason, shown
 
 Prepare = Literal["replace", "missing", "never"]
 PREPARE: tuple[Prepare, ...] = typing.get_args(Prepare)
-FASTER = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}  # how a move fails after another process made the same
+FASTER = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}  # errors of a move after another process made the same
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """Where data are prepared, whether they may be, and how that is shown.
+    """Where data are prepared, whether they may be, and how progress is shown.
 
     Attributes:
-      name: the data set, as it is called on the command line.
-      data_dir: where prepared data are kept; None for TFDS's own default.
+      name: name of the data set on the command line.
+      data_dir: folder of prepared data; None for TFDS's own default.
       prepare: "replace", "missing" or "never", as for `datasets.load`.
-      say: told in one line when data are prepared.
+      say: a function that gets one line of text when data are prepared.
       progress: whether bars are shown meanwhile.
       options: further options of the command that prepares the data.
     """
@@ -59,12 +59,12 @@ class Preparation:
         return " ".join(words)
 
     def sweep(self, folder: pathlib.Path) -> None:
-        """Removes what killed processes left in a folder, unless nothing must be written."""
+        """Removes what killed processes left in a folder, unless nothing may be written."""
         if self.prepare != "never":
             files.sweep(folder)
 
     def check(self, folder: pathlib.Path) -> None:
-        """Raises DataError where data that are not in a folder must not be prepared."""
+        """Raises DataError if data that are missing in a folder must not be prepared."""
         if self.prepare == "never":
             raise DataError(
                 f"{printable(self.name)} is not prepared in {shown(folder)}; to prepare it, run {self.command()}"
@@ -74,22 +74,23 @@ class Preparation:
 def prepare(
     builder_class, raw: str | os.PathLike | None, preparation: Preparation
 ) -> tfds.core.DatasetBuilder:
-    """Returns the prepared builder: as it is on disk, or made now.
+    """Returns the prepared builder, either as it is on disk or prepared now.
 
     Args:
       builder_class: one of `datasets.BUILDERS`.
       raw: the folder with source files, as for `sources.raw_dir`.
-      preparation: says what to do where the data are missing, or were made from other files than those in `raw`.
+      preparation: what to do if the data are missing, or were made from other files than those in
+        `raw`.
 
     Raises:
-      DataError: the data are damaged, cannot be prepared, or must not be.
+      DataError: the data are damaged, cannot be prepared, or must not be prepared.
     """
     source_dir = sources.raw_dir(raw, needed=False)
     builder = opened(builder_class, preparation.data_dir)
     folder = folder_of(builder)
     missing = not os.path.exists(folder)
     preparation.sweep(folder.parent)
-    if missing and os.path.exists(folder):  # put back after a killed process had moved it
+    if missing and os.path.exists(folder):  # it was put back: a killed process had moved it
         builder = opened(builder_class, preparation.data_dir)
     if not os.path.exists(folder):
         preparation.check(folder)
@@ -114,7 +115,7 @@ def prepare(
 
 
 def _changed(builder: tfds.core.DatasetBuilder, source_dir: pathlib.Path | None) -> list[str]:
-    """Returns the names of source files in a folder that are not those which the prepared data were made from."""
+    """Returns the names of source files in a folder that differ from those which the prepared data were made from."""
     before = recorded(builder.info)
     offered = {
         source.filename: source.checksum(path)
@@ -139,8 +140,8 @@ def _make(
         RuntimeError,
         UnicodeError,
         tf.errors.OpError,
-    ) as error:  # TFDS wraps some in RuntimeError
-        if again or not os.path.exists(folder_of(builder)):  # else another process was faster
+    ) as error:  # TFDS wraps some errors in RuntimeError
+        if again or not os.path.exists(folder_of(builder)):  # otherwise another process was faster
             raise unwritable(builder.name, folder_of(builder), error) from error
 
 
@@ -155,10 +156,11 @@ def make(
     Downloads are kept where TFDS keeps them, for the next attempt.
 
     Args:
-      builder: whose data are prepared.
-      config: how.
+      builder: the builder whose data are prepared.
+      config: how downloads are done.
       progress: whether bars are shown.
-      again: replace what is there; otherwise data stay that another process was faster to prepare.
+      again: whether to replace existing data. Otherwise, data that another process prepared in the
+        meantime stay.
     """
     folder, downloads = folder_of(builder), expanded(builder.data_dir_root) / "downloads"
     with files.scratch_folder(folder.parent) as scratch:

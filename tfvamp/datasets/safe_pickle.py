@@ -1,9 +1,10 @@
-"""Pickled NumPy arrays read without running what a pickle asks for.
+"""Reads pickled NumPy arrays without running what a pickle asks for.
 
-A pickle is a program. Here it may make numbers, texts, bytes, lists, tuples, dictionaries, and arrays of numbers
-in any shape; every other name that it calls for, and every opcode that could build something else or ask for
-memory that the file does not fill, ends the reading. So does what makes much of little: one text turned
-into bytes over and over, or tuples in tuples, as deep as the file is long, hashed as the key of a dictionary.
+A pickle is a program. Here it may only make numbers, texts, bytes, lists, tuples, dictionaries, and
+arrays of numbers in any shape. Reading ends at every other name that it calls for, and at every
+opcode that could build something else or ask for memory that the file does not fill. It also ends
+at what could expand a small file into a large object: one text turned into bytes over and over, or
+tuples in tuples, as deep as the file is long, hashed as the key of a dictionary.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from tfvamp.files import printable
 MAX_RANK = 4
 MAX_KEYS = 16  # of a dictionary: the largest here has three
 LARGEST_PICKLE = 2**27  # bytes; the largest published one has 68 million
-LARGEST_TEXTS = LARGEST_PICKLE  # bytes that texts are turned into
-MAX_OPCODES = 2**21  # each may make an object; 10,800 arrays take half a million
+LARGEST_TEXTS = LARGEST_PICKLE  # bytes made from texts
+MAX_OPCODES = 2**21  # each opcode may make an object; 10,800 arrays take half a million
 NUMBERS = re.compile(r"[<>|=]?[buif]\d{1,2}")  # codes of one number, not of a record of several
 OPCODES = [
     "PROTO",
@@ -78,14 +79,14 @@ OPCODES = [
 
 
 class UnsafePickleError(Exception):
-    """The pickle asks for what is no array of numbers and no plain container."""
+    """The pickle asks for something other than an array of numbers or a plain container."""
 
 
 def loads(contents: bytes) -> Any:
-    """Returns what is pickled: plain containers, numbers, texts, and `numpy` arrays of numbers.
+    """Returns the pickled object: plain containers, numbers, texts, and `numpy` arrays of numbers.
 
     Raises:
-      UnsafePickleError: it asks for anything else, or is damaged.
+      UnsafePickleError: the pickle asks for anything else, or is damaged.
     """
     if len(contents) > LARGEST_PICKLE:
         raise UnsafePickleError(f"it has more than {LARGEST_PICKLE // 2**20} MiB")
@@ -93,12 +94,12 @@ def loads(contents: bytes) -> Any:
         return _plain(_Unpickler(io.BytesIO(contents), encoding="latin1").load())
     except UnsafePickleError:
         raise
-    except Exception as error:  # damaged bytes lead anywhere
+    except Exception as error:  # damaged bytes may lead to any error
         raise UnsafePickleError(f"it is damaged ({type(error).__name__})") from error
 
 
 class _Dtype:
-    """Represents `numpy.dtype`: of numbers, or none."""
+    """Stands in for `numpy.dtype`: one of numbers, or none."""
 
     def __init__(self, code, align=False, copy=False):
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
@@ -112,7 +113,7 @@ class _Dtype:
 
 
 class _Array:
-    """Represents an array that is being built; `value` is None until its state comes."""
+    """Stands in for an array that is being built; `value` is None until its state comes."""
 
     value: np.ndarray | None = None
 
@@ -132,7 +133,7 @@ class _Array:
 
 
 class _NdArray:
-    """Represents the class `numpy.ndarray`, which is named, never called."""
+    """Stands in for the class `numpy.ndarray`, which is named but never called."""
 
     def __init__(self, *args):
         raise UnsafePickleError("it calls numpy.ndarray")
@@ -153,7 +154,7 @@ _NAMES = {
 
 
 def _counted(load):
-    """Returns the method of an opcode, for as long as there are not too many of them."""
+    """Returns the method of an opcode, which works as long as there are not too many opcodes."""
 
     def load_one(self):
         self.opcodes += 1
@@ -164,15 +165,15 @@ def _counted(load):
     return load_one
 
 
-class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file states
+class _Unpickler(pickle._Unpickler):  # the one in C trusts sizes that a file states
     dispatch: ClassVar[dict] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES
     }
     stack: list
     append: Any
     pop_mark: Any
-    opcodes = 0  # so far
-    texts = 0  # bytes that texts were turned into so far
+    opcodes = 0  # number of opcodes so far
+    texts = 0  # bytes made from texts so far
 
     def find_class(self, module, name):
         if (module, name) == ("_codecs", "encode"):
@@ -183,7 +184,7 @@ class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file state
         return _NAMES[module, name]
 
     def to_bytes(self, text, encoding="latin1") -> bytes:
-        """Returns `text.encode("latin1")`, for as long as all texts together are no larger than a file."""
+        """Returns `text.encode("latin1")`, as long as all texts together are no larger than a file may be."""
         if encoding != "latin1" or not isinstance(text, str):
             raise UnsafePickleError("it encodes other than latin1")
         self.texts += len(text)
@@ -227,7 +228,7 @@ class _Unpickler(pickle._Unpickler):  # the C one trusts sizes that a file state
 
 
 def _plain(value):
-    """Returns the value, or the values of a list or dictionary, as arrays; deeper ones are of no use to a data set."""
+    """Returns the value, or the values of a list or dictionary, as arrays; data sets have no use for deeper ones."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Source files of data sets: found in a folder of the user's, or downloaded; always identified."""
+"""Source files of data sets: found in the user's folder or downloaded, and always identified."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tfvamp.errors import DataError
 from tfvamp.files import expanded, printable, reason, shown
 
 RAW_DIR_VARIABLE = "TFVAMP_RAW_DIR"
-UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what damaged archives lead to
-SHOWN = 20  # names of files in a message
-MOST_TRIED = 50  # files whose checksums are tried, where no name fits
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # errors from damaged archives
+SHOWN = 20  # maximum number of file names in a message
+MOST_TRIED = 50  # maximum number of files whose checksums are tried if no name fits
 LARGEST_CONTENTS = 2**28  # bytes, unpacked: the largest published file has 195 MiB
 RETRIES = 4  # of a download, 6 s in all; TFDS's 10 take three minutes and a half before an error
-TIMEOUT = 15  # seconds without an answer; TFDS waits for ever
+TIMEOUT = 15  # seconds without an answer; TFDS waits forever
 DISK = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -42,7 +42,7 @@ DISK = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
-}  # what a disk fails with
+}  # errors of a disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,11 @@ class Source:
     """One published file.
 
     Attributes:
-      filename: its name, also in a `--raw-dir` folder; there it may lie in a .gz or .zip file (`found`).
-      url: the address it is published at; None where no download exists.
-      sha256, md5: a pinned checksum, of what is inside where the file is gzipped and its name does not say so.
+      filename: its name, also in a `--raw-dir` folder, where it may be inside a .gz or .zip file
+        (`found`).
+      url: the address at which it is published; None if it cannot be downloaded.
+      sha256, md5: a pinned checksum. If the file is gzipped and its name does not say so, it is the
+        checksum of the contents.
     """
 
     filename: str
@@ -68,7 +70,7 @@ class Source:
         return hashlib.new(algorithm, read_bytes(path)).hexdigest()
 
     def published(self, path: pathlib.Path) -> bool:
-        """Returns whether the file is the published one, as far as a checksum of that is known."""
+        """Returns whether the file is the published one, as far as its checksum is known."""
         pinned = {"sha256": self.sha256, "md5": self.md5}
         return any(
             checksum is not None and self.checksum(path, algorithm) == checksum
@@ -77,10 +79,10 @@ class Source:
 
 
 def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
-    """Returns what is in a file, or inside it if it is gzipped or the one file in a .zip archive.
+    """Returns the contents of a file, unpacked if it is gzipped or a .zip archive of one file.
 
     Raises:
-      DataError: it cannot be read, or is larger than `largest` bytes (256 MiB).
+      DataError: the file cannot be read, or its contents are larger than `largest` bytes (256 MiB).
     """
     largest = LARGEST_CONTENTS if largest is None else largest
     parts: list[bytes] = []
@@ -99,7 +101,7 @@ def read_bytes(path: pathlib.Path, largest: int | None = None) -> bytes:
 
 
 def _unpacked(file: IO[bytes]) -> IO[bytes]:
-    """Returns what a file holds, without gzip or a .zip archive of one file around it, or both."""
+    """Returns the contents of a file without gzip, a .zip archive of one file, or both around it."""
     for _ in range(2):
         magic = file.read(4)
         file.seek(0)
@@ -117,21 +119,22 @@ def _unpacked(file: IO[bytes]) -> IO[bytes]:
 
 
 def is_data(name: str) -> bool:
-    """Returns whether a path is data: not hidden, and not what a Mac adds to archives."""
+    """Returns whether a path is data: not hidden, and not one of the files that a Mac adds to archives."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in pathlib.PurePosixPath(name).parts)
 
 
 def too_large(path: pathlib.Path, largest: int) -> DataError:
-    """Returns the error for a file that holds more than so many bytes."""
+    """Returns the error for a file that holds more than this number of bytes."""
     return DataError(f"{shown(path)} holds more than {largest / 2**20:g} MiB: it is not the published file")
 
 
 def raw_dir(folder: str | os.PathLike | None, needed: bool = True) -> pathlib.Path | None:
-    """Returns the folder with files fetched by hand: as given, else from TFVAMP_RAW_DIR, else None.
+    """Returns the folder with files fetched by hand: the given one, or else that in TFVAMP_RAW_DIR, or else None.
 
     Args:
-      folder: as given.
-      needed: whether files are needed; where none are, a missing folder that the variable names does not matter.
+      folder: the given folder.
+      needed: whether files are needed; if not, it does not matter that the folder in the variable
+        is missing.
 
     Raises:
       DataError: there is no such folder.
@@ -161,14 +164,14 @@ def fetched_by_hand(dl_manager: tfds.download.DownloadManager, source: Source) -
 
 
 def _folder_by_hand(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
-    """Returns TFDS's manual folder, or TFVAMP_RAW_DIR; None without either."""
+    """Returns TFDS's manual folder, or else TFVAMP_RAW_DIR; None if there is neither."""
     with contextlib.suppress(AssertionError):  # TFDS: no such folder, or an empty one
         return pathlib.Path(dl_manager.manual_dir)
     return raw_dir(None)
 
 
 def _what_lies_there(dl_manager: tfds.download.DownloadManager) -> str:
-    """Returns the files in the folder that was given, for a message; nothing without a folder."""
+    """Returns a list of the files in the given folder, for a message; empty without a folder."""
     folder = _folder_by_hand(dl_manager)
     if folder is None:
         return ""
@@ -180,7 +183,7 @@ def _what_lies_there(dl_manager: tfds.download.DownloadManager) -> str:
 def fetch_either(
     dl_manager: tfds.download.DownloadManager, preferred: Source, other: Source
 ) -> tuple[Source, pathlib.Path]:
-    """Returns one of two source files that hold the same data, and its path: the first by hand, else the other, else fetched."""
+    """Returns one of two source files with the same data, and its path: by hand if there is one, otherwise downloaded."""
     for source in (preferred, other):
         if (path := fetched_by_hand(dl_manager, source)) is not None:
             return source, path
@@ -190,8 +193,9 @@ def fetch_either(
 def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
     """Returns the source file in a folder; None if it is not there.
 
-    Under its name, or with .gz after it; or under a name that differs in capitals, in .gz or .zip at its end, or in dots,
-    dashes and underscores, as unpackers change them: of several, the one whose checksum is that of the published file.
+    The file has its own name, or .gz after it. Otherwise it may have a name changed by unpackers:
+    one that differs in capitals, in .gz or .zip at its end, or in dots, dashes and underscores. Of
+    several such files, it is the one with the checksum of the published file.
     """
     if folder is None:
         return None
@@ -205,7 +209,7 @@ def found(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
 
 
 def _under_any_name(folder: pathlib.Path | None, source: Source) -> pathlib.Path | None:
-    """Returns the file in a folder whose checksum is that of the published file, whatever its name."""
+    """Returns the file in a folder with the checksum of the published file, whatever its name is."""
     if folder is None:
         return None
     paths = (folder / name for name in _names(folder)[:MOST_TRIED])
@@ -221,7 +225,7 @@ def _names(folder: pathlib.Path) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Returns a name without what unpackers change."""
+    """Returns a name without the parts that unpackers change."""
     name = name.casefold()
     while name.endswith((".gz", ".zip")):
         name = name.rpartition(".")[0]
@@ -229,7 +233,7 @@ def _plain(name: str) -> str:
 
 
 def _proves(path: pathlib.Path, source: Source) -> bool:
-    """Returns whether a file is the published one by its checksum."""
+    """Returns whether the checksum of a file proves that it is the published one."""
     try:
         return path.stat().st_size <= LARGEST_CONTENTS and source.published(path)
     except (DataError, OSError):
@@ -237,10 +241,11 @@ def _proves(path: pathlib.Path, source: Source) -> bool:
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.Path:
-    """Returns the path of a source file: from the manual folder if it is there, else downloaded.
+    """Returns the path of a source file: from the manual folder if it is there, otherwise downloaded.
 
     Raises:
-      DataError: it is not there and cannot be downloaded, or the download is not the published file.
+      DataError: the file is not there and cannot be downloaded, or the download is not the
+        published file.
     """
     path = fetched_by_hand(dl_manager, source) or _under_any_name(_folder_by_hand(dl_manager), source)
     if path is not None:
@@ -251,7 +256,7 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
     )
     try:
         return pathlib.Path(dl_manager.download(source.url))
-    except (OSError, tfds.download.DownloadError) as error:  # those of requests among them
+    except (OSError, tfds.download.DownloadError) as error:  # including those of requests
         if getattr(error, "errno", None) in DISK:
             raise
         raise DataError(f"cannot download {source.filename} ({type(error).__name__}): {by_hand}") from error
@@ -264,12 +269,12 @@ def fetch(dl_manager: tfds.download.DownloadManager, source: Source) -> pathlib.
 def record(
     info: tfds.core.DatasetInfo, files: dict[Source, pathlib.Path], verified: bool | None = None
 ) -> None:
-    """Writes into a data set's metadata the checksums of the files it is made from, and whether they are published.
+    """Writes the checksums of a data set's source files, and whether they are the published ones, into its metadata.
 
     Args:
-      info: of the data set.
-      files: where each source file is.
-      verified: what was found by other means than the files' checksums.
+      info: the information of the data set.
+      files: path of each source file.
+      verified: the result of a check by other means than the files' checksums.
     """
     info.metadata["sources"] = {source.filename: source.checksum(path) for source, path in files.items()}
     published = all(source.published(path) for source, path in files.items())
@@ -283,7 +288,7 @@ def image_info(
     num_classes: int | None = None,
     dtype=np.uint8,
 ) -> tfds.core.DatasetInfo:
-    """Returns what a data set of images [H, W, C] holds: `image`, and `label` if there are classes."""
+    """Returns the information of a data set of images [H, W, C]: `image`, and `label` if there are classes."""
     features = {"image": tfds.features.Image(shape=shape, dtype=dtype)}
     if num_classes is not None:
         features["label"] = tfds.features.ClassLabel(num_classes=num_classes)
@@ -303,7 +308,7 @@ def examples(images: np.ndarray, labels: np.ndarray | None = None):
 
 
 def to_png(image: np.ndarray) -> bytes:
-    """Returns the PNG file of an image [H, W, 1] of bytes, by Pillow: TensorFlow takes half as long again for one of 28x28."""
+    """Returns the PNG file of an image [H, W, 1] of bytes, by Pillow; TensorFlow takes 1.5 times as long for 28x28."""
     buffer = io.BytesIO()
     PIL.Image.fromarray(image[..., 0]).save(buffer, "png")
     return buffer.getvalue()
@@ -311,12 +316,12 @@ def to_png(image: np.ndarray) -> bytes:
 
 @contextlib.contextmanager
 def tfds_output(progress: bool):
-    """Runs TFDS with or without its progress bars, without what it prints, and with limits on how long it waits."""
+    """Runs TFDS with or without its progress bars, without its prints, and with limits on how long it waits."""
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     retries, get = downloader.MAX_RETRIES, requests.Session.get
     try:
         downloader.MAX_RETRIES = RETRIES
-        # TFDS makes its own sessions and takes no timeout; a checker knows no replaced methods.
+        # TFDS makes its own sessions and takes no timeout. Type checkers do not accept replaced methods.
         requests.Session.get = functools.partialmethod(get, timeout=TIMEOUT)  # type: ignore[method-assign,assignment]
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -7,13 +7,13 @@ from tfvamp.errors import DataError
 
 __all__ = ["SHARE", "SPLITS", "SPLIT_SEED", "SplitName", "split_counts"]
 
-# Of every shuffle that nobody published: the date of arXiv 1705.07120v1.
+# The seed of every shuffle that nobody published: the date of arXiv 1705.07120v1.
 SPLIT_SEED = 20170519
-SHARE = 10  # one image in so many validates, and as many test
+SHARE = 10  # one image in ten is for validation, and one in ten for the test
 
 
 def split_counts(count: int, what: str) -> dict[str, int]:
-    """Returns how many of so many images train, validate and test: one in ten each for the last two, at least one.
+    """Returns the numbers of training, validation and test images: one in ten each for the last two, at least one.
 
     Raises:
       DataError: a split would be empty.

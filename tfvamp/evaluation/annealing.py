@@ -1,8 +1,9 @@
 """Annealed importance sampling of log p(x), and the bracket: Neal (2001); Wu, Burda, Salakhutdinov and Grosse (2017).
 
-Chains go from a distribution p_0 that can be sampled to p(z | x), through p_0(u) w(u)^beta for inverse temperatures
-beta from 0 to 1, where p_0(u) w(u) = p(x, u). A chain's weight is unbiased for p(x), whatever the moves, as long as each
-keeps its own distribution; ours are Hamiltonian.
+Chains go from a distribution p_0 that can be sampled to p(z | x), through p_0(u) w(u)^beta for
+inverse temperatures beta from 0 to 1, where p_0(u) w(u) = p(x, u). The weight of a chain is an
+unbiased estimate of p(x), whatever the moves are, as long as each move leaves its own distribution
+invariant. Our moves are Hamiltonian.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.evaluation.sharing import Kept
 from tfvamp.objectives import Level
 
-ACCEPTED = 0.65  # of the moves, for which step sizes are chosen: Neal (2011), section 4.4
-LEARNED = 0.15  # how fast a step size follows: log step += LEARNED (accepted - ACCEPTED)
-FIRST_STEP = 0.3  # where it begins
-SETTLING = 30  # moves at the first temperature before the step size counts
-JITTER = 0.2  # each chain's step differs by up to this part, so that no trajectory is periodic
+ACCEPTED = 0.65  # target share of accepted moves, to which step sizes adapt: Neal (2011), section 4.4
+LEARNED = 0.15  # rate of the adaptation: log step += LEARNED (accepted - ACCEPTED)
+FIRST_STEP = 0.3  # initial step size
+SETTLING = 30  # moves at the first temperature before step sizes are used
+JITTER = 0.2  # each chain's step differs by up to this share, so that no trajectory is periodic
 STEEPNESS = 4.0  # of the sigmoid schedule of inverse temperatures
-PILOTS = 4  # chains that step sizes are learned from
+PILOTS = 4  # chains from which step sizes are learned
 
 
 class Path(NamedTuple):
     """The coordinates u of a chain, one tensor [M, B, D] for each stochastic layer.
 
     Attributes:
-      start: from the indices of the images, a seed and M to u drawn from p_0.
-      densities: from u to log p_0(u), up to a constant, and log w(u), [M, B] each.
-      of_latents: from latents [M, B, D], the top ones first, to u.
+      start: a function from the indices of the images, a seed and M to u drawn from p_0.
+      densities: a function from u to log p_0(u) (up to a constant) and log w(u), [M, B] each.
+      of_latents: a function from latents [M, B, D], the top ones first, to u.
     """
 
     start: Callable[[tf.Tensor, tf.Tensor, int], list[tf.Tensor]]
@@ -48,7 +49,7 @@ class Path(NamedTuple):
 
 
 class State(NamedTuple):
-    """Chains at u, with the log-densities there [M, B] and their gradients [M, B, D] for each layer."""
+    """Chains at u, with their log-densities [M, B] and the gradients of these, [M, B, D] for each layer."""
 
     at: list[tf.Tensor]
     log_start: tf.Tensor
@@ -62,7 +63,7 @@ def from_proposal(
 ) -> Path:
     """Returns the path from q(z | x): u is the noise of the reparameterisation, p_0 = N(0, I), w = p(x, z) / q(z | x).
 
-    Its scales are those of q, so that one step size serves all dimensions.
+    The scales of u are those of q, so that one step size suits all dimensions.
     """
 
     def start(indices, seed, chains):
@@ -79,7 +80,7 @@ def from_proposal(
 
 
 def from_prior(x: tf.Tensor, prior, decoder: Callable, levels: Sequence[Level]) -> Path:
-    """Returns the path from p(z): u is z of the top layer, and below it the noise of z; w = p(x | z)."""
+    """Returns the path from p(z): u is z for the top layer, and the noise of z for the layers below; w = p(x | z)."""
 
     def latents_of(u):
         latents = [u[0]]
@@ -113,7 +114,7 @@ def _log_normal(u: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def seen(path: Path, at: Sequence[tf.Tensor]) -> State:
-    """Returns the densities and their gradients at u."""
+    """Returns the chains at u, with their densities and gradients."""
     at = list(at)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(at)
@@ -130,18 +131,18 @@ def move(
     uniform: tf.Tensor,
     leapfrogs: int,
 ) -> tuple[State, tf.Tensor]:
-    """Returns a Hamiltonian move that keeps p_0 w^beta: Neal (2011), section 3.
+    """Makes a Hamiltonian move that leaves p_0 w^beta invariant: Neal (2011), section 3.
 
     Args:
-      path, state: where the chains are.
+      path, state: the path, and the chains on it.
       beta: inverse temperature, [].
       step: size of a leapfrog step for each image, [B].
       momenta: standard normal draws [M, B, D] for each layer.
-      uniform: draws [2, M, B] in (0, 1): for the jitter of the step, and for accepting.
-      leapfrogs: how many steps.
+      uniform: uniform draws [2, M, B] in (0, 1), for the jitter of the step and for accepting.
+      leapfrogs: number of leapfrog steps.
 
     Returns:
-      the chains afterwards, and the probability of accepting each, [M, B].
+      the chains after the move, and the probability of accepting the move of each, [M, B].
     """
     step = step * (1.0 + JITTER * (2.0 * uniform[0] - 1.0))  # [M, B]
     wide = step[..., tf.newaxis]
@@ -179,13 +180,15 @@ def schedule(steps: int) -> np.ndarray:
 
 
 class Programs(NamedTuple):
-    """What is compiled once for all blocks of images.
+    """The functions that are compiled once for all blocks of images.
 
     Attributes:
-      start: from a block, a seed and M to chains in p_0.
-      back: from a block and latents [M, B, D], the top ones first, to chains there.
-      move: from a block, chains, an inverse temperature, step sizes [B], a seed and the number of the move to chains
-        and probabilities of accepting [M, B].
+      start: a function from a block, a seed and M to chains in p_0.
+      back: a function from a block and latents [M, B, D], the top ones first, to chains at these
+        latents.
+      move: a function from a block, chains, an inverse temperature, step sizes [B], a seed and the
+        number of the move to the chains after the move and the probabilities of accepting it, [M,
+        B].
     """
 
     start: Callable
@@ -194,7 +197,7 @@ class Programs(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some images: their indices [B], x [B, H, W, C], the proposals to start from, and p(z)."""
+    """A block of images: their indices [B], x [B, H, W, C], the proposals to start from, and p(z)."""
 
     indices: tf.Tensor
     x: tf.Tensor
@@ -205,7 +208,8 @@ class Block(NamedTuple):
 def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
     """Returns the programs that run chains from `kind`: "prior", or any other proposal.
 
-    Without XLA: on two cores a move of 1600 chains takes as long or longer with it, and 6 s more to compile.
+    They do not use XLA: on two cores, a move of 1600 chains takes as long or longer with it, and
+    compiling takes 6 s more.
     """
     levels = levels_of(model)
 
@@ -228,7 +232,7 @@ def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
 
 
 def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Returns momenta [M, B, D] for each layer and uniform numbers [2, M, B], those of an image from the seed of its index."""
+    """Returns momenta [M, B, D] for each layer and uniform numbers [2, M, B], by image from the seed of its index."""
     chains, dims = state.at[0].shape[0], [of_layer.shape[-1] for of_layer in state.at]
     dtype = state.at[0].dtype
     draws = tf.map_fn(
@@ -244,9 +248,10 @@ def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.T
 def learned_steps(
     run: Programs, block: Block, chains: int, betas: np.ndarray, seed: tf.Tensor, tick
 ) -> np.ndarray:
-    """Returns step sizes [T + 1, B] for each inverse temperature and image, from chains that nothing else uses.
+    """Returns step sizes [T + 1, B] for each inverse temperature and image, from chains that are used for nothing else.
 
-    The chains that count then move with steps that do not depend on their own past: their weights stay unbiased.
+    The chains of the estimate then move with steps that do not depend on their own past, so that
+    their weights stay unbiased.
     """
     state = run.start(block, seed, chains)
     step = np.full(block.indices.shape[0], FIRST_STEP, np.float32)
@@ -264,7 +269,7 @@ def learned_steps(
 def anneal(
     run: Programs, block: Block, state: State, betas: np.ndarray, steps: np.ndarray, seed: tf.Tensor, tick
 ) -> np.ndarray:
-    """Moves chains along inverse temperatures; the sums of (beta_{t+1} - beta_t) log w, [M, B], float64.
+    """Moves chains along inverse temperatures; returns the sums of (beta_{t+1} - beta_t) log w, [M, B], float64.
 
     Args:
       betas: [T + 1], from 0 to 1, or from 1 to 0.
@@ -282,7 +287,7 @@ def anneal(
 def _moved(
     run: Programs, block: Block, state: State, beta: float, step: np.ndarray, seed: tf.Tensor, index: int
 ):
-    """Returns a move with numbers as tensors: other values do not trace it again."""
+    """Makes a move with its numbers as tensors, so that new values do not trace it again."""
     beta, step = (tf.constant(value, state.at[0].dtype) for value in (beta, step))
     return run.move(block, state, beta, step, seed, tf.constant(index, tf.int32))
 
@@ -299,15 +304,15 @@ def annealed(
     advance: Callable[[int, int], None],
     latents: Sequence[tf.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns log-weights [M, N] of chains that end at p(z | x): their mean is unbiased for p(x).
+    """Returns log-weights [M, N] of chains that end at p(z | x); the mean weight is unbiased for p(x).
 
     Args:
-      parts, total, event_shape: the images, how many there are, and the shape [H, W, C] of one.
+      parts, total, event_shape: the images, their number, and the shape [H, W, C] of one.
       latents: draws [N, D] from p(z | x), the top ones first, or None.
 
     Returns:
-      the log-weights; and those of chains from `latents` back to the start, whose mean is unbiased for 1 / p(x) (of
-      no image without latents).
+      the log-weights; and those of chains from `latents` back to the start, whose mean weight is
+      unbiased for 1 / p(x) (for no image if there are no latents).
     """
     run = programs(model, str(how.proposal), how.leapfrogs)
     betas = schedule(how.steps)

@@ -1,4 +1,4 @@
-"""What the latents and the prior do, and what a model's own images are like."""
+"""Diagnostics of the latents, of the prior, and of the images that a model generates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 
 ACTIVITY_THRESHOLD = 0.01  # Burda, Grosse and Salakhutdinov (2016)
-DEAD = 0.01  # of the usage that each component would have if all had the same
+DEAD = 0.01  # of the usage that each component would have if all were used equally
 DRAWS = 10  # latents per image
-MOST_DRAWN = 5000  # images whose latents are drawn: each is compared with the posteriors of all
+MOST_DRAWN = 5000  # maximum number of images whose latents are drawn: each is compared with all posteriors
 AT_ONCE = 2**22  # log-densities [rows, components] or distances at a time
 
 
 def variances(means: np.ndarray) -> np.ndarray:
-    """Returns Var_x(E_q[z_d | x]) of each latent from posterior means [N, D], the largest first, [D]."""
+    """Returns Var_x(E_q[z_d | x]) of each latent from posterior means [N, D], in descending order, [D]."""
     return np.sort(means.var(axis=0))[::-1]
 
 
@@ -36,11 +36,13 @@ class Surgery(NamedTuple):
 
     Attributes:
       average_kl: mean over the N images of KL(q(z | x_n) || p(z)), the sum of the two parts.
-      mutual_information: I_q(x; z), what z tells about which image it came from; at most log N.
-      marginal_kl: KL(q(z) || p(z)), how far the prior is from the aggregated posterior q(z) = 1/N sum_n q(z | x_n).
-      monte_carlo_error: standard deviation of either part over other draws.
-      ceiling: log N. A mutual information near it is too low for the population that the images are from, and
-        `marginal_kl` too high by as much: more images are needed.
+      mutual_information: I_q(x; z), how much z tells about the image that it came from; at most log
+        N.
+      marginal_kl: KL(q(z) || p(z)), how far the prior is from the aggregated posterior q(z) = 1/N
+        sum_n q(z | x_n).
+      monte_carlo_error: standard deviation of either part over repeated draws.
+      ceiling: log N. If the mutual information is near it, then it is too low for the population
+        that the images are from, and `marginal_kl` is too high by as much: more images are needed.
     """
 
     average_kl: float
@@ -53,13 +55,14 @@ class Surgery(NamedTuple):
 def surgery(
     posterior: DiagonalGaussian, prior: tfd.Distribution, draws: int = DRAWS, seed: int = 0
 ) -> Surgery:
-    """Splits the average KL of posteriors, batch shape [N], exactly except for the noise of some draws per image.
+    """Splits the average KL of posteriors, batch shape [N], exactly except for the noise of a few draws per image.
 
-    The aggregated posterior is the whole mixture of N components, not that of a batch, so no part is biased as an
-    estimate for these N images. Latents are drawn for all of them, or for 5000 chosen at random.
+    The aggregated posterior is the whole mixture of N components, not that of a batch, so neither
+    part is biased as an estimate for these N images. Latents are drawn for all images, or for 5000
+    chosen at random.
 
     Raises:
-      ValueError: fewer than two draws, which give no error.
+      ValueError: there are fewer than two draws, from which no error can be estimated.
     """
     if draws < 2:
         raise ValueError(f"at least 2 draws are needed; got {draws}")
@@ -91,13 +94,15 @@ def surgery(
 
 
 class Usage(NamedTuple):
-    """How a mixture prior's components are used by images.
+    """The use of a mixture prior's components by images.
 
     Attributes:
       shares: mean responsibility of each component for the images' latents, [K]; they sum to 1.
-      effective: exp of their entropy, from 1 (one takes all) to K (all the same).
-      dead: how many have less than a hundredth of 1 / K.
-      entropy: mean entropy of the responsibilities for one latent, in nats: 0 where one component is enough.
+      effective: exp of the entropy of `shares`, from 1 (one component takes all) to K (all are used
+        equally).
+      dead: number of components with a share of less than a hundredth of 1 / K.
+      entropy: mean entropy of the responsibilities for one latent, in nats; 0 if one component is
+        enough.
     """
 
     shares: np.ndarray
@@ -112,7 +117,7 @@ def usage(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Usage:
-    """Returns the responsibilities p(k | z) of a mixture's components for latents of posteriors, batch shape [N]."""
+    """Returns how a mixture's components are used, from p(k | z) at latents of posteriors, batch shape [N]."""
     count = prior.num_components
     shares, entropies, latents = np.zeros(count), [], 0
     for z in _drawn(posterior, draws, seed):
@@ -135,7 +140,7 @@ def nearest(x: np.ndarray, among: np.ndarray, but_itself: bool = False) -> tuple
     """Returns the index of the nearest of some images [M, H, W, C] to each of x [N, H, W, C], and its distance.
 
     Args:
-      but_itself: x and `among` are the same images, and each would be its own nearest.
+      but_itself: whether x and `among` are the same images, so that each would be its own nearest.
 
     Returns:
       indices [N], and root mean squared differences of pixels [N].
@@ -145,7 +150,7 @@ def nearest(x: np.ndarray, among: np.ndarray, but_itself: bool = False) -> tuple
     indices, size = [], max(1, AT_ONCE // len(others))
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
-        distance = squares - 2.0 * part @ others.T  # without |x|^2, the same for all
+        distance = squares - 2.0 * part @ others.T  # |x|^2 is omitted: it is the same for all
         if but_itself:
             distance[np.arange(len(part)), np.arange(first, first + len(part))] = np.inf
         indices.append(distance.argmin(axis=1))
@@ -154,12 +159,13 @@ def nearest(x: np.ndarray, among: np.ndarray, but_itself: bool = False) -> tuple
 
 
 class TwoSamples(NamedTuple):
-    """A test of whether two sets of images have one distribution: Lopez-Paz and Oquab (2017), section 3.
+    """A test of whether two sets of images have the same distribution: Lopez-Paz and Oquab (2017), section 3.
 
     Attributes:
-      accuracy: share of the images whose nearest neighbour is of their own set; near 1/2 where nothing tells the sets
-        apart, 1 where everything does, below 1/2 where the second set copies the first.
-      first, second: the same among the images of each set.
+      accuracy: share of the images whose nearest neighbour is from their own set. It is near 1/2 if
+        nothing tells the sets apart, 1 if everything does, and below 1/2 if the second set copies
+        the first.
+      first, second: the same share among the images of each set.
     """
 
     accuracy: float
@@ -168,10 +174,11 @@ class TwoSamples(NamedTuple):
 
 
 def two_samples(first: np.ndarray, second: np.ndarray) -> TwoSamples:
-    """Returns the leave-one-out accuracy of a 1-nearest-neighbour classifier in pixel space, sets [N, H, W, C] both.
+    """Returns the leave-one-out accuracy of a 1-nearest-neighbour classifier in pixel space, for two sets [N, H, W, C].
 
     Raises:
-      ValueError: the sets differ in size, which would move the accuracy of equal distributions away from 1/2.
+      ValueError: the sets differ in size, so that the accuracy for equal distributions would not be
+        1/2.
     """
     if len(first) != len(second):
         raise ValueError(f"the sets must have the same size; got {len(first)} and {len(second)}")
@@ -185,7 +192,7 @@ def two_samples(first: np.ndarray, second: np.ndarray) -> TwoSamples:
 def probes(
     means: np.ndarray, labels: np.ndarray, test_means: np.ndarray, test_labels: np.ndarray
 ) -> dict[str, float]:
-    """Accuracies on test images of two classifiers of posterior means [N, D]: of the 5 nearest, and a linear one.
+    """Returns the accuracies on test images of two classifiers of posterior means [N, D]: of the 5 nearest, and linear.
 
     Raises:
       ImportError: scikit-learn is not installed.
@@ -206,7 +213,7 @@ def probes(
 
 
 def components_of(prior, means: np.ndarray) -> np.ndarray:
-    """Returns the component of a mixture that is most responsible for each of some latents [N, D], [N]."""
+    """Returns the index of the most responsible component of a mixture for each of some latents [N, D], [N]."""
     found = [
         tf.argmax(prior.component_log_prob(rows), axis=1)
         for rows in _rows(tf.convert_to_tensor(means, prior.dtype), prior.num_components)
@@ -217,11 +224,12 @@ def components_of(prior, means: np.ndarray) -> np.ndarray:
 def clusters(
     components: np.ndarray, labels: np.ndarray, test_components: np.ndarray, test_labels: np.ndarray
 ) -> dict[str, float]:
-    """Returns how components [N] agree with labels [N].
+    """Measures how well components [N] agree with labels [N].
 
     Returns:
-      accuracy: share of the test images with the label that is most frequent among the training images of their component (a
-        component without any is wrong); normalised_mutual_information and adjusted_rand_index, of the test images.
+      accuracy: share of the test images whose label is the most frequent one among the training
+        images of their component (a component without training images is wrong);
+        normalised_mutual_information and adjusted_rand_index of the test images.
 
     Raises:
       ImportError: scikit-learn is not installed.
@@ -245,21 +253,21 @@ def clusters(
 
 
 def plane(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the two principal axes [D, 2] of posterior means [N, D], and their centre [D]; zeros where there is no second one."""
+    """Returns two principal axes [D, 2] of posterior means [N, D], and their centre [D]; a missing axis is 0."""
     centre = means.mean(axis=0)
     axes = np.linalg.svd(means - centre, full_matrices=False)[2][:2].T
     return np.pad(axes, [(0, 0), (0, 2 - axes.shape[1])]), centre
 
 
 def _drawn(posterior: DiagonalGaussian, draws: int, seed: int):
-    """Returns latents [N, D], one set after the other."""
+    """Yields latents [N, D], one set per draw."""
     base = seeds.stateless(seed, "diagnose")
     for index in range(draws):
         yield posterior.at(seeds.normal(tf.shape(posterior.loc), seeds.fold_in(base, index)))
 
 
 def _rows(z: tf.Tensor, width: int):
-    """Parts of z [N, D] for which a matrix [rows, width] is not large."""
+    """Yields parts of z [N, D] for which a matrix [rows, width] is not large."""
     size = max(1, AT_ONCE // width)
     for first in range(0, len(z), size):
         yield z[first : first + size]

@@ -1,4 +1,4 @@
-"""Estimates of log p(x) and what is known about their errors."""
+"""Estimates of log p(x), and what is known about their errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from tfvamp.evaluation.tails import TRUSTED, pareto_k
 
-GROUPS = (2, 4, 8, 16)  # into how many parts the samples are split to see how the estimate varies
+GROUPS = (2, 4, 8, 16)  # numbers of parts into which the samples are split, to see how the estimate varies
 DECADES = 3  # points of the curve: S / 100, S / 10, S
-RISING = 0.1  # nats per tenfold number of samples: more is worth a warning
+RISING = 0.1  # nats per tenfold number of samples; above it there is a warning
 
 
 class Point(NamedTuple):
     """The estimate that fewer samples would give on average.
 
     Attributes:
-      num_samples: how many.
-      mean: of the estimated log p(x) over the images, in nats.
-      error: of `mean`, over other draws.
+      num_samples: number of samples.
+      mean: mean of the estimated log p(x) over the images, in nats.
+      error: standard deviation of `mean` over other draws.
     """
 
     num_samples: int
@@ -31,19 +31,21 @@ class Point(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LogLikelihood:
-    """Estimates of log p(x) for N images from S samples or chains each; arrays are [N], in nats.
+    """Estimates of log p(x) for N images, from S samples or chains each; arrays have shape [N] and are in nats.
 
     Attributes:
       per_example: log 1/S sum_s w_s, w = p(x, z) / q(z | x) or the weight of a chain.
       elbo: 1/S sum_s log w_s.
       effective_sample_size: (sum_s w_s)^2 / sum_s w_s^2, from 1 to S.
-      pareto_k: of the largest weights (`tails.pareto_k`).
-      group_variances: [len(GROUPS), N]; variances over estimates from S / 2, S / 4, ... samples each.
-      curve_values, curve_variances: [points, N]; means of estimates from fewer samples, and their variances.
+      pareto_k: Pareto k of the largest weights (`tails.pareto_k`).
+      group_variances: variances over estimates from S / 2, S / 4, ... samples each, [len(GROUPS),
+        N].
+      curve_values, curve_variances: means of estimates from fewer samples, and their variances,
+        [points, N].
       num_samples: S.
-      seed: of the samples.
+      seed: seed of the samples.
       dimensions: H W C.
-      estimator, proposal: how it was estimated, as in `log_likelihood`.
+      estimator, proposal: how log p(x) was estimated, as in `log_likelihood`.
       reconstruction, kl: the parts of `elbo`; None for chains, which have none.
       kls: the parts of `kl`, by the name of the stochastic layer, the top one first.
 
@@ -78,29 +80,30 @@ class LogLikelihood:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean, over other images; None for one image."""
+        """The standard error of the mean over other images; None for one image."""
         count = len(self.per_example)
         return float(self.per_example.std(ddof=1)) / math.sqrt(count) if count > 1 else None
 
     @property
     def monte_carlo_error(self) -> float | None:
-        """Standard deviation of the mean over other draws of the samples; None for S = 1.
+        """The standard deviation of the mean over other draws of the samples; None for S = 1.
 
-        The samples of each image are split into 2, 4, 8 and 16 parts, each part gives an estimate, and from how much
-        these differ a power law in the number of samples extrapolates to S. (The delta method takes the variance of the
-        weights that were seen; where their tail is heavy it is too small by a factor of two.) It does not contain the
-        bias: that the estimate is too low on average, which `curve` shows.
+        The samples of each image are split into 2, 4, 8 and 16 parts, and each part gives an
+        estimate. A power law in the number of samples is fitted to the variation of these
+        estimates, and extrapolates it to S. (The delta method uses the variance of the weights that
+        were seen, which is too small by a factor of two if their tail is heavy.) This error does
+        not contain the bias: the estimate is too low on average, which `curve` shows.
         """
         return _extrapolated(self.group_variances, self.num_samples)
 
     @property
     def bits_per_dim(self) -> float:
-        """-log2 p(x) per pixel and channel."""
+        """The mean of -log2 p(x) per pixel and channel."""
         return -self.mean / (self.dimensions * math.log(2.0))
 
     @property
     def curve(self) -> list[Point]:
-        """The estimate against the number of samples, from few to S: it rises to log p(x)."""
+        """The estimate as a function of the number of samples, from few to S; it rises to log p(x)."""
         count = len(self.per_example)
         sizes = curve_sizes(self.num_samples)
         points = []
@@ -111,14 +114,14 @@ class LogLikelihood:
 
     @property
     def slope(self) -> float | None:
-        """How much the estimate rises at its end when S becomes ten times as large, in nats; None for S below 10."""
+        """The rise of the estimate at its end when S becomes ten times as large, in nats; None for S below 10."""
         if len(self.curve_values) < 2:
             return None
         before, last = curve_sizes(self.num_samples)[-2:]
         return float((self.curve_values[-1] - self.curve_values[-2]).mean()) / math.log10(last / before)
 
     def warning(self) -> str | None:
-        """Returns why the number is too low, and what to do, as text; None where nothing says that it is."""
+        """The reason why the number is too low, and what to do, as text; None if nothing says that it is."""
         if self.slope is None or self.slope < RISING:
             return None
         samples, better = "samples", "take more samples, or --estimator ais"
@@ -132,7 +135,7 @@ class LogLikelihood:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Returns the numbers of evaluation.json that these samples give."""
+        """Returns the numbers that these samples give for evaluation.json."""
         several, ess = len(self.kls) > 1, self.effective_sample_size
         heavy = None if np.isnan(self.pareto_k).any() else float((self.pareto_k > TRUSTED).mean())
         return {
@@ -164,7 +167,7 @@ class LogLikelihood:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the numbers of each image, [N], that an evaluation keeps."""
+        """Returns the numbers of each image, [N], that are kept with an evaluation."""
         parts = {"reconstruction": self.reconstruction, "kl": self.kl}
         if len(self.kls) > 1:
             parts |= {f"kl_{name}": kl for name, kl in self.kls.items()}
@@ -178,7 +181,7 @@ class LogLikelihood:
 
 
 def curve_sizes(num_samples: int) -> list[int]:
-    """Returns S / 100, S / 10 and S, those of them that are at least 1."""
+    """Returns those of S / 100, S / 10 and S that are at least 1."""
     sizes = [num_samples // 10**power for power in reversed(range(DECADES))]
     return [size for size in sizes if size]
 
@@ -191,7 +194,7 @@ def log_means(log_weights: np.ndarray, size: int) -> np.ndarray:
 
 
 def of_parts(reconstruction: np.ndarray, kls: np.ndarray) -> dict[str, Any]:
-    """Returns the arrays of `LogLikelihood` for some images, from reconstruction [S, B] and kls [layers, S, B] of each sample."""
+    """Returns the arrays of `LogLikelihood` for some images, from reconstruction [S, B] and kls [layers, S, B]."""
     kl = kls.sum(axis=0)
     return {
         **of_weights(reconstruction - kl),
@@ -242,6 +245,6 @@ def _extrapolated(group_variances: np.ndarray, num_samples: int) -> float | None
     x, y, weights = -np.log(groups), np.log(variances), (groups - 1.0) / (groups - 1.0).sum()
     center, level = (weights * x).sum(), (weights * y).sum()
     spread = (weights * (x - center) ** 2).sum()
-    # From -1, of independent weights with a variance, to 0, where more samples do not help.
+    # From -1, for independent weights with a variance, to 0, where more samples do not help.
     power = -0.5 if spread == 0.0 else float(np.clip((weights * (x - center) * y).sum() / spread, -1.0, 0.0))
     return float(math.exp(0.5 * (level - power * center)))

@@ -20,13 +20,14 @@ AT_ONCE = 100  # images encoded or refined at a time
 
 
 class Part(NamedTuple):
-    """Consecutive images, with what their latents are drawn from.
+    """Consecutive images, with the proposal from which their latents are drawn.
 
     Attributes:
-      first: the index of the first of them.
+      first: index of the first image.
       x: the images [n, H, W, C].
-      proposal: gives their `Proposal`, which may take long: to be asked for once, if at all.
-      begun: the share of the work on them that the proposal is.
+      proposal: a function that returns their `Proposal`. It may take long, so it is called once at
+        most.
+      begun: share of the work on these images that the proposal takes.
     """
 
     first: int
@@ -35,15 +36,15 @@ class Part(NamedTuple):
     begun: float = 0.0
 
     def done(self, share: float) -> int:
-        """Returns how many of all images are done when a share of the work that follows the proposal is."""
+        """Returns how many of all images are done when `share` of the work after the proposal is done."""
         return self.first + int(len(self.x) * (self.begun + (1.0 - self.begun) * share))
 
 
 def as_images(x, model: Evaluable) -> tf.Tensor:
-    """Returns images [N, H, W, C], float32 (float64 for a model of that), from an array or from `tf.data` of images.
+    """Returns images [N, H, W, C] from an array or a `tf.data` of images, float32 (float64 for a model in float64).
 
     Raises:
-      UsageError: there are none, or the model, if it looks at its images, refuses them.
+      UsageError: there are no images, or the model checks its images and refuses them.
     """
     look_at = getattr(model, "as_images", tf.convert_to_tensor)
     if isinstance(x, tf.data.Dataset):
@@ -61,8 +62,9 @@ def as_images(x, model: Evaluable) -> tf.Tensor:
 def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
     """Returns the posteriors of images [N, H, W, C], batch shape [N], one for each stochastic layer.
 
-    The top layer's comes first; those below it are taken at the means of the latents above. Images are encoded in
-    blocks of one size, so that each result is the same to the last bit whatever N is.
+    The top layer comes first; the layers below it are taken at the means of the latents above.
+    Images are encoded in blocks of one size, so that each result is the same to the last bit for
+    any N.
     """
     levels = levels_of(model)
 
@@ -83,12 +85,12 @@ def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
 
 
 def joined(blocks):
-    """Returns equal structures of tensors as one, joined along the first axis."""
+    """Returns several structures of tensors, all of one form, joined along the first axis."""
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *blocks)
 
 
 def once(kept: Kept, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns the arrays of a block: those that are kept, or else computed, and kept."""
+    """Returns the arrays of a block: kept ones, or else computed ones, which are then kept."""
     arrays = kept.get(name)
     if arrays is None:
         arrays = kept[name] = compute()
@@ -104,18 +106,20 @@ def by_blocks(
     advance: Callable[[int, int], None],
     of_block: Callable[[Part, Callable[[], Any], int, int], dict[str, np.ndarray]],
 ) -> list[dict[str, np.ndarray]]:
-    """Returns the arrays of all blocks of images, those that are kept not computed again; for others of a `Shared` it waits.
+    """Returns the arrays of all blocks of images, of which kept ones are not computed; a `Shared` waits for others.
 
     Args:
-      parts, total: the images, and how many there are.
-      size: of a block, at most.
-      kind: what the names of kept blocks begin with.
+      parts, total: the images, and their number.
+      size: maximum size of a block.
+      kind: prefix of the names of kept blocks.
       kept, advance: as for `log_likelihood`.
-      of_block: from a part, its proposal (found once, when it is asked for), the first image of the block in the part and
-        the number of images to the block's arrays.
+      of_block: a function from a part, its proposal (computed once, when it is asked for), the
+        index in the part of the block's first image, and the number of images, to the block's
+        arrays.
 
     Raises:
-      ShareDone: the blocks of this process's share are kept, and another process collects all.
+      ShareDone: the blocks of this process's share are kept, and another process collects all
+        blocks.
     """
     results, shared = [], kept if isinstance(kept, Shared) else None
     for part in parts:
@@ -134,12 +138,12 @@ def by_blocks(
 
 
 def taken(tensors, indices: tf.Tensor):
-    """Returns the rows with some indices of all tensors in a structure."""
+    """Returns the rows of all tensors in a structure at some indices."""
     return tf.nest.map_structure(lambda one: tf.gather(one, indices), tensors)
 
 
 def padded(first: int, count: int, size: int) -> tf.Tensor:
-    """Indices of `count` images from `first` on, the last repeated up to `size`: all blocks have one shape."""
+    """Returns indices of `count` images from `first` on, the last repeated up to `size`: blocks have one shape."""
     return tf.constant(np.minimum(np.arange(first, first + size), first + count - 1), tf.int32)
 
 
@@ -151,7 +155,7 @@ def noise_of(
     levels,
     dtype: tf.DType = tf.float32,
 ) -> list[tf.Tensor]:
-    """Returns standard normal draws [S, B, D] for each layer; those of an image from the seed of its index."""
+    """Returns standard normal draws [S, B, D] for each layer, drawn per image from the seed of its index."""
 
     def draws(dims: int, seed: tf.Tensor) -> tf.Tensor:
         noise = tf.map_fn(

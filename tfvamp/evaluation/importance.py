@@ -18,7 +18,7 @@ from tfvamp.evaluation.sharing import Kept
 from tfvamp.graph import compiled
 from tfvamp.layers.gaussian import DiagonalGaussian
 
-WEIGHED = 16  # images weighed at a time at most: a block is padded to its size, however few images there are
+WEIGHED = 16  # most images weighed at a time: a block is padded to its size, however few images there are
 
 
 def importance_sampling(
@@ -35,20 +35,20 @@ def importance_sampling(
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Returns the arrays of a `LogLikelihood` of images, from latents of their proposals.
+    """Returns the arrays of a `LogLikelihood` of images, from latents drawn from their proposals.
 
     Args:
-      parts_of_images, total: the images, and how many there are.
+      parts_of_images, total: the images, and their number.
       latent_dims: D of the top layer.
       rows: number of latents decoded at a time.
-      kept: blocks that are finished.
+      kept: finished blocks.
     """
     num_samples, levels, base = how.samples, levels_of(model), seeds.stateless(seed, "evaluate")
     draw = compiled(
         lambda indices: noise_of(base, indices, num_samples, latent_dims, levels, prior.dtype), jit, say
     )
     decoded = compiled(
-        lambda proposal, x, noise: _stacked(  # with the prior as an argument, a call takes some ms more
+        lambda proposal, x, noise: _stacked(  # with the prior as an argument, a call takes a few ms more
             proposals.log_weight_parts(proposal, x, noise, prior, model.likelihood, levels)
         ),
         jit,
@@ -66,7 +66,7 @@ def importance_sampling(
             for at in range(0, num_samples, chunk)
         ]
         parts = np.concatenate(chunks, axis=1).astype(np.float64)  # [1 + layers, S, B]
-        estimates = estimate.of_parts(parts[0], parts[1:])  # of the padding, too: sums depend on shapes
+        estimates = estimate.of_parts(parts[0], parts[1:])  # with the padding: sums depend on shapes
         return {name: values[..., :count] for name, values in estimates.items()}
 
     results = by_blocks(parts_of_images, batch, str(how.proposal), total, kept, advance, of_block)
@@ -74,7 +74,7 @@ def importance_sampling(
 
 
 def weight_parts(posterior: DiagonalGaussian, generator: objectives.Generator, x, noise) -> tf.Tensor:
-    """Returns log p(x | z), and the KL of each layer, [1 + layers, S, B], with the model's own posteriors."""
+    """Returns log p(x | z) and the KL of each layer, [1 + layers, S, B], for the model's own posteriors."""
     latents, posteriors = objectives.infer(posterior, generator.levels, x, noise)
     return _stacked(objectives.parts(latents, posteriors, generator, x))
 

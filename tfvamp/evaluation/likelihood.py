@@ -1,4 +1,4 @@
-"""log p(x) of images, by one of the estimators, and the bracket around it."""
+"""Estimates of log p(x) of images, and the bracket around it."""
 
 from __future__ import annotations
 
@@ -42,35 +42,39 @@ def log_likelihood(
 ) -> LogLikelihood:
     """Estimates log p(x) of each image.
 
-    "importance" draws S samples from a proposal (Burda, Grosse and Salakhutdinov 2016, equation 8); "ais" moves chains
-    from it to p(z | x) (annealed importance sampling: Neal 2001; Wu and others 2017). Whatever the proposal, the mean
-    weight is unbiased for p(x), and its logarithm is too low on average: by much where few samples count. With
-    `proposal="refined"`, the parameters of q are first fitted to each image by gradient steps on its evidence lower
-    bound; the samples are new ones.
+    The estimator "importance" draws S samples from a proposal (Burda, Grosse and Salakhutdinov
+    2016, equation 8). "ais" moves chains from the proposal to p(z | x) (annealed importance
+    sampling: Neal 2001; Wu and others 2017). Whatever the proposal, the mean weight is unbiased for
+    p(x), and its logarithm is too low on average, by much if few samples dominate. With
+    `proposal="refined"`, the parameters of q are first fitted to each image by gradient steps on
+    its evidence lower bound; the estimate then uses new samples.
 
-    The result of an image depends on its place in `x` (its samples come from the seed of its index), and on nothing
-    else of the other images.
+    The result for an image depends on its place in `x`, because its samples come from the seed of
+    its index. It does not depend on the other images in any other way.
 
     Args:
-      model: see `Evaluable`.
+      model: a model with the interface of `Evaluable`.
       x: images [N, H, W, C] in [0, 1], or `tf.data` of images [H, W, C].
       num_samples: S, the number of importance samples per image.
       estimator: "importance" or "ais".
-      seed: of the samples.
-      proposal: "encoder" for q(z | x), as printed numbers have it; "refined" for one fitted to each image; "prior" for
-        p(z) (with "ais"); None for what `tfvamp evaluate` takes.
+      seed: seed of the samples.
+      proposal: "encoder" for q(z | x), as in published numbers; "refined" for one fitted to each
+        image; "prior" for p(z) (with "ais"); None for the default of `tfvamp evaluate`.
       rows: number of latents decoded at a time; None for as many as `max_memory` allows.
-      kept: a dictionary of finished blocks of images; with that of a call that was stopped, and the same arguments
-        otherwise, those are not computed again.
-      jit: compile importance sampling with XLA, which on a CPU takes longer.
-      say: told in one line when XLA is given up, or when refined proposals have not converged.
-      advance: told how many images are done, and of how many.
-      settings: others of `tfvamp.config.Estimation`: `max_memory` in GiB; with refined proposals `refine_steps`, `refine_step_size` and
-        `refine_samples` (gradient steps of Adam, their size, latents per step); with "ais" `chains`, `steps` and
-        `leapfrogs` (chains per image, inverse temperatures, leapfrog steps of a move).
+      kept: a dictionary of finished blocks of images. With the dictionary of a call that was
+        stopped, and the same arguments otherwise, these blocks are not computed again.
+      jit: whether to compile importance sampling with XLA, which takes longer on a CPU.
+      say: a function that gets one line of text if XLA is given up, or if refined proposals have
+        not converged.
+      advance: a function that gets the number of images done, and the number of all images.
+      settings: other settings of `tfvamp.config.Estimation`: `max_memory` in GiB; with refined
+        proposals, `refine_steps`, `refine_step_size` and `refine_samples` (number of gradient steps
+        of Adam, their size, and latents per step); with "ais", `chains`, `steps` and `leapfrogs`
+        (chains per image, inverse temperatures, and leapfrog steps per move).
 
     Raises:
-      UsageError: an unknown estimator or proposal, a number below 1, or no images.
+      UsageError: the estimator or the proposal is unknown, a number is below 1, or there are no
+        images.
 
     >>> from tfvamp.models import VAE
     >>> model = VAE(event_shape=(6, 5, 1), latent_dims=2, prior="standard")
@@ -97,7 +101,7 @@ def estimated(
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> LogLikelihood:
-    """Estimates log p(x) of each image as `how` says; the arguments are those of `log_likelihood`."""
+    """Estimates log p(x) of each image with the settings `how`; the other arguments are those of `log_likelihood`."""
     if how.estimator == "bdmc":
         raise UsageError("the estimator bdmc makes its own images: tfvamp.evaluation.bracket")
     how = how.resolve(is_convolutional(model))
@@ -125,13 +129,14 @@ def estimated(
 
 @dataclasses.dataclass(frozen=True)
 class Bracket:
-    """Bounds on log p(x) of images that a model generated itself, in nats: Grosse, Ghahramani and Adams (2015).
+    """Bounds on log p(x) of images that the model itself generated, in nats: Grosse, Ghahramani and Adams (2015).
 
     Attributes:
       images: the images, [N, H, W, C].
-      lower: annealed importance sampling, too low on average.
-      upper: from chains that go back from the latents of the images, [N]; too high on average.
-      chains: the log-weights of these chains, [M, N], whose negatives are too high, too.
+      lower: the estimate of annealed importance sampling, too low on average.
+      upper: the estimate of chains that go back from the latents of the images, [N]; too high on
+        average.
+      chains: the log-weights of these chains, [M, N], whose negatives are also too high on average.
 
     >>> from tfvamp import evaluation
     >>> from tfvamp.models import VAE
@@ -168,15 +173,16 @@ def bracket(
     advance: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
 ) -> Bracket:
-    """Bounds log p(x) from both sides, by bidirectional Monte Carlo: Grosse, Ghahramani and Adams (2015).
+    """Bounds log p(x) from both sides by bidirectional Monte Carlo: Grosse, Ghahramani and Adams (2015).
 
-    The images come from the model, so that an exact draw from p(z | x) is known for each: the latents that it was made
-    from. Chains from there back to the start have weights that are unbiased for 1 / p(x). How close the two bounds are
-    says how far `log_likelihood` with the same settings can be trusted on images like these; nothing is said of
-    images that the model would not make.
+    The images are generated by the model, so that an exact draw from p(z | x) is known for each
+    image: the latents that it was made from. Chains from these latents back to the start have
+    weights that are unbiased for 1 / p(x). The gap between the two bounds tells how far
+    `log_likelihood` with the same settings can be trusted on images like these. It tells nothing
+    about images that the model would not generate.
 
     Args:
-      num_images: N.
+      num_images: N, number of images.
       proposal: where chains start, as for `log_likelihood`.
       seed, kept, say, advance, settings: as for `log_likelihood`.
     """
@@ -195,7 +201,7 @@ def bracketed(
     say: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bracket:
-    """Bounds log p(x) as `how` says; the arguments are those of `bracket`."""
+    """Bounds log p(x) with the settings `how`; the other arguments are those of `bracket`."""
     how = how.resolve(is_convolutional(model))
     if num_images < 1:
         raise UsageError(f"the number of images must be at least 1; got {num_images}")

@@ -1,4 +1,4 @@
-"""What an evaluation needs: memory, of which too much is refused, and time, which is said before it begins."""
+"""The needs of an evaluation: memory, of which too much is refused, and time, which is reported beforehand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tfvamp.evaluation.images import AT_ONCE, encode
 from tfvamp.evaluation.protocol import Evaluable, levels_of, prior_of
 from tfvamp.files import size
 
-COPIES = 8  # of a mixing while it is fitted: itself, Adam's moments, gradients
-WORTH_MEASURING = 10**9  # pixels, times features, of all decoded latents
+COPIES = 8  # of a mixing while it is fitted: the mixing itself, Adam's moments, gradients
+WORTH_MEASURING = 10**9  # pixels times features of all decoded latents
 WORTH_SAYING = 60.0  # seconds
 
 
@@ -31,19 +31,19 @@ def latent_dims(model: Evaluable, prior) -> list[int]:
 def images_refined_at_once(
     model: Evaluable, event_shape: tuple[int, ...], dims: Sequence[int], how: Estimation
 ) -> int:
-    """Returns how many images are refined at a time: as many as gradients, noise and mixings leave room for."""
+    """Returns how many images are refined at a time: as many as there is room for gradients, noise and mixings."""
     rows = rows_of_gradients(model, event_shape, how.max_bytes)
     values = largest(how.max_bytes) // _values_refined(dims, how)
     return max(1, min(AT_ONCE, values, rows // how.refine_samples))
 
 
 def _values_refined(dims: Sequence[int], how: Estimation) -> int:
-    """Returns the noise and the mixing of one image."""
+    """Returns the number of values in the noise and the mixing of one image."""
     return how.refine_steps * how.refine_samples * sum(dims) + COPIES * sum(dims) ** 2
 
 
 def check_memory(dims: Sequence[int], how: Estimation) -> None:
-    """Raises UsageError where one image alone needs more than `max_memory`, or more than there is.
+    """Raises UsageError if a single image needs more than `max_memory`, or more memory than there is.
 
     Args:
       dims: number of latents of each stochastic layer.
@@ -72,11 +72,11 @@ def check_memory(dims: Sequence[int], how: Estimation) -> None:
 
 
 def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> dict[str, float]:
-    """Returns about how long each part of `tfvamp evaluate` takes, from one block of latents.
+    """Returns the approximate duration of each part of `tfvamp evaluate`, measured on one block of latents.
 
     Args:
       image: one of the images, [1, H, W, C].
-      count: how many images there are.
+      count: number of images.
     """
     event_shape, levels, prior = tuple(image.shape[1:]), levels_of(model), prior_of(model)
     start = proposals.of_encoder(encode(model, image)[0])
@@ -112,7 +112,7 @@ def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> 
 
 
 def _work(how: Estimation) -> tuple[int, int, int]:
-    """Returns latents of an image that are decoded, with gradients in a refinement, and with gradients by chains."""
+    """Returns the latents decoded per image, those with gradients in a refinement, and those by chains."""
     of_encoder = how.samples if how.estimator != "bdmc" else 0
     refined = how.proposal == "refined"
     if how.estimator == "importance":
@@ -125,7 +125,7 @@ def _work(how: Estimation) -> tuple[int, int, int]:
 def say_time(
     model: Evaluable, image: tf.Tensor, count: int, how: Estimation, say: Callable[[str], None]
 ) -> None:
-    """Says how long a long evaluation will take, and what would be shorter; the arguments are those of `seconds`."""
+    """Reports how long a long evaluation will take, and what would be faster; the arguments are those of `seconds`."""
     samples, gradients, chains = _work(how)
     pixels = math.prod(image.shape[1:]) * getattr(model, "features_per_pixel", 1)
     if (samples + 3 * (gradients + chains)) * count * pixels < WORTH_MEASURING:

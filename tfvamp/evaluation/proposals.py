@@ -1,4 +1,4 @@
-"""What importance sampling draws from: the encoder's q(z | x), or a normal that is fitted to each image."""
+"""The proposals of importance sampling: the encoder's q(z | x), or a normal that is fitted to each image."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from tfvamp import objectives
 from tfvamp.layers.gaussian import DiagonalGaussian
 from tfvamp.objectives import Level
 
-WATCHED = 50  # steps over whose mean the bound is judged
-SMALL = 0.1  # a slope, in nats for a change of one, below which steps shrink: rounding and noise make such
-RISEN = 0.5  # nats by which it may still rise over the last steps
+WATCHED = 50  # number of steps over which the bound is averaged to judge it
+SMALL = 0.1  # a slope, in nats per unit, below which steps shrink: rounding and noise cause such slopes
+RISEN = 0.5  # nats by which the bound may still rise over the last steps
 
 
 class Fit(NamedTuple):
-    """What makes the posteriors of a model a proposal for B images: zeros leave them as they are.
+    """The change that turns the posteriors of a model into a proposal for B images; zeros change nothing.
 
-    With standard normal noise e of all layers in one row, the top one first, each layer draws from its own posterior,
-    shifted, with its part of (I + M) e as noise: M couples the dimensions, those of different layers, too. As I + M
-    has determinant 1, it does not change the density of a draw beyond that of e.
+    Let e be standard normal noise of all layers in one row, the top one first. Each layer draws
+    from its own posterior, shifted, with its part of (I + M) e as noise. M couples the dimensions,
+    also those of different layers. Because I + M has determinant 1, the density of a draw is that
+    of e without a further factor.
 
     Attributes:
       shifts: for each layer, what is added to the loc and the log-variance [B, D] of its posterior.
+      mixing: M [B, sum of D, sum of D], of which only the part below the diagonal is used.
       mixing: M [B, sum of D, sum of D], of which the part below the diagonal counts.
     """
 
@@ -34,11 +36,11 @@ class Fit(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """Where latents of B images are drawn from.
+    """The distribution from which the latents of B images are drawn.
 
     Attributes:
-      loc, log_variance: of the encoder's q(z | x) for the top layer, [B, D].
-      fit: what it and the posteriors below are changed by; empty for the encoder's own.
+      loc, log_variance: parameters of the encoder's q(z | x) for the top layer, [B, D].
+      fit: the change of q(z | x) and of the posteriors below it; empty for the encoder's own.
     """
 
     loc: tf.Tensor
@@ -47,7 +49,7 @@ class Proposal(NamedTuple):
 
 
 def of_encoder(posterior: DiagonalGaussian) -> Proposal:
-    """Returns the posteriors of the model itself."""
+    """Returns the proposal that consists of the model's own posteriors."""
     return Proposal(posterior.loc, posterior.log_variance)
 
 
@@ -69,10 +71,10 @@ def drawn(
     levels: Sequence[Level],
     of_path: bool = False,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Returns latents from standard normal noise [S, B, D], and log q of them [S, B]; for each layer, the top one first.
+    """Returns latents from standard normal noise [S, B, D], and their log q [S, B], for each layer from the top down.
 
     Args:
-      of_path: differentiate log q as if the fit were constant: only through the latents.
+      of_path: whether to differentiate log q only through the latents, as if the fit were constant.
     """
     fit = proposal.fit
     if not fit:
@@ -126,7 +128,7 @@ def _mixed(mixing: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
 
 
 def _noise_at(fit: Fit, owns, latents) -> list[tf.Tensor]:
-    """Returns the inverse of the shifts and of the mixing."""
+    """Returns the noise of latents, by the inverse of the shifts and of the mixing."""
     mixed = [
         _shifted(own, shift).noise_at(z) for own, shift, z in zip(owns, fit.shifts, latents, strict=True)
     ]
@@ -146,7 +148,7 @@ def log_weight_parts(
     levels: Sequence[Level],
     of_path: bool = False,
 ) -> objectives.Parts:
-    """Returns the parts of log w [S, B] of latents drawn from the proposal with standard normal noise [S, B, D]."""
+    """Returns the parts of log w [S, B] for latents drawn from the proposal with standard normal noise [S, B, D]."""
     latents, log_q = drawn(proposal, x, noise, levels, of_path)
     reconstruction, log_p = objectives.joint(latents, objectives.Generator(prior, decoder, levels), x)
     return objectives.Parts(reconstruction, tuple(q - p for q, p in zip(log_q, log_p, strict=True)))
@@ -163,23 +165,26 @@ def refine(
     step_size: float,
     samples: int,
 ) -> tuple[Fit, tf.Tensor, tf.Tensor]:
-    """Fits a proposal by some steps of Adam up the evidence lower bound of each image, all layers at once.
+    """Fits a proposal by steps of Adam that increase the evidence lower bound of each image, for all layers at once.
 
-    The gradient is that of Roeder, Wu and Duvenaud (2017): log q is differentiated through the latents only, so that
-    its noise goes to zero as q comes close to p(z | x). The images do not influence each other. Log-variances are not
-    clipped. An image whose bound, by the mean over the last `WATCHED` steps, is not higher than that of the
-    posteriors that it started with keeps those.
+    The gradient is that of Roeder, Wu and Duvenaud (2017): log q is differentiated only through the
+    latents, so that the noise of the gradient goes to zero as q comes close to p(z | x). The images
+    do not influence each other. Log-variances are not clipped. An image keeps the posteriors that
+    it started with, unless its mean bound over the last `WATCHED` steps is higher than that of
+    these posteriors.
 
     Args:
-      start: the proposal to begin with, without a fit.
+      start: the initial proposal, without a fit.
       x: images [B, H, W, C].
       noise: standard normal draws [steps samples, B, D] for each layer.
       prior, decoder, levels: p(x, z).
-      steps, step_size: of Adam; the step size falls to zero over the last third of the steps.
-      samples: latents per image and step.
+      steps, step_size: number and size of Adam's steps; the size falls to zero over the last third
+        of the steps.
+      samples: number of latents per image and step.
 
     Returns:
-      the fit; the mean bound over the last `WATCHED` steps, and over those before them, [B] each.
+      the fit; the mean bound over the last `WATCHED` steps, and over as many steps before them, [B]
+      each.
     """
     fit = unfitted(start, levels).fit
     first = tf.nest.flatten(fit)
@@ -217,7 +222,7 @@ def refine(
     watched = max(1, min(WATCHED, steps // 2))
     last = tf.reduce_mean(bounds[-watched:], axis=0)
     before = tf.reduce_mean(bounds[-2 * watched : -watched], axis=0)
-    own = tf.map_fn(  # of the model's posteriors, with the noise of the last steps
+    own = tf.map_fn(  # the bound of the model's own posteriors, with the noise of the last steps
         lambda step: bound_of(first, step),
         tf.range(steps - watched, steps),
         fn_output_signature=tf.TensorSpec(x.shape[:1], x.dtype),

@@ -1,4 +1,4 @@
-"""What a model must have to be evaluated, and how it is read."""
+"""The interface that a model needs to be evaluated, and functions that read it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 
 
 class Evaluable(Protocol):
-    """A latent-variable model, as the evaluation sees it; tfvamp's own models are, and any object with these is.
+    """A latent-variable model as the evaluation sees it: one of tfvamp's own, or any object with these members.
 
     Attributes:
-      prior: p(z), event shape [D]: a `tfd.Distribution`, or what gives one when it is called without arguments.
-      levels: optional; the stochastic layers below the top one (`objectives.Level`), from the top down.
+      prior: p(z), event shape [D]: a `tfd.Distribution`, or an object that returns one when it is
+        called without arguments.
+      levels: optional; the stochastic layers below the top one (`objectives.Level`), from the top
+        down.
 
     >>> class Linear:
     ...     prior = tfd.MultivariateNormalDiag([0.0, 0.0])
@@ -62,5 +64,5 @@ def latent_names(model: Evaluable) -> list[str]:
 
 
 def is_convolutional(model: Evaluable) -> bool:
-    """Returns whether it says that each pixel has features of its own, so that its decoder is slow."""
+    """Returns whether the model says that each pixel has features of its own, which makes its decoder slow."""
     return getattr(model, "features_per_pixel", 1) > 1

@@ -28,9 +28,10 @@ def in_parts(
     say: Callable[[str], None],
     advance: Callable[[int, int], None],
 ) -> Iterator[Part]:
-    """Yields images [N, H, W, C] with their proposals: all at once, or in blocks of one size that are refined one by one.
+    """Yields images [N, H, W, C] with their proposals, all at once or in equal blocks that are refined one by one.
 
-    A block is refined when its proposal is first asked for (`proposals.refine`), and forgotten with the `Part`.
+    A block is refined when its proposal is first asked for (`proposals.refine`); the fit is dropped
+    with the `Part`.
     """
     if how.proposal != "refined":
         yield Part(0, x, lambda: start)
@@ -44,7 +45,7 @@ def in_parts(
         noise = noise_of(base, indices, count, start.loc.shape[1], levels, prior.dtype)
         return proposals.refine(proposal, x, noise, prior, model.likelihood, levels, *settings)
 
-    # Without XLA, whose loops on a CPU compute products on one thread: 300 steps take 13 s for 100 images, not minutes.
+    # No XLA: its loops on a CPU use one thread for products. 300 steps take 13 s for 100 images, not minutes.
     refine = tf.function(step, autograph=False)
     structure = proposals.unfitted(taken(start, tf.range(1)), levels).fit
     rising = refined = 0
@@ -72,7 +73,7 @@ def in_parts(
     for first in range(0, len(x), size):
         name = f"refined-proposals-{first}-{size}"
         yield part_of(first, name)
-        kept.pop(name, None)  # it is large, and the estimates that came of it are kept
+        kept.pop(name, None)  # it is large, and the estimates made from it are kept
     if rising:
         say(
             f"the proposals of {rising} of {refined} images still improved when their {how.refine_steps} steps ended: "

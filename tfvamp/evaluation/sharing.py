@@ -1,4 +1,4 @@
-"""An evaluation that several processes divide: each computes its share of the images, the first one collects."""
+"""An evaluation divided among several processes: each computes its share of the images, the first one collects."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from tfvamp.errors import RunError, UsageError
 
 Kept = MutableMapping[str, dict[str, np.ndarray]]  # arrays of finished blocks, by name
-MOST = 1000  # processes
+MOST = 1000  # maximum number of processes
 SHORTEST_WAIT = (
     60.0  # seconds without a new block after which the first process computes those that are missing
 )
-SLOWEST = 3.0  # and at least so many times what a block of its own took
+SLOWEST = 3.0  # and at least this many times the duration of its own slowest block
 BETWEEN_LOOKS = 1.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Which of several equal parts of the images a process computes.
+    """The share of the images that one of several processes computes.
 
     Attributes:
-      index: from 0; the process with 0 collects what the others computed.
+      index: from 0; the process with index 0 collects what the others computed.
       count: the number of processes.
 
     >>> share_of("2/4")
@@ -37,16 +37,16 @@ class Share:
 
     @property
     def collects(self) -> bool:
-        """Whether this process waits for the others, and has the result."""
+        """Whether this process waits for the others, and returns the result."""
         return self.index == 0
 
     def owns(self, unit: int, total: int) -> bool:
-        """Returns whether the images from index `unit` on, of `total`, are in this share."""
+        """Returns whether the images from index `unit` on, out of `total`, belong to this share."""
         return unit * self.count // total == self.index
 
 
 def share_of(text: str | None) -> Share | None:
-    """Returns the share that "I/N" names, I from 1 to N; None of None.
+    """Returns the share that "I/N" names, with I from 1 to N; None for None.
 
     Raises:
       UsageError: it is not of this form.
@@ -60,32 +60,32 @@ def share_of(text: str | None) -> Share | None:
 
 
 class ShareDone(Exception):
-    """What ends the evaluation of a process that does not collect: its share is computed and kept."""
+    """An exception that ends the evaluation of a process that does not collect: its share is computed and kept."""
 
 
 class Shared(MutableMapping):
-    """Finished blocks that several processes see, and the share of this one.
+    """Finished blocks that several processes see, and the share of this process.
 
     Args:
       kept: the blocks, in a place that all processes see.
-      share: of this process.
-      say: told in one line of the first block of another process that is waited for.
+      share: share of this process.
+      say: a function that gets one line of text when it first waits for a block of another process.
     """
 
     def __init__(self, kept: Kept, share: Share, say: Callable[[str], None] = lambda text: None):
         self._kept, self.share, self._say = kept, share, say
         self._own: set[str] = set()  # names of blocks that this process computed
         self._patience = SHORTEST_WAIT
-        self._began = self._heard = time.monotonic()  # its last block; the last block of another process
+        self._began = self._heard = time.monotonic()  # times of its own last block and of another process's
         self._of_others = len(kept)
-        self._told = False  # that others are waited for
+        self._told = False  # whether it has said that it waits
         self._alone = False  # whether nothing has been heard of the others for too long
 
     def to_compute(self, name: str, unit: int, total: int) -> bool:
-        """Returns whether this process computes a block, or collects it; waits for what another one computes.
+        """Returns whether this process computes or collects a block, after waiting for another process if needed.
 
         Args:
-          name: of the block.
+          name: name of the block.
           unit, total: as in `Share.owns`.
         """
         owned = self.share.owns(unit, total)
@@ -97,7 +97,7 @@ class Shared(MutableMapping):
         return True
 
     def _wait(self, name: str) -> None:
-        """Waits for a block of another process, as long as any other finishes blocks."""
+        """Waits for a block of another process, as long as any other process finishes blocks."""
         began = time.monotonic()
         while name not in self._kept:
             of_others, now = len(set(self._kept) - self._own), time.monotonic()

@@ -14,23 +14,23 @@ from tfvamp.layers.likelihoods import LikelihoodLayer, of_event, sum_over_images
 BINS = 256
 LOC_MARGIN = 1.0 / (2 * BINS)  # the mean of the density is kept in [1/512, 511/512]
 LOG_SCALE_RANGE = (-4.5, 0.0)
-PROBABILITY_FLOOR = 1e-7  # in the authors' form alone
+PROBABILITY_FLOOR = 1e-7  # only in the form of the authors' code
 
 
 class DiscretizedLogistic(tfd.Distribution):
     """A logistic variable rounded down to one of 256 bins of [0, 1]; values are the bins' centres.
 
-    P(bin k) = F((k + 1) / 256) - F(k / 256), F(x) = sigmoid((x - loc) / scale), the first bin open below
-    and the last open above, so that the 256 probabilities sum to 1. A value x lies in bin
-    floor(256 x). In logarithms, with a and b the standardised edges,
-    log(sigmoid(b) - sigmoid(a)) = log sigmoid(b) + log sigmoid(-a) + log(1 - exp(a - b)): no difference of
-    near numbers is taken.
+    P(bin k) = F((k + 1) / 256) - F(k / 256) with F(x) = sigmoid((x - loc) / scale). The first bin
+    is open below and the last open above, so that the 256 probabilities sum to 1. A value x lies in
+    bin floor(256 x). With a and b the standardised edges of a bin, its log-probability is computed
+    as log(sigmoid(b) - sigmoid(a)) = log sigmoid(b) + log sigmoid(-a) + log(1 - exp(a - b)), which
+    never subtracts two nearly equal numbers.
 
     Args:
-      loc: of the density, in (0, 1), any shape.
+      loc: location of the logistic density, in (0, 1), any shape.
       log_scale: logarithm of its scale, the same shape.
       open_ends: False for the form of the paper's code, log(F((k + 1) / 256) - F(k / 256) + 1e-7)
-        in every bin: its probabilities do not sum to 1.
+        in every bin, whose probabilities do not sum to 1.
 
     >>> pixels = (tf.range(256.0) + 0.5) / 256
     >>> float(tf.reduce_sum(DiscretizedLogistic(loc=0.3, log_scale=-2.0).prob(pixels)))  # doctest: +ELLIPSIS
@@ -84,14 +84,17 @@ class DiscretizedLogistic(tfd.Distribution):
         return tf.where(first, -above, tf.where(last, -below, width - below - above))
 
     def _mean(self):
-        """Returns the mean to within 3e-5: the sum of F over the edges by the trapezium rule, whose error is F' / (12 * 256^2)."""
+        """Returns the mean, accurate to 3e-5.
+
+        It sums F over the edges by the trapezium rule, whose error is F' / (12 * 256^2).
+        """
         scale = tf.exp(self.log_scale)
         at_0, at_1 = self.loc / scale, (self.loc - 1.0) / scale
         integral = scale * (tf.nn.softplus(at_0) - tf.nn.softplus(at_1))
         return integral + (1.0 - tf.sigmoid(at_0) - tf.sigmoid(at_1)) / (2 * BINS)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the draw by inversion from numbers uniform in (0, 1)."""
+        """Returns inverse-CDF samples at numbers uniform in (0, 1)."""
         x = self.loc + tf.exp(self.log_scale) * (tf.math.log(uniform) - tf.math.log1p(-uniform))
         return (tf.clip_by_value(tf.floor(BINS * x), 0.0, BINS - 1.0) + 0.5) / BINS
 
@@ -102,11 +105,11 @@ class DiscretizedLogistic(tfd.Distribution):
 
 @travels
 class DiscretizedLogisticImages(TravellingDistribution, tfd.Independent):
-    """Independent pixels of `DiscretizedLogistic`.
+    """Images of independent `DiscretizedLogistic` pixels.
 
     Args:
       distribution: `DiscretizedLogistic` with loc and log_scale [..., H, W, C].
-      reinterpreted_batch_ndims: 3, as `tfd.Independent` has it.
+      reinterpreted_batch_ndims: 3, the number of event axes, as in `tfd.Independent`.
     """
 
     open_ends = True
@@ -124,7 +127,7 @@ class DiscretizedLogisticImages(TravellingDistribution, tfd.Independent):
         return sum_over_images(self.distribution.log_prob(x))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
+        """Returns images [..., H, W, C], inverse-CDF samples at numbers uniform in (0, 1)."""
         return self.distribution.at_uniform(uniform)
 
 
@@ -137,14 +140,14 @@ class PaperLogisticImages(DiscretizedLogisticImages):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class DiscretizedLogisticLikelihood(LikelihoodLayer):
-    """Grey pixels in 256 bins: Tomczak and Welling (2018), appendix.
+    """A likelihood of grey pixels in 256 bins: Tomczak and Welling (2018), appendix.
 
     Args:
-      event_shape: shape of an image, (H, W, C).
-      open_ends: True for a density that is normalised; False for the form of the paper's
-        code, which is not (`DiscretizedLogistic`).
+      event_shape: shape of one image, (H, W, C).
+      open_ends: True for a normalised density; False for the form of the paper's code, which is
+        not normalised (see `DiscretizedLogistic`).
 
-    Call: raw [..., 2 * H * W * C], all the means' logits before all the log-scales ->
+    Call: raw [..., 2 * H * W * C], the logits of all means followed by all log-scales ->
     `DiscretizedLogisticImages` with event shape [H, W, C].
 
     >>> likelihood = DiscretizedLogisticLikelihood((28, 20, 1))
@@ -160,7 +163,7 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
         self.open_ends = bool(open_ends)
 
     def parameters_of(self, logits, log_scale) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns loc and log_scale within their bounds; outside there is no gradient."""
+        """Returns loc and log_scale clipped to their bounds, outside which there is no gradient."""
         return loc_in_bounds(tf.sigmoid(logits)), tf.clip_by_value(log_scale, *LOG_SCALE_RANGE)
 
     def of_pixels(self, logits, log_scale):
@@ -175,5 +178,5 @@ class DiscretizedLogisticLikelihood(LikelihoodLayer):
 
 
 def loc_in_bounds(loc: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of the logistic, kept half a bin away from 0 and 1; outside there is no gradient."""
+    """Returns the mean of the logistic, clipped to stay half a bin away from 0 and 1 (no gradient outside)."""
     return tf.clip_by_value(loc, LOC_MARGIN, 1.0 - LOC_MARGIN)

@@ -1,9 +1,9 @@
-"""Distributions as values between Keras layers, in functional models too.
+"""Distributions that pass between Keras layers as values, also in functional models.
 
-Keras 3 knows nested structures by optree, in its namespace "keras". A distribution class registered
-there is taken apart into its tensors and put together again around them. Where Keras holds something
-else in their places (a symbolic tensor while a functional model is put together, a list, a
-shape), the distribution is hollow: it can be handed to a layer, and nothing else.
+Keras 3 handles nested structures with optree, in its namespace "keras". A distribution class that
+is registered there is a pytree: optree takes it apart into its tensors and rebuilds it from them.
+Where Keras puts something else in place of the tensors (a symbolic tensor while a functional model
+is built, a list, a shape), the distribution is a placeholder: it can only be handed to a layer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import optree
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-NAMESPACE = "keras"  # not part of Keras's interface: `DistributionLayer` tells when it works no more
+NAMESPACE = "keras"  # not public in Keras: `DistributionLayer` raises an error if it stops working
 
 
 class TravellingDistribution:
-    """What a distribution class adds to travel between Keras layers, first among its bases.
+    """A mixin, first among the bases, with which a distribution can travel between Keras layers.
 
-    Subclasses say which tensors make them up, and are registered by `travels`.
+    Subclasses define which tensors make them up, and are registered by the decorator `travels`.
     """
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
@@ -32,15 +32,15 @@ class TravellingDistribution:
 
     @classmethod
     def from_tensors(cls, *tensors) -> tfd.Distribution:
-        """Returns the distribution that such tensors make up."""
+        """Returns the distribution that these tensors make up."""
         raise NotImplementedError  # each subclass has its own
 
     def rebuilt(self, tensors: Sequence[tf.Tensor]) -> tfd.Distribution:
-        """Returns the distribution of this kind that other tensors make up, as many and in the order of `tensors`."""
+        """Returns a distribution of the same kind from other tensors, as many and in the same order as `tensors()`."""
         return self.from_tensors(*tensors)
 
     def __len__(self):
-        """Returns the number of tensors: Keras asks a nested argument of a layer for its length."""
+        """Returns the number of tensors; Keras asks for the length of a nested argument of a layer."""
         return len(_parts(self))
 
     def __bool__(self):
@@ -61,11 +61,14 @@ class TravellingDistribution:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the config for the `.keras` file of a functional model, which names what its layers were called and built on.
+        """Returns the config for the `.keras` file of a functional model.
+
+        The file records the arguments that each layer was called with, and these may be
+        distributions.
 
         Raises:
-          NotImplementedError: the distribution is an output of the model, whose place in the file
-            Keras reads as a plain structure.
+          NotImplementedError: the distribution is an output of the model; Keras reads the outputs
+            in the file as a plain structure.
         """
         parts = list(_parts(self))
         if any(isinstance(part, list) for part in parts):  # [layer, node, tensor], as for outputs alone
@@ -81,7 +84,7 @@ class TravellingDistribution:
 
 
 def travels(cls):
-    """Registers a `TravellingDistribution` with Keras: its nested structures and its `.keras` files."""
+    """Registers a `TravellingDistribution` with Keras, for nested structures and for `.keras` files."""
     optree.register_pytree_node(
         cls,
         lambda distribution: (_parts(distribution), None),
@@ -92,11 +95,11 @@ def travels(cls):
 
 
 class DistributionLayer(keras.layers.Layer):
-    """A Keras layer whose `call` returns a distribution of tfvamp; base of encoders, decoders, likelihoods.
+    """A Keras layer whose `call` returns a tfvamp distribution; the base of encoders, decoders, likelihoods.
 
-    It may be called on arrays, in a subclassed model, and on symbolic tensors in a functional one:
-    there the next layer's `call` gets the distribution. `predict` of a model whose output is a
-    distribution gives the distribution of all inputs.
+    It can be called on arrays, as in a subclassed model, or on symbolic tensors in a functional
+    model, where the next layer's `call` receives the distribution. If the output of a model is a
+    distribution, `predict` returns the distribution for all inputs.
 
     >>> from tfvamp.layers import DiagonalGaussian
     >>> class Encoder(DistributionLayer):

@@ -16,18 +16,19 @@ from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import SomeComponents
 from tfvamp.layers.vamp_prior import VampPriorLayer
 
-AT_ONCE = 2**24  # distances at a time
+AT_ONCE = 2**24  # number of distances computed at a time
 
 
 class LeaveOneOut(NamedTuple):
-    """The density of a mixture of exemplars at latents of images that may be exemplars, each without its own component.
+    """The density of a mixture of exemplars that leaves out each image's own component.
 
-    log_prob(z)_b = log (1/n_b sum_k N(z_b; component k)) over the n_b components k that are not left out for image b. With M
-    exemplars chosen at random from N, its exponential has the mean of the density of all N without image b.
+    log_prob(z)_b = log (1/n_b sum_k N(z_b; component k)) over the n_b components k that are not
+    left out for image b, which may be an exemplar itself. If the M exemplars are chosen at random
+    from N, exp(log_prob) has as its mean the density of all N exemplars without image b.
 
     Attributes:
-      mixture: of M components with equal weights.
-      left_out: whether a component is the image itself, [B, M].
+      mixture: mixture of M components with equal weights.
+      left_out: whether a component is the image's own, [B, M].
     """
 
     mixture: DiagonalGaussianMixture
@@ -35,12 +36,12 @@ class LeaveOneOut(NamedTuple):
 
     @property
     def dtype(self) -> tf.DType:
-        """Of densities."""
+        """The dtype of densities."""
         return self.mixture.dtype
 
     @property
     def event_shape(self) -> tf.TensorShape:
-        """[D]."""
+        """The event shape, [D]."""
         return self.mixture.event_shape
 
     def log_prob(self, z) -> tf.Tensor:
@@ -53,13 +54,14 @@ class LeaveOneOut(NamedTuple):
 
 
 class OfNeighbours(NamedTuple):
-    """The density of a mixture of exemplars at latents of images that are exemplars, of the nearest others of each image alone.
+    """The density of a mixture of exemplars at the latents of exemplars, from the nearest others of each image only.
 
-    log_prob(z)_b = log (1/(N - 1) sum_k N(z_b; component of the k-th neighbour of image b)): never above the density of all N
-    exemplars without image b, of which it leaves out terms (Norouzi, Fleet and Norouzi 2020, section 3).
+    log_prob(z)_b = log (1/(N - 1) sum_k N(z_b; component of the k-th neighbour of image b)). It is
+    never above the density of all N exemplars without image b, because it leaves out terms of that
+    sum (Norouzi, Fleet and Norouzi 2020, section 3).
 
     Attributes:
-      components: of the neighbours, batch shape [B, M].
+      components: components of the neighbours, batch shape [B, M].
       others: N - 1.
     """
 
@@ -68,12 +70,12 @@ class OfNeighbours(NamedTuple):
 
     @property
     def dtype(self) -> tf.DType:
-        """Of densities."""
+        """The dtype of densities."""
         return self.components.dtype
 
     @property
     def event_shape(self) -> tf.TensorShape:
-        """[D]."""
+        """The event shape, [D]."""
         return self.components.event_shape
 
     def log_prob(self, z) -> tf.Tensor:
@@ -86,20 +88,22 @@ class OfNeighbours(NamedTuple):
 class ExemplarPriorLayer(VampPriorLayer):
     """p(z) = 1/N sum_n N(z; m(x_n), v I): the prior of the Exemplar VAE, Norouzi, Fleet and Norouzi (2020), equation 5.
 
-    m(x_n) is the mean of the encoder's posterior at the training image x_n, and v one variance that all components share and
-    that is learned. The exemplars x_n are weights that are not trained, and so are stored with the model.
+    m(x_n) is the mean of the encoder's posterior at the training image x_n, and v is one learned
+    variance shared by all components. The exemplars x_n are weights that are not trained, so they
+    are stored with the model.
 
-    An image that is trained on is left out of its own prior, which could otherwise put all its mass on the images that it has
-    seen: `leaving_out` does so. With many exemplars, a step of training can take M of them, chosen at random (`of_some`), or the
-    nearest ones of each image (`of_neighbours`).
+    During training, each image is left out of its own prior (`leaving_out`). Otherwise the prior
+    could put all its mass on the images that it has seen. With many exemplars, a training step can
+    use M of them chosen at random (`of_some`), or the nearest ones of each image (`of_neighbours`).
 
     Args:
       encoder: as for `VampPriorLayer`.
-      exemplars: the training images, an array [N, *event] (or a structure of them, as the encoder takes its inputs); an
-        initializer where `num_components` is given, for weights that are loaded afterwards.
+      exemplars: the training images, an array [N, *event] (or a structure of arrays, as the encoder
+        takes its inputs); or an initializer, if `num_components` is given and the weights are
+        loaded afterwards.
       num_components: N; None for the length of `exemplars`.
       event_shape, bounds: as for `VampPriorLayer`.
-      initial_variance: of v.
+      initial_variance: initial value of v.
 
     Raises:
       ValueError: as for `VampPriorLayer`; or `initial_variance` lies outside the bounds of log-variances, exp(-6) to exp(2).
@@ -143,22 +147,23 @@ class ExemplarPriorLayer(VampPriorLayer):
         )
 
     def adapt(self, data, seed: int = 0) -> None:
-        """Takes N data points as exemplars; see `VampPriorLayer.adapt`.
+        """Takes N random data points as exemplars; see `VampPriorLayer.adapt`.
 
-        They are chosen at random: indices for `leaving_out` have to follow their order in `pseudo_inputs`.
+        Indices for `leaving_out` must follow the order of the exemplars in `pseudo_inputs`.
         """
         super().adapt(data, seed)
         self._neighbours.clear()
 
     def leaving_out(self, prior: DiagonalGaussianMixture | SomeComponents, indices: tf.Tensor) -> LeaveOneOut:
-        """Returns p(z) for training on images that are exemplars: each image's density without its own component.
+        """Returns p(z) for training on the exemplars themselves: each image's density without its own component.
 
         Args:
-          prior: what `distribution` or `of_some` gave, of at least two components.
-          indices: [B], each image's index among the exemplars; one that is none of them (such as -1) leaves out nothing.
+          prior: the result of `distribution` or `of_some`, with at least two components.
+          indices: [B], each image's index among the exemplars; an index of none of them (such as
+            -1) leaves out nothing.
 
         Raises:
-          ValueError: the prior has one component.
+          ValueError: the prior has only one component.
         """
         if isinstance(prior, SomeComponents):
             mixture, numbers = prior.mixture, prior.chosen
@@ -170,17 +175,17 @@ class ExemplarPriorLayer(VampPriorLayer):
         return LeaveOneOut(mixture, left_out)
 
     def of_neighbours(self, count: int, indices: tf.Tensor) -> OfNeighbours:
-        """Returns p(z) for training on images that are exemplars, of the nearest others of each image alone.
+        """Returns p(z) for training on the exemplars themselves, from the nearest others of each image only.
 
-        Which exemplars are near is a matter of their values (for images, of pixels), and is found once: that takes N^2
-        distances.
+        Exemplars are near if their values are (for images, their pixels). The neighbours are found
+        once, which takes N^2 distances.
 
         Args:
-          count: M, of neighbours for each image.
+          count: M, number of neighbours per image.
           indices: [B], each image's index among the exemplars.
 
         Raises:
-          UsageError: there are not as many other exemplars.
+          UsageError: there are fewer than `count` other exemplars.
         """
         chosen = tf.reshape(tf.gather(self.neighbours(count), indices), [-1])  # [B M]
         weights = self._weights()
@@ -193,10 +198,10 @@ class ExemplarPriorLayer(VampPriorLayer):
     def neighbours(self, count: int) -> np.ndarray:
         """Returns the indices of the nearest other exemplars of each exemplar, nearest first, [N, count], int32.
 
-        They are found at the first call, and after `adapt` again.
+        They are found at the first call, and again after `adapt`.
 
         Raises:
-          UsageError: there are not as many other exemplars.
+          UsageError: there are fewer than `count` other exemplars.
         """
         if not 1 <= count < self.num_components:
             raise UsageError(
@@ -204,7 +209,7 @@ class ExemplarPriorLayer(VampPriorLayer):
                 f"got {count}"
             )
         if count not in self._neighbours:
-            with tf.init_scope():  # values, in a graph too
+            with tf.init_scope():  # concrete values, also inside a graph
                 leaves = [weight.numpy() for weight in self._weights().values()]
             rows = [leaf.reshape(self.num_components, -1).astype(np.float32) for leaf in leaves]
             self._neighbours[count] = nearest_others(np.concatenate(rows, axis=1), count)
@@ -223,7 +228,7 @@ class ExemplarPriorLayer(VampPriorLayer):
 
     @classmethod
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
-        """Returns the layer of a config; its exemplars are 0 until its weights are loaded."""
+        """Returns the layer built from a config; its exemplars are 0 until its weights are loaded."""
         return super().from_config({**config, "exemplars": keras.initializers.Zeros()}, encoder)
 
 
@@ -233,7 +238,7 @@ def nearest_others(rows: np.ndarray, count: int) -> np.ndarray:
     found, size = [], max(1, AT_ONCE // len(rows))
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
-        distance = squares - 2.0 * part @ rows.T  # without the row's own square, the same for all
+        distance = squares - 2.0 * part @ rows.T  # the row's own square is omitted: it is the same for all
         distance[np.arange(len(part)), np.arange(first, first + len(part))] = np.inf
         near = np.argpartition(distance, count - 1, axis=1)[:, :count]
         order = np.lexsort((near, np.take_along_axis(distance, near, axis=1)), axis=1)

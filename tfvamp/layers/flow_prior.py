@@ -19,12 +19,12 @@ from tfvamp.layers.priors import PriorLayer, StandardNormalPriorLayer, at_least_
 
 LARGEST_LOG_SCALE = 2.0  # of one affine coupling
 BINS, RANGE = 8, 6.0  # of a spline, on [-6, 6]; beyond, it is the identity
-LEAST = 1e-3  # of a spline: share of a bin in the range, and slope
-ARRAYS = 6  # of a coupling's network: three kernels and biases
+LEAST = 1e-3  # of a spline: smallest share of a bin in the range, and smallest slope
+ARRAYS = 6  # per coupling's network: three kernels and three biases
 
 
 class Kind(NamedTuple):
-    """What the arrays of a flow's networks mean.
+    """A description of how to read the arrays of a flow's networks.
 
     Attributes:
       transform: "affine" or "spline".
@@ -36,25 +36,25 @@ class Kind(NamedTuple):
 
     @property
     def changed(self) -> int:
-        """How many of the D latents one coupling changes."""
+        """The number of latents, out of D, that one coupling changes."""
         return (self.dims + 1) // 2
 
     @property
     def outputs(self) -> int:
-        """How many numbers its network gives for each of them."""
+        """The number of outputs of its network for each of these latents."""
         return 2 if self.transform == "affine" else 3 * BINS - 1
 
     def first(self, index: int) -> int:
         """Returns the first of the latents that coupling number `index` changes; the others follow it cyclically.
 
-        Two couplings in a row change all; the next two cut the latents elsewhere.
+        Two successive couplings change all latents; the next two split the latents elsewhere.
         """
         cut = math.floor(_halves(index // 2) * self.dims)
         return (cut + (index % 2) * (self.dims // 2)) % self.dims
 
 
 def _halves(index: int) -> float:
-    """Returns 0, 1/4, 1/8, 3/8, 1/16...: where a half of a circle is cut, the points spread evenly (van der Corput)."""
+    """Returns where the cycle of latents is cut, as a share in [0, 1/2): 0, 1/4, 1/8, 3/8, 1/16... (van der Corput)."""
     value, scale = 0.0, 0.25
     while index:
         value, index, scale = value + scale * (index % 2), index // 2, scale / 2
@@ -62,17 +62,19 @@ def _halves(index: int) -> float:
 
 
 class FlowDistribution(TravellingDistribution, tfd.Distribution):
-    """z = f(e) for e of a base distribution and an invertible f made of couplings.
+    """The distribution of z = f(e), with e from a base distribution and f an invertible function made of couplings.
 
-    log p(z) = log p_base(f^-1(z)) + log |det df^-1 / dz|. A coupling keeps about half of the latents, and changes each of the others by
-    an increasing function whose parameters a network computes from those that are kept, so that its inverse and its
-    determinant cost one pass of the network: Dinh, Sohl-Dickstein and Bengio (2017), equations 4-8. The function is affine, e =
-    (z - t) exp(-s), or a rational-quadratic spline: Durkan, Bekasov, Murray and Papamakarios (2019), equations 4-8.
+    log p(z) = log p_base(f^-1(z)) + log |det df^-1 / dz|. A coupling keeps about half of the
+    latents and changes each of the others by an increasing function, whose parameters a network
+    computes from the latents that are kept. Its inverse and its determinant therefore cost one pass
+    of the network: Dinh, Sohl-Dickstein and Bengio (2017), equations 4-8. The function is either
+    affine, e = (z - t) exp(-s), or a rational-quadratic spline: Durkan, Bekasov, Murray and
+    Papamakarios (2019), equations 4-8.
 
     Args:
-      base: p(e), event shape [D].
-      arrays: the kernels and biases of the networks, six for each coupling, in the order from z to e.
-      kind: how they are to be read.
+      base: p(e), a distribution with event shape [D].
+      arrays: kernels and biases of the networks, six arrays per coupling, in the order from z to e.
+      kind: how the arrays are to be read.
 
     >>> flow = FlowPriorLayer(StandardNormalPriorLayer(latent_dims=4))()
     >>> e, log_det = flow.to_base(tf.zeros([3, 4]))
@@ -133,16 +135,16 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 
     @property
     def num_components(self) -> Any:
-        """K of a base that is a mixture, of which f makes another one; None over another base."""
+        """K if the base is a mixture, which f turns into another mixture; None otherwise."""
         return getattr(self.base, "num_components", None)
 
     def component_log_prob(self, value) -> tf.Tensor:
-        """Returns log w_k + log p_k(value), [..., K] for a value [..., D], in nats, over a base that is a mixture."""
+        """Returns log w_k + log p_k(value), [..., K] for a value [..., D], in nats; the base must be a mixture."""
         e, log_det = self.to_base(value)
         return self.base.component_log_prob(e) + log_det[..., tf.newaxis]
 
     def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Returns n draws [n, D] from what f makes of one component of the base."""
+        """Returns n draws [n, D] from one component of the base, mapped by f."""
         return self.from_base(self.base.sample_component(component, n, seed))
 
     def _networks(self) -> list[list[tf.Tensor]]:
@@ -175,7 +177,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 def _coupled(
     network: Sequence[tf.Tensor], kind: Kind, index: int, rows: tf.Tensor, to_base: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns one coupling of rows [N, D], in either direction, and the log-determinant [N] of the direction to the base."""
+    """Returns rows [N, D] after one coupling in either direction, and the log-determinant [N] towards the base."""
     first = kind.first(index)
     rolled = tf.concat([rows[:, first:], rows[:, :first]], axis=1)
     changed, kept = rolled[:, : kind.changed], rolled[:, kind.changed :]
@@ -212,26 +214,26 @@ def _spline(values: tf.Tensor, parameters: tf.Tensor, to_base: bool) -> tuple[tf
 
 
 def _shares(logits: tf.Tensor) -> tf.Tensor:
-    """Widths of the bins, as shares of the whole, none of them near 0."""
+    """Returns the widths of the bins, as shares of the whole, none of them near 0."""
     return LEAST + (1.0 - BINS * LEAST) * tf.nn.softmax(logits)
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class FlowPriorLayer(PriorLayer):
-    """p(z) of z = f(e), with a learned invertible f and e of any other prior; f starts as the identity.
+    """A prior over z = f(e), with a learned invertible f and e from any other prior; f starts as the identity.
 
-    See `FlowDistribution` for the density. Over a `VampPriorLayer`, the prior starts as the VampPrior that it would be without
-    the flow.
+    See `FlowDistribution` for the density. Over a `VampPriorLayer`, the prior starts as that
+    VampPrior without the flow.
 
     Args:
-      base: p(e), a prior layer, whose weights are trained, too; None for a standard normal.
-      latent_dims: D; None for that of the base.
-      num_couplings: how many; two change all latents once.
+      base: p(e), a prior layer, whose weights are trained too; None for a standard normal.
+      latent_dims: D; None for the D of the base.
+      num_couplings: number of couplings; two change all latents once.
       hidden_units: width of the two hidden layers of each coupling's network.
       transform: "affine" (RealNVP) or "spline" (rational-quadratic, 8 bins on [-6, 6]).
 
     Raises:
-      ValueError: a number below 1, an unknown transform, or a base of another width.
+      ValueError: a number is below 1, the transform is unknown, or the base has another D.
 
     >>> prior = FlowPriorLayer(latent_dims=40)
     >>> prior.log_prob(prior.sample(3, seed=0)).shape
@@ -282,14 +284,14 @@ class FlowPriorLayer(PriorLayer):
         self.built = True
 
     def _over(self, base) -> FlowDistribution:
-        # Splines in float64: their slopes may reach 1e3, and float32 loses some 1e-3 in one inverse alone.
+        # Splines in float64: their slopes may reach 1e3, and a single inverse in float32 loses about 1e-3.
         dtype = tf.float64 if self.transform == "spline" else self.density_dtype
         arrays = [tf.cast(tf.convert_to_tensor(one), dtype) for one in self._networks]
         return FlowDistribution(base, arrays, self._kind)
 
     @property
     def num_components(self) -> int | None:
-        """K of a base that is a mixture; None over another base."""
+        """K if the base is a mixture; None otherwise."""
         return getattr(self.base, "num_components", None)
 
     def distribution(self) -> FlowDistribution:

@@ -11,10 +11,13 @@ from tfvamp.layers import initializers
 
 
 class _Gated(keras.layers.Layer):
-    """Value and gate: separate variables, because the optimiser normalises the gradient of each, but one product."""
+    """A pair of value and gate, held in separate variables but computed in one product.
+
+    The variables are separate because the optimiser normalises the gradient of each.
+    """
 
     def add_pair(self, kernel_shape: tuple[int, ...], kernel_initializer) -> None:
-        """Adds kernels [..., in, out] and biases [out] of value and gate."""
+        """Adds the kernels [..., in, out] and the biases [out] of value and gate."""
         fan_in = math.prod(kernel_shape[:-1])
         for part in ("value", "gate"):
             kernel = self.add_weight(
@@ -44,7 +47,7 @@ def _gate(both: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class GatedDense(_Gated):
-    """h = (W x + b) * sigmoid(V x + c), Tomczak and Welling (2018), section 5.
+    """A gated dense layer, h = (W x + b) * sigmoid(V x + c): Tomczak and Welling (2018), section 5.
 
     Args:
       units: width of the output, [..., units].
@@ -75,11 +78,12 @@ class GatedDense(_Gated):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class GatedConv2D(_Gated):
-    """The gated layer as a convolution, padded as in the paper's code.
+    """A gated convolution, padded as in the paper's code.
 
-    Height and width get kernel_size // 2 zeros before and (kernel_size - 1) // 2 after, whatever the stride: for
-    odd kernels what PyTorch calls padding=kernel_size // 2. TensorFlow's "SAME" depends on stride and size: a kernel
-    of 3 with stride 2 gets 0 before and 1 after an even size, and every weight meets another pixel.
+    Height and width are padded with kernel_size // 2 zeros before and (kernel_size - 1) // 2 after,
+    whatever the stride; for odd kernels, this is PyTorch's padding=kernel_size // 2. TensorFlow's
+    "SAME" depends on stride and size: at an even size, a kernel of 3 with stride 2 gets 0 zeros
+    before and 1 after, so that every weight meets another pixel.
 
     Args:
       filters: channels of the output.
@@ -111,7 +115,7 @@ class GatedConv2D(_Gated):
         return _gate(tf.nn.conv2d(inputs, kernel, self.strides, padding) + bias)
 
     def compute_output_shape(self, input_shape):
-        # Padded, a size n is n + k - 1, in which a kernel of k has n places, each stride-th of them taken.
+        # A size n is padded to n + k - 1, which has n places for a kernel of k; every stride-th is used.
         height, width = (
             None if size is None else -(-size // self.strides) for size in (input_shape[1], input_shape[2])
         )

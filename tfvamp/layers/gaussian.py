@@ -1,4 +1,4 @@
-"""Diagonal normal posteriors: the distribution, the layer that produces it, and how to read a user's."""
+"""Diagonal normal posteriors: the distribution, the layer that produces it, and reading an encoder's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tfvamp.layers import initializers
 from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
 
 LOG_VARIANCE_BOUNDS = (-6.0, 2.0)  # the hard tanh of the paper's code
-NAMES = {  # of an encoder's outputs in a dictionary
+NAMES = {  # the keys of an encoder's outputs in a dictionary
     "loc": ("loc", "mean", "mu", "z_mean"),
     "log_variance": ("log_variance", "log_var", "logvar", "z_log_var", "z_log_variance"),
     "scale": ("scale", "stddev", "std", "sigma"),
@@ -25,7 +25,7 @@ NAMES = {  # of an encoder's outputs in a dictionary
 
 
 def at_least_float32(dtype: str) -> str:
-    """Returns the dtype of densities beside weights or inputs of a dtype: "float64" for that, otherwise "float32"."""
+    """Returns the dtype of densities for weights or inputs of a dtype: "float64" for "float64", otherwise "float32"."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -38,8 +38,8 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
     eagerly, in a graph and under XLA. Samples are reparameterised.
 
     Args:
-      loc: [..., D].
-      log_variance: [..., D].
+      loc: mean, [..., D].
+      log_variance: logarithm of the variance, [..., D].
 
     >>> q = DiagonalGaussian(loc=[[0.0, 1.0]], log_variance=[[0.0, -2.0]])
     >>> q.batch_shape, q.event_shape
@@ -61,7 +61,7 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
 
     @property
     def log_variance(self) -> tf.Tensor:
-        """[..., D]."""
+        """The log-variance, [..., D]."""
         return self._log_variance
 
     def at(self, noise: tf.Tensor) -> tf.Tensor:
@@ -69,7 +69,7 @@ class DiagonalGaussian(TravellingDistribution, tfd.MultivariateNormalDiag):
         return self.loc + tf.exp(0.5 * self._log_variance) * noise
 
     def noise_at(self, value: tf.Tensor) -> tf.Tensor:
-        """Returns the noise [..., D] whose sample is a value [..., D]: the inverse of `at`."""
+        """Returns the noise [..., D] from which `at` makes a value [..., D]: the inverse of `at`."""
         return (value - self.loc) * tf.exp(-0.5 * self._log_variance)
 
     def tensors(self):
@@ -100,12 +100,13 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
     """Returns the posterior that an encoder's output describes.
 
     Args:
-      output: a `tfd.MultivariateNormalDiag`, a `tfd.Independent` of a `tfd.Normal` over one
-        dimension, a pair (mean, log-variance), or a triple (mean, log-variance, sample) as in
-        the VAE of the Keras documentation, each [..., D]; a dictionary of them, with the names "mean", "mu", "loc"
-        or "z_mean" for the mean, "log_variance", "log_var", "logvar" or "z_log_var" for the log-variance, or
-        "scale", "stddev", "std" or "sigma" for the standard deviation in its place; or one tensor [..., 2 D], the
-        means in the first D columns and the log-variances in the others.
+      output: one of the following, with tensors [..., D]: a `tfd.MultivariateNormalDiag`; a
+        `tfd.Independent` of a `tfd.Normal` over one dimension; a pair (mean, log-variance); a
+        triple (mean, log-variance, sample) as in the VAE of the Keras documentation; a dictionary;
+        or one tensor [..., 2 D] with the means in the first D columns and the log-variances in the
+        others. A dictionary has the mean under "mean", "mu", "loc" or "z_mean", and the
+        log-variance under "log_variance", "log_var", "logvar" or "z_log_var". Instead of the
+        log-variance it may have the standard deviation, under "scale", "stddev", "std" or "sigma".
 
     Returns:
       `DiagonalGaussian` with at least float32 (densities never in half precision).
@@ -142,7 +143,7 @@ def as_diagonal_gaussian(output) -> DiagonalGaussian:
 
 
 def _pair(output: Mapping) -> Mapping | tuple:
-    """Returns (mean, log-variance) of a dictionary; the dictionary itself where its names do not tell."""
+    """Returns (mean, log-variance) of a dictionary, or the dictionary itself if its keys do not tell."""
     named = {key: [output[name] for name in names if name in output] for key, names in NAMES.items()}
     if len(named["loc"]) != 1 or len(named["log_variance"]) + len(named["scale"]) != 1:
         return output
@@ -167,7 +168,7 @@ def _describe(output) -> str:
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class GaussianPosterior(DistributionLayer):
-    """Two linear maps to N(loc, diag(exp(log_variance))), the head of an encoder.
+    """The head of an encoder: two linear maps to N(loc, diag(exp(log_variance))).
 
     The log-variance is clipped to [-6, 2] (no gradient outside), as in the paper's code.
 
@@ -206,13 +207,14 @@ class GaussianPosterior(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class GaussianSample(keras.layers.Layer):
-    """A reparameterised sample z = loc + exp(log_variance / 2) noise of an encoder's output.
+    """Draws a reparameterised sample z = loc + exp(log_variance / 2) noise from an encoder's output.
 
-    Every call, in training or not, takes noise of its own from the seed and a counter. The counter is a
-    weight: it is in `.keras` and weight files, so that a model loaded goes on where it stopped.
+    Every call, in training or not, draws new noise from the seed and a counter. The counter is a
+    weight: it is stored in `.keras` and weight files, so that a loaded model continues where it
+    stopped.
 
     Args:
-      seed: of the noise; None draws one from Python's generator, which
+      seed: seed of the noise; None draws one from Python's generator, which
         `keras.utils.set_random_seed` sets.
 
     Call: what `as_diagonal_gaussian` reads, [..., D] -> z [..., D], float32 (float64 where the inputs are).
@@ -224,7 +226,7 @@ class GaussianSample(keras.layers.Layer):
     def __init__(self, seed: int | None = None, **kwargs):
         super().__init__(**{"dtype": at_least_float32(keras.config.floatx()), "autocast": False, **kwargs})
         self.seed = random.randrange(seeds.LARGEST) if seed is None else int(seed)
-        seeds.stateless(self.seed)  # refuses what is no seed
+        seeds.stateless(self.seed)  # raises an error for what is not a seed
         self.calls = self.add_weight(
             name="calls",
             shape=(),
@@ -233,7 +235,7 @@ class GaussianSample(keras.layers.Layer):
             trainable=False,
             aggregation="only_first_replica",
         )
-        self.told: list[Callable[[], None]] = []  # when a sample is drawn: divergences that wait for it
+        self.told: list[Callable[[], None]] = []  # called at each sample: divergences wait for it
         self.built = True
 
     def call(self, inputs):

@@ -19,11 +19,11 @@ def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
 
 
 def conv1x1(filters: int, fan_in: int, **kwargs) -> keras.layers.Conv2D:
-    """Returns a linear layer at every pixel with the paper's initial weights."""
+    """Returns a 1x1 convolution, a linear layer at every pixel, with the paper's initial weights."""
     return keras.layers.Conv2D(
         filters,
         1,
-        kernel_initializer=fan_in_uniform(fan_in),  # one for each: a Keras initializer repeats its draws
+        kernel_initializer=fan_in_uniform(fan_in),  # separate objects: a Keras initializer repeats its draws
         bias_initializer=fan_in_uniform(fan_in),
         **kwargs,
     )

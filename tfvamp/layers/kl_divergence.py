@@ -12,7 +12,7 @@ from tfvamp.layers.gaussian import GaussianSample, as_diagonal_gaussian, at_leas
 from tfvamp.layers.numbering import NumberedLayer
 from tfvamp.layers.priors import PriorLayer
 
-# Divergences whose z was drawn and has not come by, with the graph in which it was.
+# Divergences whose z was drawn but has not yet reached them, with the graph in which it was drawn.
 _expected: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -20,16 +20,17 @@ _expected: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 class KLDivergence(NumberedLayer):
     """Adds beta KL(q(z | x) || p(z)) to the model's loss, and passes z on to the decoder.
 
-    KL is estimated by log q(z | x) - log p(z) at the z it is given (no closed form exists for a
-    mixture), summed over the latents, averaged over the batch, in nats. Beside a loss that is
-    summed over the pixels, such as `tfvamp.losses.NegativeLogLikelihood`, and with beta = 1, the model's
-    loss is the negative ELBO. The mean KL, without beta, is a metric under the layer's name.
+    The divergence is estimated by log q(z | x) - log p(z) at the given z, because a mixture has no
+    closed form. It is summed over the latents and averaged over the batch, in nats. Together with a
+    loss that is summed over the pixels, such as `tfvamp.losses.NegativeLogLikelihood`, and with
+    beta = 1, the model's loss is the negative ELBO. The mean divergence, without beta, is a metric
+    under the layer's name.
 
     Args:
       prior: p(z), a prior layer; its weights are trained with the model.
-      beta: weight of the divergence, once warm-up (`tfvamp.callbacks.WarmUp`) is over.
-      name: of the layer and its metric; None for "kl", and "kl_1", "kl_2"... for further ones in a
-        functional model.
+      beta: weight of the divergence after warm-up (`tfvamp.callbacks.WarmUp`).
+      name: name of the layer and its metric; None for "kl", and "kl_1", "kl_2"... for further
+        layers of a functional model.
 
     Call: [mean, log_variance, z], or [encoder output, z], z [B, D] -> z.
 
@@ -62,7 +63,7 @@ class KLDivergence(NumberedLayer):
         self.beta.assign(fraction * self.final_beta)
 
     def compute_output_spec(self, inputs):
-        """Returns the shapes for symbolic inputs; from then on, a z that is drawn has to come by."""
+        """Returns the shapes for symbolic inputs; from then on, a z that is drawn must reach this layer."""
         layer = _drawn_by(inputs[-1]) if isinstance(inputs, (list, tuple)) else None
         if layer is not None:
             reference = weakref.ref(self)
@@ -99,7 +100,7 @@ class KLDivergence(NumberedLayer):
 
 
 def warn_of_those_left_out() -> None:
-    """Warns of divergences that the model being compiled leaves out, though it draws their z: they add nothing."""
+    """Warns about divergences that the model being compiled leaves out although it draws their z: they add nothing."""
     graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
     for divergence, drawn_in in list(_expected.items()):
         if graph is not None and drawn_in() is graph:
@@ -117,7 +118,7 @@ def _expect(divergence: KLDivergence | None) -> None:
 
 
 def _drawn_by(z) -> GaussianSample | None:
-    """Returns the layer that draws a symbolic z, in a model inside the model, too."""
+    """Returns the layer that draws a symbolic z, also if it is in a model inside the model."""
     while keras.utils.is_keras_tensor(z):
         history = z._keras_history
         if isinstance(history.operation, GaussianSample):

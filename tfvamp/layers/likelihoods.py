@@ -1,4 +1,4 @@
-"""Likelihoods p(x | z): layers from a decoder's raw output to a distribution over images."""
+"""Likelihoods p(x | z): layers that turn a decoder's raw output into a distribution over images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tfvamp import seeds
 from tfvamp.layers.distribution_layer import DistributionLayer, TravellingDistribution, travels
 from tfvamp.layers.gaussian import at_least_float32
 
-FACTORS = 64  # between 1 and 2: their product is below 2^64
+FACTORS = 64  # each between 1 and 2, so that their product is below 2^64
 PROBABILITY_CLIP = 1e-5  # the paper's code clamps probabilities to [1e-5, 1 - 1e-5]
 
 
 class PhiloxBernoulli(tfd.Bernoulli):
-    """`tfd.Bernoulli` that draws from Philox bits: the same eagerly, in a graph and under XLA."""
+    """A `tfd.Bernoulli` that draws from Philox bits: the same samples eagerly, in a graph and under XLA."""
 
     def _sample_n(self, n, seed):
         shape = tf.concat([[n], tf.shape(self.logits)], axis=0)
         return self.at_uniform(seeds.uniform(shape, tfp.random.sanitize_seed(seed), self.logits.dtype))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the draw by inversion from numbers uniform in (0, 1): 1 where they are below the probability."""
+        """Returns inverse-CDF samples at numbers uniform in (0, 1): 1 where the number is below the probability."""
         return tf.cast(uniform < tf.sigmoid(self.logits), self.dtype)
 
 
@@ -36,7 +36,7 @@ class BernoulliImages(TravellingDistribution, tfd.Independent):
 
     Args:
       distribution: `PhiloxBernoulli` with logits [..., H, W, C].
-      reinterpreted_batch_ndims: 3, as `tfd.Independent` has it.
+      reinterpreted_batch_ndims: 3, the number of event axes, as in `tfd.Independent`.
     """
 
     def tensors(self):
@@ -51,15 +51,17 @@ class BernoulliImages(TravellingDistribution, tfd.Independent):
         return log_prob_of_pixels(tf.cast(of_event(x, self.event_shape), logits.dtype), logits)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
+        """Returns images [..., H, W, C], inverse-CDF samples at numbers uniform in (0, 1)."""
         return self.distribution.at_uniform(uniform)
 
 
 def of_event(x, event_shape: tf.TensorShape) -> tf.Tensor:
-    """Returns the data x [..., *event] themselves: TFP would broadcast others, and sum over pixels that are not theirs.
+    """Returns the data x [..., *event] unchanged, after checking their shape.
+
+    TFP would broadcast data of another shape, and so sum over pixels that the data do not have.
 
     Raises:
-      ValueError: the last axes of x are not the event.
+      ValueError: the last axes of x are not the event shape.
     """
     x = tf.convert_to_tensor(x)
     rank = event_shape.rank
@@ -75,10 +77,11 @@ def of_event(x, event_shape: tf.TensorShape) -> tf.Tensor:
 
 @tf.custom_gradient
 def log_prob_of_pixels(x: tf.Tensor, logits: tf.Tensor):
-    """Sums of x logits - softplus(logits) over images [..., H, W, C].
+    """Returns the sums of x logits - softplus(logits) over images [..., H, W, C].
 
-    With one logarithm for `FACTORS` pixels: softplus(l) = max(l, 0) + log(1 + exp(-|l|)), and the product of so many
-    numbers between 1 and 2 is far from overflow. That halves the time of a sum under XLA.
+    It takes one logarithm per `FACTORS` pixels: softplus(l) = max(l, 0) + log(1 + exp(-|l|)), and
+    the product of that many numbers between 1 and 2 is far from overflow. This halves the time of
+    the sum under XLA.
     """
     count = math.prod(logits.shape[-3:])
     factors = max(size for size in range(1, FACTORS + 1) if count % size == 0)
@@ -98,30 +101,30 @@ def log_prob_of_pixels(x: tf.Tensor, logits: tf.Tensor):
 
 
 def _summed_to(gradient: tf.Tensor, broadcast: tf.Tensor) -> tf.Tensor:
-    """Returns the gradient of a tensor that was broadcast to the shape of its gradient."""
+    """Returns a gradient summed over the axes along which its tensor was broadcast."""
     axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(broadcast), s1=tf.shape(gradient))
     return tf.reshape(tf.reduce_sum(gradient, axis=axes), tf.shape(broadcast))
 
 
 def sum_over_images(values: tf.Tensor) -> tf.Tensor:
-    """Sums [..., H, W, C] over an image: flat, because XLA sums over three axes at a third of the speed."""
+    """Returns the sums of [..., H, W, C] over each image; flattened, as XLA sums three axes at a third of the speed."""
     flat = tf.concat([tf.shape(values)[:-3], [math.prod(values.shape[-3:])]], axis=0)
     return tf.reduce_sum(tf.reshape(values, flat), axis=-1)
 
 
 class LikelihoodLayer(DistributionLayer):
-    """What turns a decoder's raw output into p(x | z).
+    """A layer that turns a decoder's raw output into p(x | z).
 
-    Subclasses name their `heads`, and say what raw pixels and raw images mean.
+    Subclasses name their `heads`, and define the distributions for raw pixels and raw images.
 
     Args:
-      event_shape: shape of an image, (H, W, C); the likelihoods that say so take other events.
+      event_shape: shape of one image, (H, W, C); likelihoods that say so also take other events.
 
     Attributes:
-      heads: the names of the output layers that a decoder has, one for each parameter of a pixel.
-      autoregressive_bias: whether the heads of an autoregressive decoder have a bias. It is a matter of the
-        likelihood because the paper's code decides it so: PixelHVAE's heads have one for binary images and none for
-        grey ones, while the heads of all other decoders have one.
+      heads: names of the output layers that a decoder has, one per parameter of a pixel.
+      autoregressive_bias: whether the heads of an autoregressive decoder have a bias. It depends on
+        the likelihood, because it does so in the paper's code: PixelHVAE's heads have a bias for
+        binary images and none for grey ones, while the heads of all other decoders have one.
 
     Call: raw [..., heads * H * W * C], head after head -> a distribution with event shape [H, W, C].
 
@@ -142,11 +145,11 @@ class LikelihoodLayer(DistributionLayer):
             )
 
     def of_pixels(self, *raw: tf.Tensor) -> tfd.Distribution:
-        """Returns the distribution of pixels of any shape from one tensor of that shape for each head."""
+        """Returns the distribution of pixels of any shape, given one tensor of that shape per head."""
         raise NotImplementedError  # each subclass has its own
 
     def of_images(self, *raw: tf.Tensor) -> tfd.Distribution:
-        """Returns the distribution of images from one tensor [..., H, W, C] for each head."""
+        """Returns the distribution of images, given one tensor [..., H, W, C] per head."""
         raise NotImplementedError  # each subclass has its own
 
     def call(self, raw):
@@ -159,12 +162,12 @@ class LikelihoodLayer(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class BernoulliLikelihood(LikelihoodLayer):
-    """Independent Bernoulli pixels from logits.
+    """A likelihood of independent Bernoulli pixels, given their logits.
 
     Args:
-      event_shape: shape of an image, (H, W, C).
-      clip: None, or the bound c that keeps probabilities in [c, 1 - c], as the paper's
-        code does with 1e-5; clipped pixels have no gradient.
+      event_shape: shape of one image, (H, W, C).
+      clip: the bound c that keeps probabilities in [c, 1 - c], as the paper's code does with 1e-5
+        (clipped pixels have no gradient); None for no clipping.
 
     Call: logits [..., H * W * C] -> `tfd.Independent` with event shape [H, W, C].
 

@@ -1,4 +1,4 @@
-"""Masked convolutions: what a pixel depends on comes before it (van den Oord and others, 2016)."""
+"""Masked convolutions: a pixel depends only on what comes before it (van den Oord and others, 2016)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from tfvamp.layers import initializers
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class MaskedConv2D(keras.layers.Layer):
-    """A convolution in raster order, "same" padding, whose features at a pixel belong to its channels in turn.
+    """A masked convolution in raster order, whose features are assigned in turn to the channels of an image.
 
-    The feature f of F belongs to channel floor(f C / F). It sees all features of the pixels above and to
-    the left, and at its own pixel those of the channels before its own (`strict`, mask A), or up to its own
-    (mask B). Conditions, the last features of the input, are seen whole, wherever the kernel reaches.
+    It has "same" padding. Feature f of F belongs to channel floor(f C / F). It sees all features of
+    the pixels above and to the left. At its own pixel, it sees the features of the channels before
+    its own (`strict`, mask A), or up to and including its own (mask B). Conditions, which are the
+    last features of the input, are seen everywhere that the kernel reaches.
 
     Args:
-      filters: F, features of the output.
+      filters: F, number of features of the output.
       kernel_size: height and width of the kernel, odd.
-      channels: C, of an image.
-      strict: mask A.
-      num_conditions: how many of the input's last features are conditions.
-      use_bias: add a bias.
+      channels: C, number of channels of an image.
+      strict: True for mask A, False for mask B.
+      num_conditions: number of the input's last features that are conditions.
+      use_bias: whether to add a bias.
 
     Call: [B, H, W, features + num_conditions] -> [B, H, W, filters].
 
@@ -71,7 +72,7 @@ class MaskedConv2D(keras.layers.Layer):
             )
 
     def _mask(self, features: int) -> np.ndarray:
-        """Returns [kernel_size, kernel_size, features, filters], 1 where the kernel counts."""
+        """Returns the mask [kernel_size, kernel_size, features, filters], 1 where the kernel is used."""
         ordered, centre = features - self.num_conditions, self.kernel_size // 2
         channel_in = np.arange(ordered) * self.channels // ordered
         channel_out = np.arange(self.filters) * self.channels // self.filters
@@ -83,13 +84,13 @@ class MaskedConv2D(keras.layers.Layer):
         return mask
 
     def masked_kernel(self) -> tf.Tensor:
-        """Returns the kernel with zeros where the mask has them, in the precision that the layer computes in."""
+        """Returns the kernel with zeros where the mask has them, in the layer's compute dtype."""
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         return kernel * tf.constant(self.mask, kernel.dtype)
 
     def call(self, inputs):
         kernel, reach = self.masked_kernel(), self.kernel_size // 2
-        # Rows below the centre count for conditions alone: a third of the arithmetic of a 3x3 kernel.
+        # Only conditions use the rows below the centre; without them, a 3x3 kernel takes a third less work.
         below = reach if self.num_conditions else 0
         padding = [[0, 0], [reach, below], [reach, reach], [0, 0]]
         features = tf.nn.conv2d(inputs, kernel[: reach + 1 + below], 1, padding)

@@ -1,4 +1,4 @@
-"""A mixture of diagonal normals that is safe in memory for whoever holds it."""
+"""A mixture of diagonal normals whose `sample` and `log_prob` need little memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tfvamp.layers.gaussian import DiagonalGaussian
 
 @travels
 class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
-    """sum_k w_k N(z; loc_k, diag(exp(log_variance_k))), a `tfd.MixtureSameFamily`.
+    """A mixture of diagonal normals, sum_k w_k N(z; loc_k, diag(exp(log_variance_k))), a `tfd.MixtureSameFamily`.
 
-    TFP's own `sample` draws from all K components and its own `log_prob` makes a
-    tensor [S, K, D]. Here `sample` first draws a component for each sample, then the
-    sample (ancestral sampling), and `log_prob` is one matrix product, [S, 2 D] times
-    [2 D, K], by
+    TFP's own `sample` draws from all K components, and its own `log_prob` makes a
+    tensor [S, K, D]. Here `sample` first draws a component for each sample and then
+    the sample from it (ancestral sampling), and `log_prob` is one matrix product,
+    [S, 2 D] times [2 D, K], by
 
         log N(z; m, v) = -1/2 (sum_d z_d^2 / v_d - 2 z_d m_d / v_d) - 1/2 sum_d (m_d^2 / v_d + log 2 pi v_d)
 
-    computed in float64, because its terms cancel: with log-variances of -6 float32
-    loses some 1e-3 nats, and a GPU's TensorFloat-32 whole nats.
+    It is computed in float64, because its terms cancel: with log-variances of -6,
+    float32 loses about 1e-3 nats, and a GPU's TensorFloat-32 loses whole nats.
 
     Args:
       mixture_distribution: `tfd.Categorical` with logits [K].
@@ -47,11 +47,11 @@ class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
 
     @property
     def num_components(self) -> int:
-        """K."""
+        """The number of components, K."""
         return self.components_distribution.batch_shape[0]
 
     def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Returns n draws [n, D] from one component alone, numbered from 0."""
+        """Returns n draws [n, D] from a single component; components are numbered from 0."""
         components = self.components_distribution
         one = DiagonalGaussian(components.loc[component], components.log_variance[component])
         return one.sample(n, seed=seed)
@@ -86,7 +86,7 @@ class DiagonalGaussianMixture(TravellingDistribution, tfd.MixtureSameFamily):
         return loc + scale * seeds.normal(tf.shape(loc), seeds.fold_in_name(seed, "normal"), self.dtype)
 
     def _draw_components(self, n, seed):
-        """Returns component indices [n], by inversion of the weights' distribution function."""
+        """Returns component indices [n], drawn by inverse-CDF sampling of the weights."""
         weights = tf.nn.softmax(tf.cast(self.mixture_distribution.logits_parameter(), tf.float64))
         cumulative = tf.cumsum(weights)
         draws = seeds.uniform([n], seed, tf.float64) * cumulative[-1]

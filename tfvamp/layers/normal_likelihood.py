@@ -15,15 +15,15 @@ from tfvamp import seeds
 from tfvamp.layers.distribution_layer import TravellingDistribution, travels
 from tfvamp.layers.likelihoods import LikelihoodLayer, of_event
 
-LOG_SCALE_BOUNDS = (-7.0, 7.0)  # a density has no upper bound: without a least scale training may run away
+LOG_SCALE_BOUNDS = (-7.0, 7.0)  # a density is unbounded: without a smallest scale, training may diverge
 LEARNED, LEARNED_EACH, PREDICTED = "learned", "learned-per-column", "predicted"
 
 
 class PhiloxNormal(tfd.Normal):
-    """`tfd.Normal` that draws from Philox bits: the same eagerly, in a graph and under XLA."""
+    """A `tfd.Normal` that draws from Philox bits: the same samples eagerly, in a graph and under XLA."""
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the draw by inversion from numbers uniform in (0, 1)."""
+        """Returns inverse-CDF samples at numbers uniform in (0, 1)."""
         return self.loc + self.scale * seeds.normal_of(uniform)
 
     def _sample_n(self, n, seed):
@@ -47,7 +47,7 @@ class _Normals(TravellingDistribution, tfd.Independent):
         return super()._log_prob(tf.cast(of_event(x, self.event_shape), self.dtype))
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the events drawn by inversion from numbers uniform in (0, 1), [..., *event]."""
+        """Returns events [..., *event], inverse-CDF samples at numbers uniform in (0, 1)."""
         return self.distribution.at_uniform(uniform)
 
 
@@ -57,7 +57,7 @@ class NormalVectors(_Normals):
 
     Args:
       distribution: `PhiloxNormal` with loc and scale [..., F].
-      reinterpreted_batch_ndims: 1, as `tfd.Independent` has it.
+      reinterpreted_batch_ndims: 1, the number of event axes, as in `tfd.Independent`.
     """
 
     event_rank = 1
@@ -69,7 +69,7 @@ class NormalImages(_Normals):
 
     Args:
       distribution: `PhiloxNormal` with loc and scale [..., H, W, C].
-      reinterpreted_batch_ndims: 3, as `tfd.Independent` has it.
+      reinterpreted_batch_ndims: 3, the number of event axes, as in `tfd.Independent`.
     """
 
     event_rank = 3
@@ -77,22 +77,24 @@ class NormalImages(_Normals):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class GaussianLikelihood(LikelihoodLayer):
-    """Independent normals N(x; loc, scale^2) for data without bounds: tables, standardised or colour images.
+    """A likelihood of independent normals N(x; loc, scale^2) for unbounded data: tables, standardised or colour images.
 
-    log p(x | z) is the logarithm of a density: it depends on the unit of the data, may be positive, and is comparable
-    with that of a normal likelihood alone. The logarithm of a learned or predicted scale is clipped to [-7, 7].
+    log p(x | z) is the logarithm of a density: it depends on the unit of the data, may be positive,
+    and can be compared only with that of another normal likelihood. The logarithm of a learned or
+    predicted scale is clipped to [-7, 7].
 
     Args:
       event_shape: shape of one example: (F,) for the rows of a table, (H, W, C) for images.
-      scale: the standard deviation, fixed; or "learned" for one number that is learned, starting at 1; or
-        "learned-per-column" for one per column of a table or channel of an image; or "predicted" for one per entry from
-        the decoder.
+      scale: the standard deviation. A number above 0 is fixed; "learned" is one learned number that
+        starts at 1; "learned-per-column" is one learned number per column of a table or channel of
+        an image; "predicted" is one number per entry, given by the decoder.
 
-    Call: raw [..., F] (F values for each entry of the event, or 2 F with a predicted scale: all means before all
-    logarithms of scales) -> a distribution with event shape `event_shape`.
+    Call: raw [..., F] with one value per entry of the event, or raw [..., 2 F] with a predicted
+    scale (all means before all logarithms of scales) -> a distribution with event shape
+    `event_shape`.
 
     Raises:
-      ValueError: the scale is not above 0, or neither a number nor one of the names.
+      ValueError: the scale is neither a number above 0 nor one of these names.
 
     >>> GaussianLikelihood((3,), scale="learned")(tf.zeros([5, 3])).batch_shape
     TensorShape([5])
@@ -137,7 +139,7 @@ class GaussianLikelihood(LikelihoodLayer):
 
 
 def checked_scale(scale: float | str) -> float | str:
-    """Returns the scale of a normal likelihood, as it is given.
+    """Returns the scale of a normal likelihood unchanged, after checking it.
 
     Raises:
       ValueError: it is neither a number above 0 nor one of the names.
@@ -153,5 +155,5 @@ def checked_scale(scale: float | str) -> float | str:
 
 
 def scale_of(log_scale: tf.Tensor) -> tf.Tensor:
-    """Returns the standard deviation from the logarithm that a network gives."""
+    """Returns the standard deviation, given the logarithm that a network outputs."""
     return tf.exp(tf.clip_by_value(log_scale, *LOG_SCALE_BOUNDS))

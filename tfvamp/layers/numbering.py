@@ -11,14 +11,15 @@ _names_below: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class NumberedLayer(keras.layers.Layer):
-    """A layer with a metric under its name, which is numbered where none is given.
+    """A layer with a metric under its name, which is numbered if no name is given.
 
-    Keras counts through a process, so that the keys of `history` would depend on what was built before. Here a
-    layer that becomes part of a functional model takes the first name that is free there.
+    Keras numbers layers per process, so that the keys of `history` would depend on what was built
+    before. Here, a layer that becomes part of a functional model takes the first name that is free
+    in that model.
 
     Args:
-      base: the name of the first one.
-      name: a name that is given; None to be numbered.
+      base: name of the first such layer.
+      name: name of the layer; None to number it.
     """
 
     def __init__(self, base: str, name: str | None, **kwargs):
@@ -48,9 +49,9 @@ class NumberedLayer(keras.layers.Layer):
 
 
 def _roots(values) -> set:
-    """Returns the input layers that symbolic tensors depend on; none where there are no such tensors.
+    """Returns the input layers that symbolic tensors depend on; empty if there are no such tensors.
 
-    Keras 3.15 has no public way to ask; should its inside change, layers are counted through the process.
+    Keras 3.15 has no public way to ask. If its internals change, layers are numbered per process.
     """
     try:
         return _found_roots(values)

@@ -1,7 +1,8 @@
-"""Priors p(z) as Keras layers: what all of them do, what mixtures do, and the two that need no network.
+"""Priors p(z) as Keras layers: the base class, the base class of mixtures, and the two priors that need no network.
 
-One contract for all: `layer()` and `layer.distribution()` give the `tfd`, built from the current weights each time; `layer(z)`
-and `layer.log_prob(z)` are log p(z); `sample`. Mixtures also have `components` and `responsibilities`.
+All priors share one contract: `layer()` and `layer.distribution()` return the `tfd` distribution,
+built from the current weights at each call; `layer(z)` and `layer.log_prob(z)` return log p(z);
+`sample` draws from it. Mixtures also have `components` and `responsibilities`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from tfvamp.layers.mixture import DiagonalGaussianMixture
 
 
 class PriorLayer(keras.layers.Layer, abc.ABC):
-    """A prior over latents of D dimensions; subclasses say what the distribution is.
+    """A prior over latents of D dimensions; subclasses define its distribution.
 
-    What a prior needs from training it says by what does nothing here: `adapt` starts it at data, `of_some` gives what a
-    step takes as p(z), `uses_indices` asks for the index of each training image, which `leaving_out` gets, and `penalty` is
-    added to the loss.
+    A prior that needs something special from training overrides the members that have no effect
+    here. `adapt` initialises it from data, `of_some` returns what a step takes as p(z),
+    `uses_indices` asks for the index of each training image, `leaving_out` gets these indices, and
+    `penalty` is added to the loss.
 
-    Densities stay in float32 under mixed precision: z is not cast down. They are in float64 where the layer's
-    weights are (`keras.config.set_floatx("float64")`).
+    Densities stay in float32 under mixed precision: z is not cast down. They are in float64 if the
+    layer's weights are (`keras.config.set_floatx("float64")`).
 
     >>> class WidePrior(PriorLayer):
     ...     def distribution(self):
@@ -41,9 +43,9 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
     TensorShape([3, 2])
     """
 
-    # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations keep it.
+    # What `log_prob` is: "exact", "bound" (too low on average) or "estimate". Evaluations record it.
     density = "exact"
-    # Whether training has to say which training images a batch has: see `leaving_out`.
+    # Whether training must give the indices of a batch's training images: see `leaving_out`.
     uses_indices = False
 
     def __init__(self, **kwargs):
@@ -51,7 +53,7 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 
     @property
     def density_dtype(self) -> str:
-        """In which log p(z) is computed: "float32" or "float64"."""
+        """The dtype in which log p(z) is computed: "float32" or "float64"."""
         return at_least_float32(self.variable_dtype)
 
     @abc.abstractmethod
@@ -59,39 +61,43 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         """Returns p(z), event shape [D], from the current weights."""
 
     def clipped_pseudo_inputs(self) -> Any:
-        """Returns the pseudo-inputs [K, *event] that the components are made from; None for a prior without any."""
+        """Returns the pseudo-inputs [K, *event] of the components; None for a prior without pseudo-inputs."""
         return None
 
     def adapt(self, data, seed: int = 0) -> None:
-        """Starts the prior at data, where it can; the arguments are those of `VampPriorLayer.adapt`."""
+        """Initialises the prior from data, if it can; the arguments are those of `VampPriorLayer.adapt`."""
         del data, seed
 
     def is_mixture(self) -> bool:
-        """Returns whether the distribution knows its components: those of mixture layers, and of flows over them, do."""
+        """Returns whether the distribution knows its components, as mixture layers and flows over them do."""
         return getattr(self.distribution(), "num_components", None) is not None
 
     def centres(self) -> tf.Tensor | None:
-        """Returns a latent [K, D] of each component to look at, its mean or what a flow makes of that; None for a prior without any."""
+        """Returns one latent per component to look at, [K, D]; None for a prior without components.
+
+        It is the mean of the component, mapped by the flow if there is one.
+        """
         return None
 
     def of_some(self, count: int, seed: tf.Tensor) -> Any:
-        """Estimates p(z) from `count` of the K components, which the seed chooses; gives p(z) itself for a prior that is no mixture.
+        """Estimates p(z) from `count` of the K components, chosen by the seed.
 
-        What it returns has `log_prob`, `tensors` and `rebuilt`, as tfvamp's distributions have.
+        For a prior that is not a mixture, it returns p(z) itself. The result has `log_prob`,
+        `tensors` and `rebuilt`, as tfvamp's distributions have.
 
         Args:
-          count: M, of components without repetition; all where there are no more.
-          seed: [2], of the choice.
+          count: M, number of components, chosen without repetition; all of them if K is not larger.
+          seed: seed of the choice, [2].
         """
         del count, seed
         return self.distribution()
 
     def of_neighbours(self, count: int, indices: tf.Tensor) -> Any:
-        """Returns p(z) for training, of the `count` components nearest to each image alone, for priors of exemplars.
+        """Returns p(z) for training, from the `count` components nearest to each image only; for priors of exemplars.
 
         Args:
-          count: M.
-          indices: [B], of the batch's images among the training images.
+          count: M, number of components per image.
+          indices: [B], indices of the batch's images among the training images.
 
         Raises:
           UsageError: the prior has no exemplars.
@@ -102,25 +108,25 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         """Returns p(z) for training on images that the prior was made from: each image's density without that image.
 
         Args:
-          prior: what `distribution` or `of_some` gave.
-          indices: [B], of the batch's images among the training images.
+          prior: the result of `distribution` or `of_some`.
+          indices: [B], indices of the batch's images among the training images.
         """
         del indices
         return prior
 
     def penalty(self) -> tf.Tensor | None:
-        """Returns what training adds to the loss, a scalar in nats per image; None for nothing."""
+        """Returns the term that training adds to the loss, a scalar in nats per image; None for no term."""
         return None
 
     def call(self, z=None):
-        """Returns p(z) without an argument; with z [..., D], log p(z) [...] in nats."""
+        """Returns p(z) without an argument, or log p(z) [...] in nats for z [..., D]."""
         if z is None:
             return self.distribution()
         prior = self.distribution()
         return prior.log_prob(_latents(prior, z))
 
     def compute_output_spec(self, z):
-        """Keras asks this for symbolic inputs: log p(z) has the shape of z without D."""
+        """Returns the shape of log p(z) for symbolic inputs: the shape of z without D."""
         return keras.KerasTensor(tuple(z.shape[:-1]), dtype=self.density_dtype)
 
     def log_prob(self, z) -> tf.Tensor:
@@ -131,15 +137,15 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         """Returns n draws [n, D].
 
         Args:
-          n: how many.
-          seed: an integer, a pair of integers or a tensor [2]: the same seed gives the same draws; a
-            `keras.random.SeedGenerator`, which goes on with each call; or None for draws that follow
-            `keras.utils.set_random_seed`.
+          n: number of draws.
+          seed: an integer, a pair of integers or a tensor [2], each of which always gives the same
+            draws; a `keras.random.SeedGenerator`, which advances with each call; or None for draws
+            that follow `keras.utils.set_random_seed`.
         """
         return self.distribution().sample(n, seed=seeds.as_seed(seed))
 
     def sample_component(self, component: int, n: int, seed: seeds.Seed = None) -> tf.Tensor:
-        """Returns n draws [n, D] from one component of a mixture alone, numbered from 0; `seed` as in `sample`.
+        """Returns n draws [n, D] from a single component of a mixture, numbered from 0; `seed` as in `sample`.
 
         Raises:
           UsageError: there is no such component.
@@ -152,10 +158,10 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
         return prior.sample_component(component, n, seeds.as_seed(seed))
 
     def responsibilities(self, z) -> tf.Tensor:
-        """Returns p(k | z) of each component of a mixture, [..., K], for z [..., D]; they sum to 1.
+        """Returns p(k | z) for each component of a mixture, [..., K], given z [..., D]; they sum to 1.
 
         Raises:
-          UsageError: the prior is no mixture.
+          UsageError: the prior is not a mixture.
         """
         if not self.is_mixture():
             raise UsageError("the prior is no mixture, and has no components")
@@ -191,13 +197,15 @@ class MixturePriorLayer(PriorLayer):
 class SomeComponents(NamedTuple):
     """An estimate of the density of a mixture from M of its K components, chosen uniformly without repetition.
 
-    K/M times the sum over the chosen ones of w_k q_k(z) has the mean p(z). Its logarithm is too low on average (Jensen), by
-    about its relative variance over two: the ELBO with it stays a lower bound.
+    K/M times the sum of w_k q_k(z) over the chosen components has the mean p(z). Its logarithm is
+    too low on average (Jensen), by about half its relative variance, so that the ELBO with it stays
+    a lower bound.
 
     Attributes:
-      mixture: of the chosen components, their weights normalised.
-      log_scale: the logarithm of K/M times the sum of the chosen weights; 0 where all weights are equal.
-      chosen: the numbers [M] of the chosen components.
+      mixture: the mixture of the chosen components, with normalised weights.
+      log_scale: the logarithm of K/M times the sum of the chosen weights; 0 if all weights are
+        equal.
+      chosen: the indices [M] of the chosen components.
     """
 
     mixture: DiagonalGaussianMixture
@@ -210,12 +218,12 @@ class SomeComponents(NamedTuple):
 
     @property
     def dtype(self) -> tf.DType:
-        """Of densities."""
+        """The dtype of densities."""
         return self.mixture.dtype
 
     @property
     def event_shape(self) -> tf.TensorShape:
-        """[D]."""
+        """The event shape, [D]."""
         return self.mixture.event_shape
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
@@ -223,15 +231,15 @@ class SomeComponents(NamedTuple):
         return *self.mixture.tensors(), self.log_scale
 
     def rebuilt(self, tensors: Sequence[tf.Tensor]) -> SomeComponents:
-        """Returns the estimate that such tensors make up."""
+        """Returns the estimate that these tensors make up."""
         return SomeComponents(self.mixture.rebuilt(tensors[:-1]), tensors[-1], self.chosen)
 
 
 def _latents(prior, z) -> tf.Tensor:
-    """Returns z [..., D] as the distribution takes it.
+    """Returns z [..., D] in the prior's dtype, after checking its shape.
 
     Raises:
-      ValueError: it has another width.
+      ValueError: the last axis of z is not D long.
     """
     z = z if tf.is_tensor(z) else tf.convert_to_tensor(z, prior.dtype)
     if z.shape.rank is None or z.shape[-1:] not in ((None,), (prior.event_shape[0],)):
@@ -240,13 +248,13 @@ def _latents(prior, z) -> tf.Tensor:
 
 
 def choose(count: int, total: int, seed: tf.Tensor) -> tf.Tensor:
-    """Chooses M of K indices, uniformly without repetition."""
+    """Returns M of K indices, chosen uniformly without repetition."""
     return tf.math.top_k(seeds.uniform([total], seed, tf.float64), count).indices
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class StandardNormalPriorLayer(PriorLayer):
-    """p(z) = N(0, I).
+    """The standard normal prior, p(z) = N(0, I).
 
     Args:
       latent_dims: D.
@@ -270,11 +278,11 @@ class StandardNormalPriorLayer(PriorLayer):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
-    """p(z) = 1/K sum_k N(z; loc_k, diag(exp(log_variance_k))), all free parameters.
+    """A mixture of normals as prior, p(z) = 1/K sum_k N(z; loc_k, diag(exp(log_variance_k))), with free parameters.
 
     The paper gives no initial values; ours are loc ~ N(0, 1) and log_variance = 0, so that
     the prior starts near N(0, 2 I) with distinct components. The log-variance is clipped to
-    [-6, 2] as the posterior's is.
+    [-6, 2], like that of the posterior.
 
     Args:
       num_components: K.
@@ -321,12 +329,12 @@ class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
 
 
 def mixture_of(logits: tf.Tensor, components: DiagonalGaussian) -> DiagonalGaussianMixture:
-    """Returns the mixture of components, batch shape [K], with weights of logits [K]."""
+    """Returns the mixture of components, batch shape [K], with the weights softmax(logits) for logits [K]."""
     return DiagonalGaussianMixture(tfd.Categorical(logits=logits), components)
 
 
 def at_least_one(name: str, value: int) -> int:
-    """Returns the value as an integer.
+    """Returns the value as an integer, after checking it.
 
     Raises:
       ValueError: it is below 1.

@@ -1,7 +1,7 @@
 """Pseudo-inputs of an encoder of one input, or of a list or a dictionary of them: shapes, bounds, initial values.
 
-A structure is one leaf, a list of leaves or a dictionary of leaves; event shapes, bounds, initial values and data have
-the structure of the encoder's inputs.
+A structure is one leaf, a list of leaves or a dictionary of leaves. Event shapes, bounds, initial
+values and data have the same structure as the encoder's inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tfvamp.layers.gaussian import as_diagonal_gaussian
 
 SOFTMAX = "softmax"
 SPREAD = 0.02  # standard deviation of the default initial values, relative to the width of the bounds
-SMALLEST_PROBABILITY = 1e-3  # of data that start pseudo-inputs under a softmax
+SMALLEST_PROBABILITY = 1e-3  # of data from which pseudo-inputs start under a softmax
 
 Shape: TypeAlias = tuple[int, ...]
 Bounds: TypeAlias = tuple[float, float] | str | None
@@ -32,9 +32,9 @@ class PseudoInput:
     """The pseudo-inputs of one input of the encoder.
 
     Attributes:
-      name: how messages and the weight call them.
-      shape: one input, without K.
-      dtype: None for the layer's own; integer inputs have theirs.
+      name: name of the weight, also used in messages.
+      shape: shape of one input, without K.
+      dtype: None for the layer's own dtype; integer inputs have theirs.
       bounds: (low, high) of a clip, "softmax" over the last axis, or None.
       trainable: whether they are learned.
     """
@@ -46,7 +46,7 @@ class PseudoInput:
     trainable: bool
 
     def seen(self, values) -> tf.Tensor:
-        """Returns what the encoder sees of the weights [K, *event]."""
+        """Returns what the encoder sees, given the weights [K, *event]."""
         values = tf.convert_to_tensor(values)
         if self.bounds is None:
             return values
@@ -55,16 +55,20 @@ class PseudoInput:
         return tf.clip_by_value(values, *self.bounds)
 
     def weights_of(self, data: np.ndarray) -> np.ndarray:
-        """Returns the weights whose `seen` are data [K, *event]; under a softmax nearly so, since no weight may be infinite."""
+        """Returns the weights for which `seen` gives the data [K, *event].
+
+        Under a softmax this holds approximately, because no weight may be infinite.
+        """
         if self.bounds == SOFTMAX:
             return np.log(np.maximum(data, SMALLEST_PROBABILITY))
         return data
 
     def initializer(self, initial, num_components: int) -> Callable:
-        """Returns a Keras initializer from what a caller has; what it gives is looked at, unless it is the default's.
+        """Returns a Keras initializer for a caller's `initial`; it checks its values, unless they are the default's.
 
         Raises:
-          ValueError: it is neither a Keras initializer nor an array [K, *event]; when it is called, see `check`.
+          ValueError: `initial` is neither a Keras initializer nor an array [K, *event]. When the
+            returned initializer is called, it raises the errors of `check`.
         """
         if initial is None:
             if self.bounds == SOFTMAX:
@@ -94,11 +98,11 @@ class PseudoInput:
         return lambda shape, dtype=None: tf.cast(values, dtype or tf.float32)
 
     def check(self, values: np.ndarray) -> None:
-        """Looks at initial weights [K, *event].
+        """Checks initial weights [K, *event].
 
         Raises:
-          ValueError: some lie outside the bounds or are not finite: a clip gives them no gradient, and they would
-            never be learned.
+          ValueError: some lie outside the bounds or are not finite. A clip gives them no gradient,
+            so that they would never be learned.
         """
         if not np.isfinite(values).all():
             raise ValueError(f"initial {self.name} must be finite; got NaN or infinite values")
@@ -122,10 +126,10 @@ class PseudoInput:
 
 
 def leaves(structure, is_leaf: Callable[[Any], bool]) -> dict[Any, Any]:
-    """Returns the leaves by key: None for a single one, an index in a list, a name in a dictionary.
+    """Returns the leaves by key: None for a single leaf, an index in a list, a name in a dictionary.
 
     Raises:
-      ValueError: something else is in their place.
+      ValueError: there is something else in place of a leaf.
     """
     if is_leaf(structure):
         return {None: structure}
@@ -138,7 +142,7 @@ def leaves(structure, is_leaf: Callable[[Any], bool]) -> dict[Any, Any]:
 
 
 def structure_of(by_key: Mapping[Any, Any]):
-    """Returns one leaf, a list or a dictionary, from what `leaves` gives."""
+    """Returns one leaf, a list or a dictionary, from the result of `leaves`."""
     keys = list(by_key)
     if keys == [None]:
         return by_key[None]
@@ -176,13 +180,13 @@ def is_shape(value) -> bool:
 
 
 def is_bounds(value) -> bool:
-    """Returns whether a value is the bounds of one input."""
+    """Returns whether a value is the bounds of a single input."""
     pair = isinstance(value, (list, tuple)) and len(value) == 2
     return value is None or value == SOFTMAX or (pair and all(isinstance(v, numbers.Real) for v in value))
 
 
 def is_initial(value) -> bool:
-    """Returns whether a value is no array, and can be the initial value of every input."""
+    """Returns whether a value is not an array, and can be the initial value of every input."""
     config = isinstance(value, Mapping) and "class_name" in value
     return value is None or config or isinstance(value, (str, numbers.Number)) or callable(value)
 
@@ -194,8 +198,8 @@ def describe(encoder: keras.layers.Layer, event_shape, bounds, trainable) -> dic
     """Returns the pseudo-inputs of each input of an encoder, by key.
 
     Raises:
-      ValueError: `event_shape` is neither given nor known to the encoder, or differs from what the encoder knows; or
-        bounds make no sense; or an integer input is to be learned.
+      ValueError: `event_shape` is not given and the encoder does not know it, or it differs from
+        what the encoder knows; the bounds make no sense; or an integer input is to be learned.
     """
     shapes, known = _event_shapes(encoder, event_shape), _known_shapes(encoder)
     if known is not None and known != shapes:
@@ -220,7 +224,7 @@ def describe(encoder: keras.layers.Layer, event_shape, bounds, trainable) -> dic
 
 
 def check_gradients(encoder: keras.layers.Layer, parts: Mapping[Any, PseudoInput]) -> None:
-    """Looks, without computing anything, whether pseudo-inputs that are to be learned get a gradient.
+    """Checks, without computing anything, that pseudo-inputs to be learned get a gradient.
 
     Raises:
       ValueError: the encoder's output does not depend on one of them in a way that has a gradient.
@@ -273,7 +277,7 @@ def _event_shapes(encoder: keras.layers.Layer, event_shape) -> dict[Any, Shape]:
 
 
 def _known_shapes(encoder: keras.layers.Layer) -> dict[Any, Shape] | None:
-    """Returns the shapes that a built encoder tells, without the batch; None where it does not, or not all sizes."""
+    """Returns the input shapes that a built encoder knows, without the batch; None if it does not know all sizes."""
     inputs = _symbolic_inputs(encoder)
     if inputs is not None:
         known = keras.tree.map_structure(lambda tensor: tensor.shape, inputs)
@@ -290,9 +294,10 @@ def _known_shapes(encoder: keras.layers.Layer) -> dict[Any, Shape] | None:
 
 
 def _symbolic_inputs(encoder: keras.layers.Layer):
-    """Returns the inputs of a functional encoder, with their structure; None for another encoder.
+    """Returns the inputs of a functional encoder, with their structure; None for any other encoder.
 
-    Keras 3.15 tells the names of a dictionary in no public way; should its inside change, they are a list.
+    Keras 3.15 has no public way to get the names of a dictionary of inputs. If its internals
+    change, the inputs are returned as a list.
     """
     inputs = getattr(encoder, "_inputs_struct", None)
     inputs = getattr(encoder, "inputs", None) if inputs is None else inputs
@@ -333,12 +338,13 @@ def _shown(shapes: Mapping[Any, Shape]) -> str:
 
 
 def draw(data, count: int, parts: Mapping[Any, PseudoInput], seed: int) -> tuple[dict, dict]:
-    """Returns `count` different data points by key, [count, *event], and the (smallest, largest) value of all data by key.
+    """Returns `count` different data points and the range of all data, both by key.
 
-    Each batch is looked at once, and only what was drawn is kept (reservoir sampling).
+    The points have shape [count, *event]; the range is (smallest, largest) value. Each batch is
+    read once, and only the drawn points are kept (reservoir sampling).
 
     Raises:
-      ValueError: there are fewer data points, or their shape is not the encoder's.
+      ValueError: there are fewer than `count` data points, or their shape is not the encoder's.
     """
     generator = np.random.default_rng(seed)
     kept: dict[Any, list[np.ndarray]] = {key: [] for key in parts}
@@ -366,7 +372,7 @@ def draw(data, count: int, parts: Mapping[Any, PseudoInput], seed: int) -> tuple
 
 
 def _batches(data, parts: Mapping[Any, PseudoInput]):
-    """Returns batches of data by key, each [B, *event]; what `fit` takes: arrays, or batches with or without targets."""
+    """Yields batches of data by key, each [B, *event]; the data are what `fit` takes, with or without targets."""
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError("the data never end: give a data set without repeat(), or take(n) batches of it")
@@ -384,7 +390,7 @@ def _batches(data, parts: Mapping[Any, PseudoInput]):
 def _checked_batch(item, parts: Mapping[Any, PseudoInput]) -> dict[Any, np.ndarray]:
     keys = list(parts)
     candidates = [item]
-    if isinstance(item, tuple):  # (inputs, targets), as `fit` has it
+    if isinstance(item, tuple):  # (inputs, targets), as in `fit`
         candidates.insert(0, keras.utils.unpack_x_y_sample_weight(item)[0] if len(item) <= 3 else item)
     for candidate in candidates:
         if keys == [None]:

@@ -13,17 +13,20 @@ from tfvamp.layers.numbering import NumberedLayer
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ReconstructionLoss(NumberedLayer):
-    """Adds -log p(x | z) to the model's loss, and passes the mean of p(x | z) on.
+    """Adds -log p(x | z) to the model's loss, and passes on the mean of p(x | z).
 
-    The counterpart of `KLDivergence` for a decoder that ends in a distribution, such as `GaussianLikelihood` with a
-    scale that is learned: a functional model cannot hand a distribution to the loss of `compile`. -log p(x | z) is
-    summed over the event, averaged over the batch, in nats; its mean is a metric under the layer's name. The model is
-    compiled without a loss, and `fit(x)` needs no targets.
+    It is the counterpart of `KLDivergence` for a decoder that ends in a distribution, such as
+    `GaussianLikelihood` with a learned scale: a functional model cannot pass a distribution to the
+    loss of `compile`. -log p(x | z) is summed over the event and averaged over the batch, in nats;
+    its mean is a metric under the layer's name. Compile the model without a loss; `fit(x)` needs no
+    targets.
 
     Args:
-      name: of the layer and its metric; None for "reconstruction", and "reconstruction_1"... for further ones.
+      name: name of the layer and its metric; None for "reconstruction", and "reconstruction_1"...
+        for further layers.
 
-    Call: [p(x | z), x], batch shape [B], event shape [*event], and data x [B, *event] -> the mean [B, *event].
+    Call: [p(x | z), x], a distribution with batch shape [B] and event shape [*event], and data
+    x [B, *event] -> the mean [B, *event].
 
     Raises:
       ValueError: the data and the distribution differ in shape.

@@ -1,4 +1,4 @@
-"""The VampPrior, a mixture of the encoder's posteriors at learned pseudo-inputs, and the mixture model made of it."""
+"""The VampPrior, a mixture of the encoder's posteriors at learned pseudo-inputs, and the VampPrior mixture model."""
 
 from __future__ import annotations
 
@@ -12,45 +12,49 @@ from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import MixturePriorLayer, SomeComponents, at_least_one, choose, mixture_of
 
-OWN_LOG_VARIANCE = (-10.0, 4.0)  # bounds of what a component of `VampMixturePriorLayer` adds to its posterior
+OWN_LOG_VARIANCE = (-10.0, 4.0)  # bounds of log s_k of `VampMixturePriorLayer`
 
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class VampPriorLayer(MixturePriorLayer):
-    """p(z) = sum_k w_k q(z | u_k): Tomczak and Welling (2018), equation 9 (w_k = 1/K) or 16.
+    """The VampPrior, p(z) = sum_k w_k q(z | u_k): Tomczak and Welling (2018), equation 9 (w_k = 1/K) or 16.
 
     The components are the encoder's posteriors at K learned pseudo-inputs u_k. The encoder
     is shared with the model, not copied: its weights get gradients from the prior too. It is
     called on the pseudo-inputs with `training=False`, so that dropout and batch statistics
-    act on data alone.
+    apply only to data.
 
     Args:
-      encoder: a Keras layer or model from inputs [B, *event], a list or a dictionary of them, to a diagonal normal
-        over [D]: see `as_diagonal_gaussian` for what it may return.
-      num_components: K.
-      event_shape: shape of one input; for several a list or a dictionary of shapes, as the encoder takes its inputs;
-        None takes it from a built encoder.
-      initial: initial pseudo-inputs: an array [K, *event], what a Keras initializer may be (an instance, a name, a
-        function), a number, or None for the middle of the bounds with a standard deviation of a 50th of their width,
-        N(0.5, 0.02^2) for pixels. To start at data, see `adapt`.
-      bounds: pseudo-inputs pass through a clip to these bounds, without gradient outside; None where the data are not
-        bounded; "softmax" for probabilities along the last axis, such as one-hot labels.
-      weighted: learn the weights w_k, a softmax of K logits.
-      trainable: False fixes pseudo-inputs and weights ("VampPrior data" with images as
-        `initial`); the encoder keeps learning all the same.
+      encoder: a Keras layer or model. It maps inputs [B, *event], or a list or a dictionary of
+        them, to a diagonal normal over [D]; see `as_diagonal_gaussian` for what it may return.
+      num_components: K, number of pseudo-inputs.
+      event_shape: shape of one input; for several inputs, a list or a dictionary of shapes, as the
+        encoder takes its inputs. None takes it from a built encoder.
+      initial: initial pseudo-inputs: an array [K, *event], anything that a Keras initializer may be
+        (an instance, a name, a function), or a number. None draws them from a normal at the middle
+        of the bounds, with a standard deviation of a 50th of their width: N(0.5, 0.02^2) for
+        pixels. To start from data, see `adapt`.
+      bounds: (low, high), to which pseudo-inputs are clipped, without a gradient outside; None if
+        the data are not bounded; "softmax" for probabilities along the last axis, such as one-hot
+        labels.
+      weighted: whether to learn the weights w_k, a softmax of K logits.
+      trainable: False fixes the pseudo-inputs and weights ("VampPrior data", if `initial` is
+        images); the encoder is still trained.
 
-    For an encoder of several inputs, `initial`, `bounds` and `trainable` are either one for all inputs or have their
-    structure: `bounds={"image": (0, 1), "label": "softmax"}` learns pseudo-labels, and
-    `trainable={"image": True, "label": False}` fixes them at their initial values.
+    For an encoder of several inputs, `initial`, `bounds` and `trainable` are either one value for
+    all inputs, or have the structure of the inputs: `bounds={"image": (0, 1), "label": "softmax"}`
+    learns pseudo-labels, and `trainable={"image": True, "label": False}` fixes them at their
+    initial values.
 
     Attributes:
       event_shape: a tuple, or a list or a dictionary of tuples.
-      bounds: likewise.
-      pseudo_inputs: the weights [K, *event], likewise.
+      bounds: the bounds, with the same structure.
+      pseudo_inputs: the weights [K, *event], with the same structure.
 
     Raises:
-      ValueError: `event_shape` is neither given nor known to the encoder; or `initial` has another shape, lies outside
-        `bounds`, where it would get no gradient, or is not finite; or an input to be learned has no gradient (integers).
+      ValueError: `event_shape` is not given and the encoder does not know it; `initial` has another
+        shape, is not finite, or lies outside `bounds`, where it would get no gradient; or an input
+        to be learned has no gradient (integers).
 
     >>> encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])  # 2 means, 2 log-variances
     >>> prior = VampPriorLayer(encoder, num_components=500)
@@ -112,18 +116,19 @@ class VampPriorLayer(MixturePriorLayer):
         return dict(pseudo_inputs.leaves(self.pseudo_inputs, lambda leaf: not isinstance(leaf, (list, dict))))
 
     def adapt(self, data, seed: int = 0) -> None:
-        """Starts the pseudo-inputs at K random data points, and takes bounds from the range of the data.
+        """Initialises the pseudo-inputs with K random data points, and sets the bounds to the range of the data.
 
-        As for `keras.layers.Normalization`, call it before the model is compiled. Bounds that are None or "softmax"
-        stay so.
+        As with `keras.layers.Normalization`, call it before the model is compiled. Bounds of None
+        or "softmax" are kept.
 
         Args:
-          data: what `fit` takes: arrays [N, *event], with the structure of the encoder's inputs, or batches of them (a
-            `tf.data.Dataset`, with targets or without, that ends).
-          seed: of the choice.
+          data: anything that `fit` takes: arrays [N, *event], with the structure of the encoder's
+            inputs, or batches of them (a finite `tf.data.Dataset`, with or without targets).
+          seed: seed of the choice.
 
         Raises:
-          ValueError: there are fewer than K data points, their shape is not the encoder's, or they are not finite.
+          ValueError: there are fewer than K data points, their shape is not the encoder's, or they
+            are not finite.
         """
         drawn, ranges = pseudo_inputs.draw(data, self.num_components, self._parts, seed)
         for key, weight in self._weights().items():
@@ -145,7 +150,7 @@ class VampPriorLayer(MixturePriorLayer):
         return self._component_of(self._encoded(self.clipped_pseudo_inputs(), self.num_components))
 
     def _component_of(self, posterior: DiagonalGaussian, chosen: tf.Tensor | None = None) -> DiagonalGaussian:
-        """Returns the components that posteriors at pseudo-inputs make, all of them or those `chosen`."""
+        """Returns the components made from posteriors at pseudo-inputs, either all of them or those `chosen`."""
         del chosen
         return posterior
 
@@ -190,11 +195,11 @@ class VampPriorLayer(MixturePriorLayer):
 
     @classmethod
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
-        """Returns the layer of a config; its encoder is `encoder`, or the one that a `.keras` file shares.
+        """Returns the layer built from a config; its encoder is `encoder`, or the one that a `.keras` file shares.
 
         Raises:
-          ValueError: there is neither, as in `keras.models.clone_model`: the prior would get an encoder of its
-            own, no longer tied to the model's.
+          ValueError: there is neither, as in `keras.models.clone_model`. The prior would get an
+            encoder of its own, no longer tied to the model's.
         """
         config = dict(config)
         serialized = config.pop("encoder")
@@ -209,17 +214,18 @@ class VampPriorLayer(MixturePriorLayer):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class VampMixturePriorLayer(VampPriorLayer):
-    """p(z) = sum_k w_k N(z; m(u_k), v(u_k) + s_k): the VampPrior mixture model, Stirn and Knowles (2024).
+    """The VampPrior mixture model, p(z) = sum_k w_k N(z; m(u_k), v(u_k) + s_k): Stirn and Knowles (2024).
 
-    q(z | u_k) = N(m(u_k), v(u_k)) is taken as the posterior of a cluster's centre, around which latents have variances s_k [D] of
-    its own. So a component can be much wider than the posterior of one image, and few of them can be clusters. Weights w_k,
-    pseudo-inputs u_k and variances s_k are learned together with the networks, by the same optimiser; the paper alternates
-    between them.
+    q(z | u_k) = N(m(u_k), v(u_k)) is taken as the posterior of a cluster's centre. Latents spread
+    around that centre with the cluster's own variances s_k [D]. A component can therefore be much
+    wider than the posterior of one image, so that a small number of components can be clusters. The
+    weights w_k, pseudo-inputs u_k and variances s_k are learned together with the networks, by the
+    same optimiser; the paper alternates between them.
 
     Args:
       encoder, num_components, event_shape, initial, bounds, trainable: as for `VampPriorLayer`.
-      latent_dims: D; None asks the encoder.
-      initial_variance: of s_k.
+      latent_dims: D; None takes it from the encoder.
+      initial_variance: initial value of s_k.
 
     >>> encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
     >>> prior = VampMixturePriorLayer(encoder, num_components=10)
@@ -282,9 +288,9 @@ class VampMixturePriorLayer(VampPriorLayer):
 
 
 def _objects_are_shared() -> bool:
-    """Returns whether Keras is reading a `.keras` file, in which objects that occur twice are one.
+    """Returns whether Keras is reading a `.keras` file, in which objects that occur more than once are shared.
 
-    Keras 3.15 has no public way to ask; should its inside change, copies go unnoticed again.
+    Keras 3.15 has no public way to ask. If its internals change, copies go unnoticed again.
     """
     try:
         from keras.src.backend.common import global_state

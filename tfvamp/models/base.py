@@ -1,4 +1,4 @@
-"""What all models share: the steps of training, sampling, reconstruction, the choice of the prior."""
+"""The base class of all models: training steps, sampling, reconstruction, and the choice of the prior."""
 
 from __future__ import annotations
 
@@ -27,48 +27,58 @@ from tfvamp.networks.images import unchecked
 
 
 class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
-    """A variational auto-encoder with one stochastic layer or several.
+    """A variational auto-encoder with one or several stochastic layers.
 
-    Images [B, H, W, C] are looked at wherever they come in: [B, H, W] where C is 1 and [B, H * W * C] are reshaped,
-    integers and booleans cast, the "image" of a dictionary taken; another shape, pixels outside [0, 1] and NaN are
-    refused.
+    Images [B, H, W, C] are checked wherever they enter the model. [B, H, W] (if C is 1) and
+    [B, H * W * C] are reshaped, integers and booleans are cast, and the "image" of a dictionary is
+    taken. Any other shape, pixels outside [0, 1] and NaN are refused.
 
-    Subclasses make `encoder` (images to q(z | x) of the top latents), `prior` (a prior layer on
-    them), `decoder` (of all latents, the top ones first), and `levels` (the layers below the top).
+    Subclasses make `encoder` (from images to q(z | x) of the top latents), `prior` (a prior layer
+    on these latents), `decoder` (from all latents, the top ones first), and `levels` (the layers
+    below the top).
 
     Args:
-      event_shape: one image, (H, W, C).
-      latent_dims: D, of each layer.
+      event_shape: shape of one image, (H, W, C).
+      latent_dims: D, number of latents of each stochastic layer.
       hidden_units: width of the hidden layers.
-      layers: number of stochastic layers; None for that of the class. `HVAE` takes 2 to 8.
-      shared_levels: of an `HVAE`: the layers below the top one share the networks of q(z_l | x, z_l+1) and p(z_l | z_l+1).
-      level_prior: of models with several stochastic layers, p(z_l | z_l+1) below the top one: "normal", a network's diagonal
-        normal as in the paper, or "vamp", the posterior at a pseudo-input that a network makes of z_l+1 (`AmortizedVampPrior`).
-      decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of a decoder of dense layers.
-      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture", "exemplar" or "flow"; or a function from the
-        encoder to a prior layer.
-      components: K, for the mixtures; "exemplar" has as many as exemplars.
+      layers: number of stochastic layers; None for the default of the class. `HVAE` takes 2 to 8.
+      shared_levels: for an `HVAE`, whether the layers below the top one share the networks of
+        q(z_l | x, z_l+1) and p(z_l | z_l+1).
+      level_prior: for models with several stochastic layers, p(z_l | z_l+1) below the top one:
+        "normal", a diagonal normal given by a network as in the paper, or "vamp", the posterior at
+        a pseudo-input that a network computes from z_l+1 (`AmortizedVampPrior`).
+      decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of
+        a decoder made of dense layers.
+      prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture", "exemplar" or
+        "flow"; or a function from the encoder to a prior layer.
+      components: K, for mixtures; "exemplar" has one component per exemplar.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
-        initializer; "vamp-data" needs the array, and "exemplar" that of all training images.
-      likelihood: for binary images "bernoulli", or "bernoulli-clipped" with probabilities in
-        [1e-5, 1 - 1e-5]; for grey ones "logistic" (`DiscretizedLogisticLikelihood`), or
+        initializer; "vamp-data" needs the array, and "exemplar" needs the array of all training
+        images.
+      likelihood: for binary images, "bernoulli", or "bernoulli-clipped" with probabilities in
+        [1e-5, 1 - 1e-5]; for grey ones, "logistic" (`DiscretizedLogisticLikelihood`), or
         "logistic-paper" in the form of the paper's code.
-      objective: "elbo" or "iwae"; `num_samples`, `importance_samples` and `dreg` as in `Objective`.
-      input_dropout: the share of the encoder's input pixels that are set to 0 in training; the others are divided by what
-        is left. The bound stays a bound, as it does for any q, and pseudo-inputs are encoded whole.
-      components_per_step: how many components of the prior, chosen at random, a step of training takes (None: all); the
-        density that they estimate is corrected for those left out, see `PriorLayer.of_some`.
-      neighbours_per_step: of a prior of exemplars: a step of training takes so many of the nearest other exemplars of each image
-        in place of all of them; see `ExemplarPriorLayer.of_neighbours`.
-      flow_base, flow_couplings, flow_units, flow_transform: of the prior "flow": the name of the prior that it transforms, and what
-        `FlowPriorLayer` calls `num_couplings`, `hidden_units` and `transform`.
-      seed: of the noise in training, with the optimiser's iteration.
-      check_inputs: look at the values of images, not only at their shape. In steps that XLA compiles, nothing is
-        looked at; `fit`, `evaluate` and `predict` do it before.
+      objective: "elbo" or "iwae"; `num_samples`, `importance_samples` and `dreg` are as in
+        `Objective`.
+      input_dropout: share of the encoder's input pixels that are set to 0 in training; the others
+        are divided by 1 - `input_dropout`. The bound stays a bound, as it does for any q.
+        Pseudo-inputs are encoded without dropout.
+      components_per_step: number of components of the prior, chosen at random, that a training step
+        uses (None: all). The estimated density is corrected for the components that are left out,
+        see `PriorLayer.of_some`.
+      neighbours_per_step: for a prior of exemplars, the number of nearest other exemplars of each
+        image that a training step uses instead of all exemplars; see
+        `ExemplarPriorLayer.of_neighbours`.
+      flow_base, flow_couplings, flow_units, flow_transform: for the prior "flow", the name of the
+        prior that it transforms, and the arguments `num_couplings`, `hidden_units` and `transform`
+        of `FlowPriorLayer`.
+      seed: seed of the noise in training, used together with the optimiser's iteration.
+      check_inputs: whether to check the values of images, and not only their shape. Steps compiled
+        with XLA do not check values; `fit`, `evaluate` and `predict` check them beforehand.
 
     Attributes:
-      networks_version: which version of the networks the class has; stored in run folders and `.keras` files. A class
-        gets the next number when the same weights would compute something else.
+      networks_version: version of the networks of the class; stored in run folders and `.keras`
+        files. A class gets the next number when the same weights would compute something else.
 
     >>> from tfvamp.models import VAE
     >>> model = VAE(event_shape=(8, 8, 1), latent_dims=2, prior="mog", components=5)
@@ -77,19 +87,19 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     """
 
     networks_version: int = 1
-    layer_counts = (1, 1)  # the fewest and the most stochastic layers that it may have
-    dense = False  # whether its decoder is of dense layers, and takes `decoder_layers` and `decoder_units`
-    latent_names: tuple[str, ...]  # of each stochastic layer, the top one first
+    layer_counts = (1, 1)  # minimum and maximum number of stochastic layers
+    dense = False  # whether its decoder has dense layers, and takes `decoder_layers` and `decoder_units`
+    latent_names: tuple[str, ...]  # the latents of each stochastic layer, the top ones first
     features_per_pixel = 1  # of the decoder's widest layer
     faster_with_xla = True  # measured on CPUs: docs/performance.md
     couples_images = (
-        False  # whether the decoder of one image sees the others in training: batch normalisation
+        False  # whether decoding one image depends on the others in training (batch normalisation)
     )
     validation_samples = 1
     validates_iwae = False
-    images_at_a_time: int | None = None  # of which `train_step` computes gradients; None: of the whole batch
-    skip_nonfinite = False  # whether `train_step` leaves out what would make the weights NaN or infinite
-    has_mean = True  # whether p(x | z) has a mean in closed form; a model without one draws
+    images_at_a_time: int | None = None  # in one gradient of `train_step`; None: the whole batch
+    skip_nonfinite = False  # whether `train_step` skips updates that would make weights NaN or infinite
+    has_mean = True  # whether p(x | z) has a mean in closed form; without one, pixels are drawn
 
     def __init__(
         self,
@@ -193,7 +203,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @classmethod
     def check_objective(cls, objective: Objective) -> None:
-        """Raises UsageError for an objective that the model does not have."""
+        """Raises UsageError for an objective that the model does not support."""
         if cls.couples_images and objective.dreg:
             raise UsageError(
                 f"{cls.__name__} has no doubly reparameterised gradient: its batch normalisation makes the weight of "
@@ -209,7 +219,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         decoder_units: int | None,
         level_prior: str,
     ) -> None:
-        """Raises UsageError for layers that the model does not have."""
+        """Raises UsageError for settings of layers that the model does not support."""
         check_choice("prior of the lower layers", level_prior, LEVEL_PRIORS)
         for name, number in (
             ("layers", layers),
@@ -238,7 +248,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @classmethod
     def names_of_latents(cls, layers: int | None) -> tuple[str, ...]:
-        """Returns the names of the latents of each stochastic layer, the top ones first; a class may have names of its own."""
+        """Returns the names of the latents of each stochastic layer, the top ones first; a class may have its own."""
         if (declared := getattr(cls, "latent_names", None)) is not None:
             return tuple(declared)
         count = cls.layer_counts[0] if layers is None else layers
@@ -257,7 +267,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.built = True
 
     def compile(self, optimizer="rmsprop", loss=None, *, metrics=None, weighted_metrics=None, **kwargs):
-        """Compiles as `keras.Model.compile` does, without a loss and metrics: the model has its own.
+        """Compiles the model as `keras.Model.compile` does, but without a loss and metrics: it has its own.
 
         Raises:
           UsageError: a loss or metrics are given, which would have no effect.
@@ -271,11 +281,11 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
 
     @property
     def metrics(self):
-        """What `fit` resets and shows: ours alone, without the empty loss that `compile` adds."""
+        """The metrics that `fit` resets and shows: only our own, without the empty loss that `compile` adds."""
         return [*self.trackers, self.iwae_tracker] if self.validates_iwae else self.trackers
 
     def call(self, images):
-        """Reconstructions [B, H, W, C]: p(x | z) at the posteriors' means, itself by its mean (`pictures`)."""
+        """Returns reconstructions [B, H, W, C]: `pictures` of p(x | z) at the means of the posteriors."""
         return self.pictures(self.reconstruct(images), seeds.stateless(0))
 
     def posterior(self, images) -> DiagonalGaussian:
@@ -287,12 +297,12 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.decoder(*latents)
 
     def generator(self, prior=None, training: bool = False) -> objectives.Generator:
-        """Returns p(x, z) from the current weights; `prior` saves computing p(z) again."""
+        """Returns p(x, z) from the current weights; with `prior`, p(z) is not computed again."""
         decoder = functools.partial(self.decoder, training=training)
         return objectives.Generator(self.prior() if prior is None else prior, decoder, self.levels)
 
     def reconstruct(self, images, seed: int | tf.Tensor | None = None):
-        """Returns p(x | z) at latents drawn from the posteriors, or at their means without a seed."""
+        """Returns p(x | z) at latents drawn from the posteriors, or at the posteriors' means without a seed."""
         images = self.as_images(images)
         posterior = self.posterior(images)
         noise = self._noise(posterior, seed)
@@ -300,7 +310,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.decoder(*latents)
 
     def generate(self, z, noise: Sequence[tf.Tensor] | None = None):
-        """Returns p(x | z) for top latents z [n, D]; those below from noise (`noise_below`), or means without it."""
+        """Returns p(x | z) for top latents z [n, D]; the others come from `noise` (`noise_below`), or are means."""
         latents = [z]
         for index, level in enumerate(self.levels):
             below = level.prior(latents[-1])
@@ -328,14 +338,15 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return in_blocks(of_block, n, rows_of(self, self.event_shape), [None, *self.event_shape])
 
     def pictures(self, likelihood, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
-        """Returns images [n, H, W, C] of p(x | z), batch shape [n]: its means.
+        """Returns the means of p(x | z), batch shape [n], as images [n, H, W, C].
 
-        Pixels are drawn from the seed instead if `draw`, or if p(x | z) has no mean in closed form.
+        If `draw`, or if p(x | z) has no mean in closed form, pixels are drawn from the seed
+        instead.
         """
         return self._picture(likelihood, self._pixel_noise(likelihood.batch_shape_tensor()[0], seed, draw))
 
     def _pixel_noise(self, n: int | tf.Tensor, seed: tf.Tensor, draw: bool) -> tf.Tensor | None:
-        """Returns uniform numbers [n, H, W, C] for drawing pixels; None for pictures that are means."""
+        """Returns uniform numbers [n, H, W, C] for drawing pixels; None for pictures of means."""
         if self.has_mean and not draw:
             return None
         seed = seeds.fold_in_name(seed, "pixels")
@@ -346,7 +357,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return tf.cast(picture, tf.float32)
 
     def _noise(self, posterior: DiagonalGaussian, seed) -> list[tf.Tensor]:
-        """Returns draws [B, D] for each layer; zeros without a seed."""
+        """Returns standard normal draws [B, D] for each layer; zeros without a seed."""
         if seed is None:
             shape = tf.shape(posterior.loc)[:-1]
             dims = [posterior.event_shape[0], *(level.dims for level in self.levels)]
@@ -375,16 +386,17 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         training: bool = False,
         part: objectives.Part | None = None,
     ) -> objectives.Bound:
-        """Returns the bound of `objective`, which training maximises, for each image, [B], in nats.
+        """Returns the bound that training maximises (`objective`), for each image, [B], in nats.
 
-        In training, the encoder's input has `input_dropout`, batch normalisation in a decoder takes the batch's moments, and
-        a prior that `uses_indices` needs them: {"image": images, "index": indices [B]}. `part` as in `objectives.noise`.
+        In training, `input_dropout` acts on the encoder's input, batch normalisation in a decoder
+        uses the batch's moments, and a prior that `uses_indices` needs {"image": images, "index":
+        indices [B]}. `part` is as in `objectives.noise`.
         """
         prior = self.prior_of_step(seed) if training else None
         return self._bound(images, seed, beta, training, part, prior)
 
     def prior_of_step(self, seed) -> Any:
-        """Returns p(z) as a step of training takes it: of all components, or estimated from some; None where it depends on the images."""
+        """Returns p(z) for a training step, from all components or some; None if it depends on the images."""
         if self.neighbours_per_step is not None and self.prior.uses_indices:
             return None
         if self.components_per_step is None:
@@ -403,20 +415,20 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                 )
             prior = self._prior_for(indices, prior)
         inputs = self._with_dropout(images, seed, part) if training and self.input_dropout else images
-        with unchecked():  # pixels that are scaled up lie above 1
+        with unchecked():  # pixels that are scaled up may lie above 1
             posterior = self.posterior(inputs)
             noise = objectives.noise(posterior, self.levels, seed, self.objective.num_draws, part)
             generator = self.generator(prior, training)
             return self.objective.bound(posterior, generator, images, noise, beta, inputs)
 
     def _prior_for(self, indices: tf.Tensor, prior) -> Any:
-        """Returns p(z) for training images of these indices among the exemplars."""
+        """Returns p(z) for training images, given their indices among the exemplars."""
         if self.neighbours_per_step is not None:
             return self.prior.of_neighbours(self.neighbours_per_step, indices)
         return self.prior.leaving_out(self.prior() if prior is None else prior, indices)
 
     def _with_dropout(self, images: tf.Tensor, seed, part: objectives.Part | None = None) -> tf.Tensor:
-        """Returns images some of whose pixels are 0, and the others scaled up to the same mean."""
+        """Returns the images with some pixels set to 0 and the others scaled up, which keeps the mean."""
         kept, shape = 1.0 - self.input_dropout, tf.shape(images)
         total = shape[0] if part is None else part.total
         seed = seeds.fold_in_name(seed, "input dropout")
@@ -428,8 +440,9 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     def train_step(self, data):
         """Takes one step of the optimiser on images [B, H, W, C]; returns the running means of the epoch.
 
-        For a prior that `uses_indices`, on {"image": images, "index": indices [B]}. With `skip_nonfinite`, a step whose
-        loss or gradient is NaN or infinite changes nothing, and `skipped` among what it returns is 1.
+        A prior that `uses_indices` needs {"image": images, "index": indices [B]}. With
+        `skip_nonfinite`, a step whose loss or gradient is NaN or infinite does not change the
+        weights, and returns `skipped` = 1 as well.
         """
         images, seed = images_of_step(data), seeds.of_replica(self.step_seed())
         others = [tf.identity(one) for one in self.non_trainable_variables] if self.skip_nonfinite else []
@@ -453,18 +466,18 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return {**self.means(), "skipped": 1.0 - tf.cast(finite, tf.float32)}
 
     def step_seed(self) -> tf.Tensor:
-        """Returns the seed of the noise of the next step of training."""
+        """Returns the seed of the noise of the next training step."""
         return seeds.fold_in(seeds.stateless(self.seed, "train"), self.optimizer.iterations)
 
     def gradients(
         self, images, seed, total: int | tf.Tensor, part: objectives.Part | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns the loss, its gradient for each trainable variable (scaled as the optimiser wants it), and what is tracked.
+        """Returns the loss, its gradient for each trainable variable (scaled for the optimiser), and tracked values.
 
         Args:
           images: [B, H, W, C], or {"image": images, "index": indices [B]}.
-          seed: of the noise.
-          total: by what the sum over the images is divided.
+          seed: seed of the noise.
+          total: divisor of the sum over the images.
           part: as in `objectives.noise`.
 
         Returns:
@@ -482,23 +495,29 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return loss, tape.gradient(scaled_loss, self.trainable_variables), self.tracked(bound)
 
     def penalty(self, images, total: int | tf.Tensor) -> tf.Tensor:
-        """Returns what the prior adds to the loss, times the share that these images are of the `total`."""
+        """Returns the penalty of the prior, times the share of these images in the `total`."""
         penalty = self.prior.penalty()
         share = tf.cast(num_rows(images), tf.float32) / tf.cast(total, tf.float32)
         return tf.zeros([]) if penalty is None else share * tf.cast(penalty, tf.float32)
 
     def test_step(self, data):
-        """The ELBO at beta = 1, of one sample unless `validate_by` says more; its noise depends on the iteration and the place in the pass."""
+        """Computes the ELBO at beta = 1, from one sample unless `validate_by` sets more.
+
+        The noise depends on the iteration and on the place in the validation pass.
+        """
         self.track_validation(self.validation_bound(images_of_step(data), seeds.of_replica(self.test_seed())))
         return self.means()
 
     def test_seed(self) -> tf.Tensor:
-        """The seed of the noise of the next step of validation."""
+        """Returns the seed of the noise of the next validation step."""
         seed = seeds.fold_in(seeds.stateless(self.seed, "validate"), self.optimizer.iterations)
         return seeds.fold_in(seed, self.trackers[0].count)
 
     def validation_bound(self, images, seed, part: objectives.Part | None = None) -> objectives.Bound:
-        """Returns the ELBO of each image from `validation_samples`, or the importance-weighted bound of them; `part` as in `objectives.noise`."""
+        """Returns the ELBO of each image from `validation_samples`, or their importance-weighted bound.
+
+        `part` is as in `objectives.noise`.
+        """
         if not self.validates_iwae:
             return self.elbo(images, seed, num_samples=self.validation_samples, part=part)
         images = self.as_images(images)
@@ -508,18 +527,18 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return objectives.iwae_bound(posterior, generator, images, noise, num_importance_samples=samples)
 
     def track_validation(self, bound: objectives.Bound) -> None:
-        """Takes a batch of the validation into the means."""
+        """Adds a batch of the validation to the means."""
         self._track(self.tracked(bound))
         if self.validates_iwae:
             self.iwae_tracker.update_state(bound.bound)
 
     def validate_by(self, num_samples: int, iwae: bool = False) -> None:
-        """Sets how many samples of each image `test_step` takes, and whether it also gives the bound `iwae` of them."""
+        """Sets how many samples per image `test_step` takes, and whether it also gives their bound `iwae`."""
         self.validation_samples, self.validates_iwae = num_samples, iwae
 
     @contextlib.contextmanager
     def maximising(self, objective: Objective) -> Iterator[None]:
-        """Makes steps of training that are traced within it maximise another objective than the model's own."""
+        """Makes training steps that are traced within it maximise another objective than the model's own."""
         own, self.objective = self.objective, objective
         try:
             yield
@@ -533,22 +552,22 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return [self.decoder, *(level.prior for level in self.levels)]
 
     def variables_of_prior(self) -> list[keras.Variable]:
-        """Returns the trainable variables that the prior alone has: not those of an encoder that it shares."""
+        """Returns the trainable variables that belong only to the prior, not those of an encoder that it shares."""
         networks = [*self.networks("encoder"), *self.networks("decoder")]
         shared = {id(one) for network in networks for one in network.trainable_variables}
         return [one for one in self.prior.trainable_variables if id(one) not in shared]
 
     def warm_up(self, fraction: float) -> None:
-        """Sets beta, whose final value is 1."""
+        """Sets beta to a fraction of its final value, which is 1."""
         self.beta.assign(fraction)
 
     def _track(self, values: Sequence[tf.Tensor]) -> None:
-        """Takes what `tracked` gave for a batch into the means over examples."""
+        """Adds the values that `tracked` returns for a batch to the means over examples."""
         for tracker, value in zip(self.trackers, values, strict=True):
             tracker.update_state(value)
 
     def tracked(self, bound: objectives.Bound) -> list[tf.Tensor]:
-        """Returns what `trackers` average: for each image, [B], the loss, and the ELBO at beta = 1 and its parts."""
+        """Returns the values that `trackers` average: per image, [B], the loss, the ELBO at beta = 1 and its parts."""
         values = [-bound.bound, bound.reconstruction - bound.kl, bound.reconstruction, bound.kl]
         return [*values, *(bound.kls if self.levels else ())]
 
@@ -562,15 +581,16 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         """Returns images [n, H, W, C] generated from the prior.
 
         Args:
-          n: how many.
-          seed: the same seed gives the same images; what it may be, see `PriorLayer.sample`.
-          component: generate from this component of the prior alone (for a VampPrior, the
-            posterior of one pseudo-input).
-          draw: draw the pixels; otherwise the images are the means of p(x | z), where it has
-            them in closed form.
+          n: number of images.
+          seed: seed of the images, of any type that `PriorLayer.sample` takes; the same seed gives
+            the same images.
+          component: generate only from this component of the prior (for a VampPrior, from the
+            posterior at one pseudo-input).
+          draw: whether to draw the pixels; otherwise the images are the means of p(x | z), if
+            these have a closed form.
 
         Raises:
-          UsageError: n below 1, or a component that the prior does not have.
+          UsageError: n is below 1, or the prior does not have the component.
         """
         if n < 1:
             raise UsageError(f"the number of samples must be at least 1; got {n}")
@@ -599,7 +619,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        version = config.pop("networks_version", 1)  # files of tfvamp 0.1.0 name none
+        version = config.pop("networks_version", 1)  # files of tfvamp 0.1.0 have none
         if version != cls.networks_version:
             raise ValueError(
                 f"the file was made by version {version} of the networks of {cls.__name__}, and this is version "

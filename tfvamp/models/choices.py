@@ -1,4 +1,4 @@
-"""Priors and likelihoods by the names that the settings have for them."""
+"""Priors and likelihoods by their names in the settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable
 
 
 def number_of_components(name: str, flow_base: str, components: int, pseudo_inputs: PseudoInputs) -> int:
-    """Returns K of the prior of that name: `components`, or the number of exemplars for a prior that has a component for each."""
+    """Returns K of the prior of that name: `components`, or the number of exemplars for a prior of exemplars."""
     check_choice("prior", name, PRIORS)
     check_choice("base of a flow", flow_base, FLOW_BASES)
     has_exemplars = prior_kind(name, flow_base).pseudo_inputs == "exemplars"
@@ -45,7 +45,7 @@ def build_prior(
     flow_transform: str = TrainConfig.flow_transform,
     layer_name: str = "prior",
 ) -> PriorLayer:
-    """Returns the prior layer of that name; of a flow, the base is the prior layer `flow_base`.
+    """Returns the prior layer of that name; the base of a flow is the prior layer named `flow_base`.
 
     Raises:
       UsageError: a name is unknown, K is below 1, or the prior takes images as pseudo-inputs and gets none.
@@ -104,7 +104,7 @@ def likelihood_layer(name: str, event_shape: Sequence[int]) -> LikelihoodLayer:
       UsageError: the name is unknown.
     """
     check_choice("likelihood", name, LIKELIHOODS)
-    # One name for all: Keras would number them, and the same weights would make files that differ.
+    # One name for all: Keras would number them, and files of the same weights would differ.
     options: dict[str, Any] = {"event_shape": event_shape, "name": "likelihood"}
     builders: dict[str, Callable[[], LikelihoodLayer]] = {
         "bernoulli": lambda: BernoulliLikelihood(**options),

@@ -9,13 +9,15 @@ import keras
 
 
 def clone_model(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model, its weights too, in which layers that share an encoder share one again.
+    """Returns a copy of a model with its weights, in which layers that shared an encoder share one again.
 
-    `keras.models.clone_model` copies layer by layer, so that a `VampPriorLayer` would be left with an encoder of its
-    own; this goes through a `.keras` file, which knows what is shared.
+    `keras.models.clone_model` copies layer by layer, which would leave a `VampPriorLayer` with an
+    encoder of its own. This function goes through a `.keras` file instead, which records what is
+    shared.
 
     Args:
-      model: functional, or subclassed with `get_config`; its layers registered with Keras.
+      model: a functional model, or a subclassed one with `get_config`; its layers must be
+        registered with Keras.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.keras"

@@ -1,4 +1,4 @@
-"""Hierarchical variational auto-encoders, with two stochastic layers or more."""
+"""Hierarchical variational auto-encoders, with two or more stochastic layers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tfvamp.networks.pixelcnn import PixelDecoder
 
 
 class _Hierarchical(LatentVariableModel):
-    """Tomczak and Welling (2018), equations 10-12: the prior is on z2.
+    """A model with the prior on its top layer, z2: Tomczak and Welling (2018), equations 10-12.
 
-    q(z2 | x) q(z1 | x, z2) and p(x | z1, z2) p(z1 | z2) p(z2). `encoder(x)` is q(z2 | x), `encoder_z1(x, z2)`,
-    `prior_z1(z2)`, `decoder(z2, z1)`, `prior()`, each a `tfd`.
+    It has q(z2 | x) q(z1 | x, z2) and p(x | z1, z2) p(z1 | z2) p(z2). `encoder(x)` is q(z2 | x),
+    `encoder_z1(x, z2)` is q(z1 | x, z2), `prior_z1(z2)` is p(z1 | z2), `decoder(z2, z1)` is p(x |
+    z1, z2), and `prior()` is p(z2); each is a `tfd` distribution.
     """
 
     layer_counts = (2, 2)
@@ -48,11 +49,11 @@ class _Hierarchical(LatentVariableModel):
         self.decoder.build(*[latents] * len(self.latent_names))
 
     def _of_decoder(self) -> dict[str, int]:
-        """Returns what the decoder takes besides its sizes."""
+        """Returns the arguments of the decoder other than its sizes."""
         return {}
 
     def _prior_of_level(self, encoder: Network, sizes: dict[str, int], name: str) -> Network:
-        """Returns the network of p(z_l | z_l+1), whose posteriors `encoder` gives."""
+        """Returns the network of p(z_l | z_l+1) for the layer whose posteriors `encoder` gives."""
         builders: dict[str, Callable[[], Network]] = {
             "normal": lambda: MLPEncoder((self.latent_dims,), **sizes, name=name),
             "vamp": lambda: AmortizedVampPrior(encoder, self.event_shape, **sizes, name=name),
@@ -74,12 +75,13 @@ class _Hierarchical(LatentVariableModel):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class HVAE(_Hierarchical):
-    """Two stochastic layers or more, the paper's gated MLPs, any prior on the top one.
+    """A VAE with two or more stochastic layers, the paper's gated MLPs, and any prior on the top layer.
 
-    `encoder(x)` is q(z2 | x), `encoder_z1(x, z2)` q(z1 | x, z2), `prior_z1(z2)` p(z1 | z2), `decoder(z2, z1)`
-    p(x | z1, z2), `prior()` p(z2), each a `tfd`: Tomczak and Welling (2018), equations 10-12. With `layers` = L, further ones
-    in the same way: q(z_l | x, z_l+1) and p(z_l | z_l+1) for each l below L, and p(x | z_1 .. z_L). The arguments are those of
-    `LatentVariableModel`.
+    `encoder(x)` is q(z2 | x), `encoder_z1(x, z2)` is q(z1 | x, z2), `prior_z1(z2)` is p(z1 | z2),
+    `decoder(z2, z1)` is p(x | z1, z2), and `prior()` is p(z2); each is a `tfd` distribution:
+    Tomczak and Welling (2018), equations 10-12. With `layers` = L, further layers follow in the
+    same way: q(z_l | x, z_l+1) and p(z_l | z_l+1) for each l below L, and p(x | z_1 .. z_L). The
+    arguments are those of `LatentVariableModel`.
 
     >>> model = HVAE(event_shape=(8, 8, 1), latent_dims=2, components=10, layers=3)
     >>> model.latent_names, model.sample(3, seed=7).shape
@@ -95,7 +97,7 @@ class HVAE(_Hierarchical):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvHVAE(_Hierarchical):
-    """Two stochastic layers, the paper's gated convolutions; else as `HVAE`.
+    """A VAE with two stochastic layers and the paper's gated convolutions; otherwise like `HVAE`.
 
     >>> ConvHVAE(event_shape=(16, 16, 1), latent_dims=2, components=10).sample(2, seed=7).shape
     TensorShape([2, 16, 16, 1])
@@ -109,9 +111,10 @@ class ConvHVAE(_Hierarchical):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class PixelHVAE(_Hierarchical):
-    """Two stochastic layers and the paper's autoregressive decoder; else as `HVAE`.
+    """A VAE with two stochastic layers and the paper's autoregressive decoder; otherwise like `HVAE`.
 
-    p(x | z1, z2) has no mean in closed form: wherever other models give means, it gives draws.
+    p(x | z1, z2) has no mean in closed form: this model returns draws where other models return
+    means.
 
     >>> model = PixelHVAE(event_shape=(6, 5, 1), latent_dims=2, components=10)
     >>> sorted(set(model.sample(4, seed=7).numpy().ravel().tolist()))

@@ -1,4 +1,4 @@
-"""The gradient of a step in parts of the batch, so that its memory does not grow with the number of samples."""
+"""The gradient of a step, computed in parts, so that its memory does not grow with the number of samples."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from tfvamp.objectives import Part
 def gradients(
     model, images, seed: tf.Tensor, total: int | tf.Tensor, part: Part | None, size: int
 ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-    """Computes what `LatentVariableModel.gradients` gives, in parts of `size` images.
+    """Computes the result of `LatentVariableModel.gradients` in parts of `size` images.
 
-    Each image has the noise that it has in the whole batch, so that the sum is the same except for rounding. The prior is
-    computed once: its distribution's tensors are watched in each part, and what comes together there goes back through it
-    at the end. Where each image has a prior of its own, of its neighbours, each part computes its own.
+    Each image has the same noise as in the whole batch, so that the sum is the same except for
+    rounding. The prior is computed once: the tensors of its distribution are watched in each part,
+    and their summed gradients are propagated back through it at the end. If each image has a prior
+    of its own, made of its neighbours, each part computes its own.
 
     Args:
-      model: whose `couples_images` is false.
-      images: [B, H, W, C], B known, or a dictionary of them and their indices.
+      model: a model whose `couples_images` is false.
+      images: [B, H, W, C] with known B, or a dictionary of images and their indices.
       seed, total, part: as in `LatentVariableModel.gradients`.
       size: number of images at a time.
     """
@@ -78,6 +79,6 @@ def gradients(
 
 
 def _rows(array: tf.Tensor, start: int | tf.Tensor, length: int) -> tf.Tensor:
-    """Returns `length` rows of an array [B, ...] from row `start` on."""
+    """Returns `length` rows of an array [B, ...], from row `start`."""
     rest = array.shape[1:].as_list()
     return tf.slice(array, tf.stack([start, *[0] * len(rest)]), [length, *rest])

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` of whole models are given: looked at before a compiled step gets it."""
+"""Checks of what `fit`, `evaluate` and `predict` of whole models are given, before a compiled step gets it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tensorflow as tf
 from tfvamp.layers.priors import PriorLayer
 from tfvamp.networks.images import as_images, check_range, images_of, plain_errors
 
-INDEX = "index"  # of an image among the training images, in the dictionary that a batch may be
+INDEX = "index"  # key of the images' indices among the training images, in a batch that is a dictionary
 
 
 class _Checked(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are looked at."""
+    """A `PyDataset` whose batches are checked."""
 
     def __init__(self, data: keras.utils.PyDataset, check):
         super().__init__(
@@ -45,10 +45,10 @@ class _Checked(keras.utils.PyDataset):
 
 
 class ImageInputs:
-    """Makes `fit`, `evaluate`, `predict` and the methods for one batch look at what they are given.
+    """A mixin that makes `fit`, `evaluate`, `predict` and the methods for one batch check their inputs.
 
-    The compiled steps cannot: XLA leaves assertions out. For a model with `event_shape`, `check_inputs`, `prior`
-    and `variable_dtype`.
+    The compiled steps cannot do so, because XLA leaves assertions out. The model must have
+    `event_shape`, `check_inputs`, `prior` and `variable_dtype`.
     """
 
     event_shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class ImageInputs:
     prior: PriorLayer
 
     def as_images(self, data) -> tf.Tensor:
-        """Returns images [..., H, W, C] of floats; see `tfvamp.networks.images.as_images`."""
+        """Returns images [..., H, W, C] as floats; see `tfvamp.networks.images.as_images`."""
         return as_images(data, self.event_shape, self.check_inputs, self.variable_dtype)  # type: ignore[attr-defined]
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
@@ -72,7 +72,7 @@ class ImageInputs:
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         _refuse_weights(**kwargs)
-        if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which has looked at it
+        if not kwargs.get("_use_cached_eval_dataset"):  # set by `fit`, which has checked the data
             x, y = self._checked(x, y)
         with plain_errors():
             return super().evaluate(x, y, *args, **kwargs)  # type: ignore[misc]
@@ -94,7 +94,7 @@ class ImageInputs:
         return super().predict_on_batch(self._checked(x)[0])  # type: ignore[misc]
 
     def _checked(self, x, y=None) -> tuple[Any, Any]:
-        """Returns data that will be looked at when they are read, or have been; and their targets."""
+        """Returns data that have been checked, or will be when they are read, and their targets."""
         if isinstance(x, tf.data.Dataset):
             return x.map(self._checked_element, tf.data.AUTOTUNE, deterministic=True), y
         if isinstance(x, keras.utils.PyDataset):
@@ -104,7 +104,7 @@ class ImageInputs:
         if x is None or not (
             isinstance(x, (np.ndarray, tf.Tensor, Mapping, list)) or hasattr(x, "__array__")
         ):
-            return x, y  # a distributed data set, a loader of another library: each step looks at the shape
+            return x, y  # a distributed data set, a loader of another library: each step checks the shape
         _warn_of_targets(x, y)
         images = images_of(x)
         fits = isinstance(images, np.ndarray) and images.size and images.shape[1:] == self.event_shape
@@ -115,7 +115,7 @@ class ImageInputs:
         return self._with_index(self.as_images(x).numpy(), x), None
 
     def _with_index(self, images, x):
-        """Returns the images, and what they were given with if the prior uses that: the index of each."""
+        """Returns the images, together with their indices if the prior uses them."""
         if (indices := index_of(x)) is None or not self.prior.uses_indices:
             return images
         return {"image": images, INDEX: indices}
@@ -131,7 +131,7 @@ class ImageInputs:
 
 
 def images_of_step(data):
-    """Returns the images of what `fit` hands to a step.
+    """Returns the images from what `fit` passes to a step.
 
     Raises:
       ValueError: there are sample weights.
@@ -142,7 +142,7 @@ def images_of_step(data):
 
 
 def index_of(batch):
-    """Returns the indices [B] of a batch that is a dictionary; None where it has none."""
+    """Returns the indices [B] of a batch that is a dictionary; None if it has none."""
     return batch.get(INDEX) if isinstance(batch, Mapping) else None
 
 
@@ -152,7 +152,7 @@ def num_rows(batch) -> tf.Tensor:
 
 
 def _refuse_weights(*, sample_weight=None, class_weight=None, **_) -> None:
-    """Raises ValueError for weights of images, which the bound does not know."""
+    """Raises ValueError for weights of images or classes, which the bound does not support."""
     if sample_weight is not None or class_weight is not None:
         raise ValueError(
             "the models of tfvamp take no sample_weight and no class_weight: repeat images instead"
@@ -164,7 +164,7 @@ def _parts(element) -> tuple:
 
 
 def _warn_of_targets(x, y) -> None:
-    """Says that targets have no effect, unless they are the images themselves, as for an auto-encoder."""
+    """Warns that targets have no effect, unless they are the images themselves, as for an auto-encoder."""
     if y is not None and (isinstance(x, Mapping) or np.shape(x) != np.shape(y)):
         warnings.warn(
             "the models of tfvamp learn from images alone: the targets y have no effect", stacklevel=4

@@ -1,4 +1,4 @@
-"""What training maximises, as a setting of a model."""
+"""The objective of training, as a setting of a model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from tfvamp.layers.gaussian import DiagonalGaussian
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A bound on log p(x), and with how many samples it is estimated.
+    """A bound on log p(x), and the number of samples by which it is estimated.
 
     Attributes:
       name: "elbo" or "iwae".
-      num_samples: L, averaged outside the logarithm.
-      importance_samples: S, averaged inside it; "iwae" alone, where None means 5.
-      dreg: use the doubly reparameterised gradient of Tucker and others (2019); "iwae" alone.
+      num_samples: L, number of samples averaged outside the logarithm.
+      importance_samples: S, number of samples averaged inside it; only for "iwae", where None means
+        5.
+      dreg: whether to use the doubly reparameterised gradient of Tucker and others (2019); only for
+        "iwae".
 
     Raises:
-      UsageError: an unknown name, a number below 1, or what goes with "iwae" given to "elbo".
+      UsageError: the name is unknown, a number is below 1, or an option of "iwae" is given for
+        "elbo".
 
     >>> Objective("iwae", importance_samples=10, dreg=True).num_draws
     10
@@ -47,14 +50,14 @@ class Objective:
 
     @property
     def samples_inside(self) -> int:
-        """S, as it is given or by default."""
+        """The number of importance samples S, as given or by default."""
         if self.importance_samples is not None:
             return self.importance_samples
         return IMPORTANCE_SAMPLES if self.name == "iwae" else 1
 
     @property
     def num_draws(self) -> int:
-        """L S, the number of latents per image and step."""
+        """The number of latents per image and step, L S."""
         return self.num_samples * self.samples_inside
 
     def bound(

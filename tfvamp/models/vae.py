@@ -13,7 +13,7 @@ from tfvamp.networks.mlp import MLPDecoder, MLPEncoder
 
 
 class _OneLayer(LatentVariableModel):
-    """`encoder(x)` is q(z | x), `decoder(z)` is p(x | z), `prior()` is p(z)."""
+    """A model in which `encoder(x)` is q(z | x), `decoder(z)` is p(x | z), and `prior()` is p(z)."""
 
     encoder_network: ClassVar[type]
     decoder_network: ClassVar[type]
@@ -30,10 +30,10 @@ class _OneLayer(LatentVariableModel):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class VAE(_OneLayer):
-    """One stochastic layer, the paper's gated MLPs, any prior.
+    """A VAE with one stochastic layer, the paper's gated MLPs, and any prior.
 
-    `encoder(x)` is q(z | x), `decoder(z)` is p(x | z), `prior()` is p(z), each a `tfd`. The arguments are those of
-    `LatentVariableModel`.
+    `encoder(x)` is q(z | x), `decoder(z)` is p(x | z), and `prior()` is p(z); each is a `tfd`
+    distribution. The arguments are those of `LatentVariableModel`.
 
     >>> model = VAE(event_shape=(8, 8, 1), latent_dims=2, prior="vamp", components=10)
     >>> model.sample(3, seed=7).shape
@@ -46,7 +46,9 @@ class VAE(_OneLayer):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvVAE(_OneLayer):
-    """One stochastic layer, the gated convolutions of the paper's convHVAE. Not a model of the paper; else as `VAE`.
+    """A VAE with one stochastic layer and the gated convolutions of the paper's convHVAE; otherwise like `VAE`.
+
+    It is not a model of the paper.
 
     >>> ConvVAE(event_shape=(16, 16, 3), latent_dims=2, likelihood="logistic", components=10).sample(2, seed=7).shape
     TensorShape([2, 16, 16, 3])

@@ -1,4 +1,4 @@
-"""What encoders and decoders share."""
+"""The base classes of encoders and decoders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tfvamp.networks.images import as_images
 
 
 class Network(DistributionLayer):
-    """A network of gated layers from images or latents to a distribution. Products are of rows [R, F].
+    """A network of gated layers from images or latents to a distribution. It multiplies rows [R, F].
 
     Args:
-      event_shape: one image, (H, W, C).
-      latent_dims: D, of each stochastic layer.
+      event_shape: shape of one image, (H, W, C).
+      latent_dims: D, number of latents of each stochastic layer.
       hidden_units: width of the dense gated layers.
     """
 
@@ -33,12 +33,12 @@ class Network(DistributionLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.check_inputs = False  # whether pixels must lie in [0, 1]: whole models say so
+        self.check_inputs = False  # whether pixels must lie in [0, 1]; whole models set it
         self.event_shape = tuple(int(size) for size in event_shape)
         self.latent_dims, self.hidden_units = int(latent_dims), int(hidden_units)
 
     def images_in(self, images) -> tf.Tensor:
-        """Returns images [..., H, W, C] as the network computes; values are looked at outside graphs.
+        """Returns images [..., H, W, C] in the network's dtype; values are checked outside graphs.
 
         Raises:
           UsageError: see `tfvamp.networks.images.as_images`.
@@ -74,7 +74,7 @@ class DecoderNetwork(Network):
         self.likelihood = likelihood
 
     def images(self, heads: Sequence[tf.Tensor], leading):
-        """Returns p(x | .) with batch shape `leading` from the outputs [R, ...] of the heads."""
+        """Returns p(x | .) with batch shape `leading`, given the outputs [R, ...] of the heads."""
         shape = tf.concat([leading, [math.prod(self.event_shape)]], axis=0)
         return self.likelihood(tf.concat([tf.reshape(head, shape) for head in heads], axis=-1))
 
@@ -88,12 +88,12 @@ class DecoderNetwork(Network):
 
 
 def rows(values, event_rank: int) -> tf.Tensor:
-    """Returns [..., *event] as [R, F]."""
+    """Returns [..., *event] reshaped to [R, F]."""
     values = tf.convert_to_tensor(values)
     return tf.reshape(values, [-1, math.prod(values.shape[values.shape.rank - event_rank :])])
 
 
 def with_leading(flat: DiagonalGaussian, leading) -> DiagonalGaussian:
-    """Returns a batch of [R] normals as one of `leading`."""
+    """Returns a batch of [R] normals with the batch shape `leading`."""
     shape = tf.concat([leading, [flat.event_shape[0]]], axis=0)
     return DiagonalGaussian(tf.reshape(flat.loc, shape), tf.reshape(flat.log_variance, shape))

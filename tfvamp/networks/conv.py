@@ -1,4 +1,4 @@
-"""The paper's convolutional networks, of gated layers. Any height and width: strides round up."""
+"""The paper's convolutional networks of gated layers. They take any height and width: strides round up."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
 ENCODER = ((32, 7, 1), (32, 3, 2), (64, 5, 1), (64, 3, 2), (6, 3, 1))
 JOINT_ENCODER = ((32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (6, 3, 1))
 DECODER = ((64, 3, 1),) * 4
-FEATURES_PER_PIXEL = 2 * 64  # of the decoder's widest layer: bounds how many images are decoded at a time
+FEATURES_PER_PIXEL = 2 * 64  # of the decoder's widest layer; limits how many images are decoded at a time
 
 
 class _Convolutions(Network):
-    """What the networks share: a stack of gated convolutions."""
+    """A stack of gated convolutions, which the networks share."""
 
     def convolutions(self, sizes) -> list[GatedConv2D]:
         return [
@@ -30,7 +30,7 @@ class _Convolutions(Network):
         ]
 
     def build_stack(self, layers: list[GatedConv2D]) -> int:
-        """Builds the layers on images; the number of features F after them."""
+        """Builds the layers on images; returns the number of features F after them."""
         shape: tuple = (None, *self.event_shape)
         for layer in layers:
             layer.build(shape)
@@ -38,7 +38,7 @@ class _Convolutions(Network):
         return math.prod(shape[1:])
 
     def features(self, layers: list[GatedConv2D], images) -> tf.Tensor:
-        """Returns [..., H, W, C] through the layers, flat: [R, F]."""
+        """Returns images [..., H, W, C] passed through the layers and flattened, [R, F]."""
         maps = tf.reshape(images, [-1, *self.event_shape])
         for layer in layers:
             maps = layer(maps)
@@ -47,12 +47,12 @@ class _Convolutions(Network):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvEncoder(_Convolutions):
-    """q(z | x): five gated convolutions, flat, linear to N(loc, diag).
+    """q(z | x): five gated convolutions, flattened, then linear to N(loc, diag).
 
     Args:
-      event_shape: one image, (H, W, C).
+      event_shape: shape of one image, (H, W, C).
       latent_dims: D of the output.
-      hidden_units: not used here; the networks of a model take the same arguments.
+      hidden_units: not used here; all networks of a model take the same arguments.
 
     Call: images [..., H, W, C] -> `DiagonalGaussian`, batch shape [...], event shape [D].
     """
@@ -74,12 +74,12 @@ class ConvJointEncoder(_Convolutions):
     """q(z1 | x, z2): five gated convolutions to F features, z2 - F, together 2F - 300 - N(loc, diag).
 
     Args:
-      event_shape: one image, (H, W, C).
-      latent_dims: D, of z1 and of z2.
+      event_shape: shape of one image, (H, W, C).
+      latent_dims: D, the same for z1 and z2.
       hidden_units: width of the gated layer after both.
 
-    Call: images [B, H, W, C] and z2 [..., B, D] -> `DiagonalGaussian`, batch shape [..., B]. An image is encoded
-    once, however many z2 it comes with.
+    Call: images [B, H, W, C] and z2 [..., B, D] -> `DiagonalGaussian`, batch shape [..., B]. An
+    image is encoded once, however many z2 it comes with.
     """
 
     def __init__(self, *args, **kwargs):
@@ -108,7 +108,7 @@ class ConvJointEncoder(_Convolutions):
 
 
 class _ConvDecoder(_Convolutions, DecoderNetwork):
-    """Each of L latents - 300, together L 300 - H W C, as an image through four gated convolutions."""
+    """A decoder: each of L latents - 300, together L 300 - H W C, then as an image through four gated convolutions."""
 
     num_latents: ClassVar[int]
 
@@ -140,13 +140,13 @@ class _ConvDecoder(_Convolutions, DecoderNetwork):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvDecoder(_ConvDecoder):
-    """p(x | z): z - 300 - H W C, as an image through four gated convolutions.
+    """p(x | z): z - 300 - H W C, then as an image through four gated convolutions.
 
     Args:
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
-      event_shape: one image, (H, W, C).
+      event_shape: shape of one image, (H, W, C).
       latent_dims: D.
-      hidden_units: width of the gated layer of the latents.
+      hidden_units: width of the gated layer after the latents.
 
     Call: latents [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
@@ -162,9 +162,9 @@ class ConvDecoder(_ConvDecoder):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class ConvJointDecoder(_ConvDecoder):
-    """p(x | z1, z2): z2 - 300 and z1 - 300, together 600 - H W C, then as `ConvDecoder`.
+    """p(x | z1, z2): z2 - 300 and z1 - 300, together 600 - H W C, then as in `ConvDecoder`.
 
-    Args: as those of `ConvDecoder`, with D for both.
+    The arguments are those of `ConvDecoder`, with the same D for both latents.
 
     Call: z2 [..., D] and z1 [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """

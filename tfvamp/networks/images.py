@@ -1,4 +1,4 @@
-"""Images as networks take them: of the right shape, as floats, in [0, 1]."""
+"""Images in the form that networks take: of the right shape, as floats, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from tfvamp.errors import UsageError
 
-KEYS = ("image", "images", "x")  # of images in a dictionary; the first is TFDS's
-TOLERANCE = 1e-5  # of rounding: 255 * float32(1 / 255) is above 1
+KEYS = ("image", "images", "x")  # of the images in a dictionary; the first is that of TFDS
+TOLERANCE = 1e-5  # for rounding: 255 * float32(1 / 255) is above 1
 OUTSIDE = "pixels must lie in [0, 1]"
 FOUND = re.compile(re.escape(f"[{OUTSIDE}, without NaN; got]") + r" \[(\S+)\] \[to\] \[(\S+)\]")
 
@@ -24,7 +24,7 @@ _checking = contextvars.ContextVar("checking", default=True)
 
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:
-    """Leaves out the look at values within it: the caller has done it, or makes a graph that does."""
+    """Leaves out the check of values within it: the caller has done it, or makes a graph that does."""
     token = _checking.set(False)
     try:
         yield
@@ -35,17 +35,20 @@ def unchecked() -> Iterator[None]:
 def as_images(
     data, event_shape: Sequence[int], check_values: bool = True, dtype: str = "float32"
 ) -> tf.Tensor:
-    """Returns images [..., H, W, C] of floats from what a caller has.
+    """Returns images [..., H, W, C] as floats from the data of a caller.
 
     Args:
-      data: images [B, H, W, C], or [B, H, W] where C is 1, or [B, H * W * C]; floats, or integers or booleans, which
-        are cast; or a dictionary with them under "image", as TFDS gives it.
+      data: images [B, H, W, C], or [B, H, W] if C is 1, or [B, H * W * C]. They are floats, or
+        integers or booleans, which are cast. It may also be a dictionary with the images under
+        "image", as in TFDS.
       event_shape: (H, W, C).
-      check_values: look whether all pixels lie in [0, 1]. In a graph that is an assertion, which XLA leaves out.
-      dtype: of the result.
+      check_values: whether to check that all pixels lie in [0, 1]. In a graph this is an assertion,
+        which XLA leaves out.
+      dtype: dtype of the result.
 
     Raises:
-      UsageError: the shape does not fit, the values are no numbers, or pixels lie outside [0, 1] or are NaN.
+      UsageError: the shape does not fit, the values are not numbers, or pixels lie outside [0, 1]
+        or are NaN.
       tf.errors.InvalidArgumentError: in a graph, when it runs: pixels lie outside [0, 1] or are NaN.
     """
     images = with_event(_tensor(images_of(data)), event_shape)
@@ -56,7 +59,7 @@ def as_images(
 
 
 def checked_values(images: tf.Tensor) -> tf.Tensor:
-    """Returns the images, all of whose pixels lie in [0, 1]; raises as `as_images` does."""
+    """Returns the images if all their pixels lie in [0, 1]; otherwise raises as `as_images` does."""
     low, high = tf.reduce_min(images), tf.reduce_max(images)
     if not tf.is_symbolic_tensor(images):
         if tf.size(images):
@@ -70,13 +73,13 @@ def checked_values(images: tf.Tensor) -> tf.Tensor:
 
 
 def check_range(low: float, high: float) -> None:
-    """Raises UsageError unless pixels between `low` and `high` lie in [0, 1]; NaN do not."""
+    """Raises UsageError unless pixels between `low` and `high` lie in [0, 1]; NaN does not."""
     if not (low >= -TOLERANCE and high <= 1.0 + TOLERANCE):
         raise UsageError(_outside(low, high))
 
 
 def _outside(low: float, high: float) -> str:
-    """Returns what is wrong with pixels of a range, and what helps."""
+    """Returns the part of a message that says what is wrong with pixels of a range, and what helps."""
     if math.isnan(low) or math.isnan(high):
         return f"{OUTSIDE}; got NaN. Leave out or fill in the pixels that are missing"
     text = f"{OUTSIDE}; got values from {low:.6g} to {high:.6g}. "
@@ -103,7 +106,7 @@ def _tensor(data) -> tf.Tensor:
 
 
 def images_of(data) -> Any:
-    """Returns the images of a dictionary; anything else as it is."""
+    """Returns the images of a dictionary, or any other data unchanged."""
     if not isinstance(data, Mapping):
         return data
     for key in KEYS:
@@ -117,7 +120,7 @@ def images_of(data) -> Any:
 
 
 def with_event(images: tf.Tensor, event_shape: Sequence[int]) -> tf.Tensor:
-    """Returns images of any dtype as [..., H, W, C], reshaped where that is unambiguous.
+    """Returns images of any dtype as [..., H, W, C], reshaped if that is unambiguous.
 
     Raises:
       UsageError: the shape does not fit.
@@ -145,7 +148,7 @@ def with_event(images: tf.Tensor, event_shape: Sequence[int]) -> tf.Tensor:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raises an assertion of `checked_values` that fails in a pipeline or a graph as the UsageError of an array."""
+    """Turns a failed assertion of `checked_values` in a pipeline or a graph into the UsageError of an array."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

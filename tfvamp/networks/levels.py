@@ -1,4 +1,4 @@
-"""Priors of stochastic layers below the top one, other than a network to a diagonal normal."""
+"""Priors of stochastic layers below the top one, other than a network that gives a diagonal normal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tfvamp.networks.base import Network, rows, with_leading
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class AmortizedVampPrior(Network):
-    """p(z_l | z_l+1) = q(z_l | u(z_l+1), z_l+1): the posterior of a layer at a pseudo-input that is made of the latents above.
+    """p(z_l | z_l+1) = q(z_l | u(z_l+1), z_l+1): a layer's posterior at a pseudo-input computed from z_l+1.
 
-    A VampPrior learns pseudo-inputs as variables (Tomczak and Welling 2018, equation 9); here a network u, z - 300 - 300 -
-    image with sigmoids, makes one for each z_l+1, so that the prior of a layer has the shape of its posterior. q learns through
-    both.
+    A VampPrior learns pseudo-inputs as variables (Tomczak and Welling 2018, equation 9). Here a
+    network u, z - 300 - 300 - image with sigmoids, computes one for each z_l+1, so that the prior
+    of a layer has the form of its posterior. q is trained through both.
 
     Args:
-      encoder: q(z_l | x, z_l+1), called with images [R, H, W, C] and latents [R, D].
-      event_shape: one image, (H, W, C).
+      encoder: the network of q(z_l | x, z_l+1), called with images [R, H, W, C] and latents [R, D].
+      event_shape: shape of one image, (H, W, C).
       latent_dims: D.
       hidden_units: width of the gated layers of u.
 
@@ -50,7 +50,7 @@ class AmortizedVampPrior(Network):
         self.pixels.build((None, self.hidden_units))
 
     def pseudo_inputs(self, above) -> tf.Tensor:
-        """Returns the images u(z_l+1) [..., H, W, C], in [0, 1], of latents [..., D]."""
+        """Returns the images u(z_l+1) [..., H, W, C], in [0, 1], for latents [..., D]."""
         if not self.built:
             self.build((None, self.latent_dims))
         above = tf.convert_to_tensor(above)

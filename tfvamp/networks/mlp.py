@@ -1,4 +1,4 @@
-"""The paper's fully connected networks, of gated layers."""
+"""The paper's fully connected networks of gated layers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tfvamp.networks.base import DecoderNetwork, Network, rows, with_leading
 class _MLPDecoder(DecoderNetwork):
     """A decoder of gated layers whose heads are dense.
 
-    First comes one layer for the latents of each stochastic layer, if there are any such (`of_each`), then layers for all of
-    them together (`of_all`). Each is an attribute under its name, by which files of weights know it.
+    The first layers are one for each stochastic layer's latents, if there are any such (`of_each`);
+    then come the layers for all latents together (`of_all`). Each layer is an attribute under its
+    name, by which weight files know it.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class _MLPDecoder(DecoderNetwork):
             setattr(self, name, self.gated(name))
 
     def layer_names(self) -> tuple[list[str], list[str]]:
-        """Returns the names of the layers of each latent, z1 first, and of those on all together."""
+        """Returns the names of the layers for each latent, z1 first, and of the layers for all latents together."""
         return [], [f"gated_{layer}" for layer in range(1, self.hidden_layers + 1)]
 
     def build(self, *latents_shapes):
@@ -66,7 +67,7 @@ class MLPEncoder(Network):
     """x - 300 - 300 - N(loc, diag): q(z | x), or p(z1 | z2), Tomczak and Welling (2018), section 5.
 
     Args:
-      event_shape: of the input: one image, (H, W, C); or (D,) for latents.
+      event_shape: shape of the input: one image, (H, W, C); or (D,) for latents.
       latent_dims: D of the output.
       hidden_units: width of the two gated layers.
 
@@ -95,12 +96,12 @@ class MLPJointEncoder(Network):
     """q(z1 | x, z2): x - 300 and z2 - 300, together 600 - 300 - N(loc, diag).
 
     Args:
-      event_shape: one image, (H, W, C).
-      latent_dims: D, of z1 and of z2.
+      event_shape: shape of one image, (H, W, C).
+      latent_dims: D, the same for z1 and z2.
       hidden_units: width of the three gated layers.
 
-    Call: images [B, H, W, C] and z2 [..., B, D] -> `DiagonalGaussian`, batch shape [..., B]. An image is encoded
-    once, however many z2 it comes with.
+    Call: images [B, H, W, C] and z2 [..., B, D] -> `DiagonalGaussian`, batch shape [..., B]. An
+    image is encoded once, however many z2 it comes with.
     """
 
     def __init__(self, *args, **kwargs):
@@ -129,10 +130,10 @@ class MLPDecoder(_MLPDecoder):
 
     Args:
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
-      event_shape: one image, (H, W, C).
+      event_shape: shape of one image, (H, W, C).
       latent_dims: D.
       hidden_units: width of the gated layers.
-      hidden_layers: how many; 0 for a decoder whose outputs are linear in z.
+      hidden_layers: number of gated layers; 0 for a decoder whose outputs are linear in z.
 
     Call: latents [..., D] -> distribution with batch shape [...] and event shape [H, W, C].
     """
@@ -140,15 +141,15 @@ class MLPDecoder(_MLPDecoder):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class MLPJointDecoder(_MLPDecoder):
-    """p(x | z1, z2): z1 - 300 and z2 - 300, together 600 - 300 - image; or of more latents in the same way.
+    """p(x | z1, z2): z1 - 300 and z2 - 300, together 600 - 300 - image; more latents are used in the same way.
 
     Args:
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
-      event_shape: one image, (H, W, C).
+      event_shape: shape of one image, (H, W, C).
       latent_dims: D, of each stochastic layer.
       hidden_units: width of the gated layers.
-      hidden_layers: how many are on the way from a latent to the image. With 1 there is one layer for all latents
-        together, with 0 none: the outputs are linear in them.
+      hidden_layers: number of layers between a latent and the image. With 1, there is one layer for
+        all latents together; with 0, there is none, and the outputs are linear in the latents.
       num_latents: number of stochastic layers.
 
     Call: latents [..., D] of each stochastic layer, the top ones first -> distribution with batch shape [...] and event

@@ -20,19 +20,19 @@ from tfvamp.networks.base import DecoderNetwork, rows
 FILTERS, NUM_LAYERS, KERNEL_SIZE = 64, 8, 3
 FEATURES_PER_PIXEL = (
     2 * FILTERS
-)  # a layer's and the one before it: bounds how many images are decoded at a time
-MOMENTUM, EPSILON = 0.9, 1e-5  # of batch normalisation, as PyTorch has them
+)  # of a layer and the one before it; limits how many images are decoded at a time
+MOMENTUM, EPSILON = 0.9, 1e-5  # of batch normalisation, as in PyTorch
 
 
 class AutoregressiveImages(tfd.Distribution):
-    """Images whose pixels, and within a pixel its channels, depend on those before them.
+    """Images in which each pixel, and each channel within a pixel, depends on those before it.
 
-    It has no mean in closed form. Drawing goes pixel by pixel.
+    The distribution has no mean in closed form. Samples are drawn pixel by pixel.
 
     Args:
-      decoder: `PixelDecoder`, which has the network.
-      conditions: [..., H, W, 2 C], the maps of the latents.
-      training: whether batch normalisation takes the batch's moments.
+      decoder: the `PixelDecoder` that has the network.
+      conditions: the maps of the latents, [..., H, W, 2 C].
+      training: whether batch normalisation uses the batch's moments.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AutoregressiveImages(tfd.Distribution):
         return tf.constant(self.decoder.event_shape, tf.int32)
 
     def pixels(self, x) -> tfd.Distribution:
-        """Returns the distribution of each pixel of x [..., H, W, C] given those before it: as if all were independent."""
+        """Returns the distribution of each pixel of x [..., H, W, C] given those before it, as if independent."""
         shape = tf.concat([self.batch_shape_tensor(), self.decoder.event_shape], axis=0)
         x = tf.cast(of_event(x, self.event_shape), self.dtype)
         x = tf.broadcast_to(x, tf.broadcast_dynamic_shape(shape, tf.shape(x)))
@@ -76,7 +76,7 @@ class AutoregressiveImages(tfd.Distribution):
         return self.pixels(x).log_prob(x)
 
     def at_uniform(self, uniform) -> tf.Tensor:
-        """Returns the images drawn by inversion from numbers uniform in (0, 1), [..., H, W, C]."""
+        """Returns images [..., H, W, C], inverse-CDF samples at numbers uniform in (0, 1)."""
         conditions = tf.broadcast_to(
             self.conditions, tf.concat([tf.shape(uniform)[:-1], tf.shape(self.conditions)[-1:]], axis=0)
         )
@@ -92,20 +92,23 @@ class AutoregressiveImages(tfd.Distribution):
 
 @keras.saving.register_keras_serializable(package="tfvamp")
 class PixelDecoder(DecoderNetwork):
-    """p(x | z1, z2): z1 and z2 to image-sized maps, and with x through eight masked convolutions.
+    """p(x | z1, z2): z1 and z2 are mapped to image-sized maps, which enter eight masked convolutions together with x.
 
-    Tomczak and Welling (2018), appendix. Each 3x3 convolution of 64 features, the first with mask A, is
-    followed by batch normalisation and ReLU; a 1x1 convolution makes the raw output, with a bias if the likelihood
-    says so (`autoregressive_bias`: for binary images, not for grey ones). A pixel sees the maps of
-    the latents all around it, and those around the pixels that it depends on, which are eight rows above it and
-    eight columns to the left at most. The channels of a pixel are ordered. The paper's code masks the maps as if
-    they were pixels, and takes the channels of a pixel as independent.
+    See Tomczak and Welling (2018), appendix. Each 3x3 convolution of 64 features (the first with
+    mask A) is followed by batch normalisation and ReLU. A 1x1 convolution makes the raw output,
+    with a bias if the likelihood says so (`autoregressive_bias`: for binary images, not for grey
+    ones).
+
+    A pixel sees the maps of the latents all around it and around the pixels that it depends on,
+    which are at most eight rows above it and eight columns to the left. The channels of a pixel are
+    ordered. The paper's code instead masks the maps as if they were pixels, and takes the channels
+    of a pixel as independent.
 
     Args:
       likelihood: the layer that turns raw outputs [..., heads * H * W * C] into a distribution.
-      event_shape: one image, (H, W, C).
-      latent_dims: D, of z1 and of z2.
-      hidden_units: not used here; the networks of a model take the same arguments.
+      event_shape: shape of one image, (H, W, C).
+      latent_dims: D, the same for z1 and z2.
+      hidden_units: not used here; all networks of a model take the same arguments.
 
     Call: z2 [..., D] and z1 [..., D] -> `AutoregressiveImages`, batch shape [...], event shape [H, W, C].
     """
@@ -183,7 +186,7 @@ class PixelDecoder(DecoderNetwork):
 
 
 def _head(head: MaskedConv2D) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns kernel [F, C] and bias [C] of a 1x1 convolution, in float32; zeros for a bias that it does not have."""
+    """Returns kernel [F, C] and bias [C] of a 1x1 convolution, in float32; the bias is 0 if there is none."""
     kernel = tf.cast(head.masked_kernel()[0, 0], tf.float32)
     if not head.use_bias:
         return kernel, tf.zeros([head.filters])
@@ -191,13 +194,13 @@ def _head(head: MaskedConv2D) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 class _Taps(NamedTuple):
-    """A 3x3 masked convolution and the batch normalisation after it, taken apart for one pixel at a time.
+    """A 3x3 masked convolution and the batch normalisation after it, split up to compute one pixel at a time.
 
     Attributes:
-      above: [3 I, F], of the three pixels above, from the left.
-      beside: [2 I, F], of the pixel to the left and the pixel itself.
-      conditions: [3, 3, N, F], of the conditions.
-      shift: [F].
+      above: kernel [3 I, F] for the three pixels above, from left to right.
+      beside: kernel [2 I, F] for the pixel to the left and the pixel itself.
+      conditions: kernel [3, 3, N, F] for the conditions.
+      shift: [F], added to the result.
     """
 
     above: tf.Tensor
@@ -207,7 +210,7 @@ class _Taps(NamedTuple):
 
     @property
     def inputs(self) -> int:
-        """I, the features that it takes."""
+        """The number I of features that it takes."""
         return self.beside.shape[0] // 2
 
 
@@ -235,17 +238,19 @@ def _taps(convolution: MaskedConv2D, normalization: keras.layers.BatchNormalizat
 
 
 def _draw(layers: list[_Taps], pixel: Callable, conditions: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
-    """Returns draws images row by row and pixel by pixel, computing each feature of each layer once.
+    """Draws images row by row and pixel by pixel, computing each feature of each layer once.
 
-    What a row takes from the row above is one matrix product for the whole row; a pixel then needs, in each
-    layer, one product with the features at its left and its own. That is 1 / (H W) of the arithmetic
-    of running the network once for each pixel. An image of C channels takes C passes a pixel.
+    What a row takes from the row above is one matrix product for the whole row. A pixel then needs,
+    in each layer, one product with its own features and those to its left. This is 1 / (H W) of the
+    arithmetic of running the network once for each pixel. An image of C channels takes C passes per
+    pixel.
 
     Args:
-      layers: from the image up.
-      pixel: from features [R, F] and uniform numbers [R, C] to all channels [R, C] of a pixel.
+      layers: layers from the image up.
+      pixel: a function from features [R, F] and uniform numbers [R, C] to all channels [R, C] of a
+        pixel.
       conditions: [R, H, W, N].
-      uniform: [R, H, W, C].
+      uniform: uniform numbers [R, H, W, C].
     """
     height, width, channels = uniform.shape.as_list()[1:]
     first = tf.nn.conv2d(conditions, layers[0].conditions, 1, "SAME") + layers[0].shift
@@ -273,7 +278,8 @@ def _draw(layers: list[_Taps], pixel: Callable, conditions: tf.Tensor, uniform: 
 def _draw_row(layers: list[_Taps], pixel: Callable, before, first, uniform) -> list[tf.Tensor]:
     """Returns the inputs of each layer in one row, [W, R, I] each, the pixels themselves first.
 
-    From `before`, the same of the row above, `first` [W, R, F], what the conditions give, and `uniform` [W, R, C].
+    It takes `before`, the same of the row above; `first` [W, R, F], from the conditions; and
+    `uniform` [W, R, C].
     """
     width = uniform.shape[0]
     shifts = [first, *(layer.shift for layer in layers[1:])]
@@ -309,7 +315,8 @@ def _draw_row(layers: list[_Taps], pixel: Callable, before, first, uniform) -> l
 def _draw_pixel(layers: list[_Taps], pixel: Callable, left, above, uniform) -> list[tf.Tensor]:
     """Returns the inputs of each layer at one pixel, [R, I] each, the pixel itself first.
 
-    From `left`, the same of the pixel before, `above` [R, F] for each layer, and `uniform` [R, C].
+    It takes `left`, the same of the pixel before; `above` [R, F] for each layer; and `uniform` [R,
+    C].
     """
     x = tf.zeros_like(uniform)
     values = [x]
@@ -324,7 +331,7 @@ def _draw_pixel(layers: list[_Taps], pixel: Callable, left, above, uniform) -> l
 
 
 def _above(values: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Returns what a row [W, R, I] gives to the row below, [W, R, F]."""
+    """Returns the contribution of a row [W, R, I] to the row below, [W, R, F]."""
     padded = tf.pad(values, [[1, 1], [0, 0], [0, 0]])
     width = values.shape[0]
     taps = tf.concat([padded[:width], padded[1 : width + 1], padded[2:]], axis=-1)  # [W, R, 3 I]
@@ -333,5 +340,5 @@ def _above(values: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _images(values) -> tf.Tensor:
-    """Returns [..., H, W, C] as [R, H, W, C]."""
+    """Returns [..., H, W, C] reshaped to [R, H, W, C]."""
     return tf.reshape(values, tf.concat([[-1], tf.shape(values)[-3:]], axis=0))

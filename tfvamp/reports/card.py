@@ -1,4 +1,4 @@
-"""The model card of a report, and whom to cite."""
+"""The model card of a report, and the works to cite."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_INTENDED = (
 
 
 def card(contents: Contents) -> Html:
-    """Returns the model card: what was trained, on what, by which command, for what, and its limits."""
+    """Returns the model card: what was trained, on which data, by which command, for what use, and the limits."""
     document = contents.document
     config, spec = document.settings, document.spec
     data = document.raw.get("data", {})
@@ -110,7 +110,7 @@ def limits(contents: Contents) -> list[str]:
 
 
 def citations(datasets: list[str]) -> Html:
-    """Returns BibTeX of the paper and of data sets."""
+    """Returns the BibTeX entries of the paper and of data sets."""
     entries = [PAPER]
     for name in dict.fromkeys(datasets):
         if name in CATALOG:

@@ -12,7 +12,7 @@ from tfvamp.reports.html import Html, joined, tag
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 8, 36  # margins, in the same unit
-MOST_POINTS = 400  # of a line
+MOST_POINTS = 400  # maximum number of points of a line
 MOST_BINS = 60
 COLOURS = 8  # c0 to c7 of the style sheet
 
@@ -21,11 +21,11 @@ class Line(NamedTuple):
     """A line of a chart.
 
     Attributes:
-      name: for the legend.
+      name: name in the legend.
       x, y: its points.
       colour: 0 to 7.
-      errors: of y; None where there are none.
-      dashed: whether it is dashed.
+      errors: errors of y; None if there are none.
+      dashed: whether the line is dashed.
     """
 
     name: str
@@ -47,12 +47,12 @@ def lines(
     """Returns a figure of lines.
 
     Args:
-      title: what is on the vertical axis, with its unit.
+      title: the quantity on the vertical axis, with its unit.
       series: the lines.
-      label: of the horizontal axis.
-      low: what lies below is cut off.
-      mark: a place on the horizontal axis at which a dotted line stands.
-      log_x: whether the horizontal axis is logarithmic; its ticks are at the points then.
+      label: label of the horizontal axis.
+      low: lower limit of the vertical axis; what lies below is cut off.
+      mark: a place on the horizontal axis that is marked by a dotted line.
+      log_x: whether the horizontal axis is logarithmic; its ticks are then at the points.
     """
     horizontal = np.concatenate([_scaled(line.x, log_x) for line in series])
     vertical = np.concatenate([bound for line in series for bound in _bounds(line)])
@@ -105,7 +105,7 @@ class _Box(NamedTuple):
     y: tuple[float, float]
 
     def at(self, x, y) -> tuple[np.ndarray, np.ndarray]:
-        """Places in the drawing, which is cut off at its edges; far outside of them, any will do."""
+        """Returns places in the drawing, which is cut off at its edges; far outside them, any place will do."""
         width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
         across = width * (np.asarray(x, np.float64) - self.x[0]) / (self.x[1] - self.x[0])
         down = height * (self.y[1] - np.asarray(y, np.float64)) / (self.y[1] - self.y[0])
@@ -147,7 +147,7 @@ def _figure(title: str, box: _Box, inside, ticks, label: str, series: Sequence[L
         )
         words.append(tag("text", name, x=f"{LEFT + across:.1f}", y=str(TOP + height + 14), class_="middle"))
     words.append(tag("text", label, x=f"{LEFT + width / 2:.1f}", y=str(HEIGHT - 5), class_="middle"))
-    # The inner svg cuts off what lies outside of the axes.
+    # The inner svg cuts off what lies outside the axes.
     plot = tag("svg", *grid, *inside, x=str(LEFT), y=str(TOP), width=str(width), height=str(height))
     names = ", ".join(line.name for line in series)
     drawing = tag("svg", *words, plot, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {names}")  # fmt: skip
@@ -172,7 +172,7 @@ def _bounds(line: Line) -> list[np.ndarray]:
 
 
 def _range(low: float, high: float, margin: float) -> tuple[float, float]:
-    """Returns an interval that is not empty, wider by a share of it at both ends."""
+    """Returns an interval that is not empty, widened at both ends by a share of its length."""
     size = high - low
     if size <= 1e-9 * max(abs(low), abs(high)) or size <= 0.0:
         size = max(abs(low), 1.0) * 0.1

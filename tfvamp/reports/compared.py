@@ -1,4 +1,4 @@
-"""The part of a report on several runs side by side."""
+"""The part of a report that compares several runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tfvamp.reports.html import Html, items, section, table, tag
 from tfvamp.reports.parts import plain
 from tfvamp.runs.comparing import compare
 
-MOST_DRAWN = charts.COLOURS  # curves
-MOST_DIFFERENCES = 3  # histograms
+MOST_DRAWN = charts.COLOURS  # maximum number of curves
+MOST_DIFFERENCES = 3  # maximum number of histograms
 
 
 def comparison(
@@ -29,14 +29,14 @@ def comparison(
     say: Callable[[str], None],
     shown: Callable[[str], str],
 ) -> Html:
-    """Returns runs side by side, with paired differences to one of them.
+    """Returns the comparison of runs, with paired differences to one of them.
 
     Args:
-      contents: of the runs.
-      names: of the runs, as the report calls them.
+      contents: contents of the runs.
+      names: names of the runs in the report.
       baseline: the run with which the others are compared; None for the first one.
-      say: told of what does not compare.
-      shown: what the page shows of that.
+      say: a function that gets one line of text about what cannot be compared.
+      shown: a function from such a text to what the page shows.
     """
     notes: list[str] = []
 
@@ -100,7 +100,7 @@ def _row(contents: Contents, paired: dict[str, Any], named: bool) -> list[Any]:
     settings = contents.document.settings.to_dict()
     differing = ", ".join(f"{key} {plain(settings[key])}" for key in paired if key in settings)
     best = contents.best
-    # Where no other estimate was made, "log_likelihood" is the encoder's.
+    # If no other estimate was made, "log_likelihood" is the encoder's.
     of_encoder = "encoder_difference" if another is not None else "difference"
     unit = " bits" if printed is not None and printed.unit == "bits_per_dim" else ""
     return [
@@ -117,7 +117,7 @@ def _row(contents: Contents, paired: dict[str, Any], named: bool) -> list[Any]:
 
 
 def anchor(index: int) -> str:
-    """Returns the name of the place in the page where the report on a run begins."""
+    """Returns the name of the anchor at which the report on a run begins."""
     return f"run-{index + 1}"
 
 
@@ -132,7 +132,7 @@ def _difference(paired: dict[str, Any], name: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Returns a cell as a number; None where it has no value."""
+    """Returns a cell as a number; None if it has no value."""
     return None if value is None or math.isnan(float(value)) else float(value)
 
 
@@ -142,7 +142,7 @@ def _differences(
     first: str | os.PathLike,
     paired: dict[str, dict[str, Any]],
 ) -> Html:
-    """Returns the paired differences of the images, of the first runs that compare; empty where none does."""
+    """Returns the paired differences per image of the first runs that can be compared; empty if there are none."""
     base = next((one for one in contents if _place(one) == os.path.realpath(first)), None)
     if base is None or "test" not in base.evaluations:
         return Html()

@@ -1,4 +1,4 @@
-"""What a report says of a run: read from its folder, and checked. Parts that cannot be read become notes."""
+"""The contents of a report on a run, read from its folder and checked. Parts that cannot be read become notes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tfvamp.runs.diagnosis import described, findings
 from tfvamp.runs.document import Document
 from tfvamp.runs.folder import EVALUATED
 
-MOST_POINTS = 20  # of a curve of estimates
-MOST_LAYERS = 8  # stochastic ones of a model
-MOST_LINES = 40  # of a diagnosis
+MOST_POINTS = 20  # maximum number of points of a curve of estimates
+MOST_LAYERS = 8  # maximum number of stochastic layers of a model
+MOST_LINES = 40  # maximum number of lines of a diagnosis
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What one proposal gave in an evaluation.
+    """The result of one proposal in an evaluation.
 
     Attributes:
-      name: such as "encoder's q".
-      of_encoder: whether it is importance sampling from the encoder's q, as printed numbers are.
+      name: a name such as "encoder's q".
+      of_encoder: whether it is importance sampling from the encoder's q, as for published numbers.
       document: its part of evaluation.json.
       curve: points (number of samples, mean, error).
     """
@@ -42,11 +42,11 @@ class Estimate:
 
     @property
     def by_importance(self) -> bool:
-        """Whether it comes from importance samples, and not from chains."""
+        """Whether it comes from importance samples and not from chains."""
         return str(self.document.get("estimator") or "importance") == "importance"
 
     def number(self, *names: str) -> float | None:
-        """Returns a number of evaluation.json; None where it has none there."""
+        """Returns a number of evaluation.json; None if it is not there."""
         return number(self.document, *names)
 
 
@@ -56,8 +56,8 @@ class Evaluation:
 
     Attributes:
       document: evaluation.json.
-      estimates: the encoder's own first, where it is there.
-      values: the log-likelihood of each image [N], by the name of the estimate.
+      estimates: estimates, with the encoder's own first if it is there.
+      values: log-likelihood of each image [N], by the name of the estimate.
     """
 
     document: dict[str, Any]
@@ -67,22 +67,23 @@ class Evaluation:
 
 @dataclasses.dataclass(eq=False)
 class Contents:
-    """What a report says of a run.
+    """The contents of a report on a run.
 
     Attributes:
       run: the run.
-      document: what its config.json says, as the report shows it.
+      document: its config.json in the form that the report shows.
       rows: its history.
-      best: the row of the best epoch; None where there is none yet.
-      evaluations: by the name of the split; "simulated" for bounds.
+      best: the row of the best epoch; None if there is none yet.
+      evaluations: evaluations by the name of the split; "simulated" for bounds.
       printed: the paper's number for this data set, model and prior.
       departures: settings in which the run differs from the paper's.
-      diagnosis: diagnosis.json, as text by name; None where there is none of these weights.
-      diagnosed: on what the diagnosis was made.
+      diagnosis: diagnosis.json, as text by name; None if there is none of these weights.
+      diagnosed: the data that the diagnosis was made on.
       findings: what a diagnosis says, as text.
-      variances, shares: of the latents of each layer, and of the prior's components, in a diagnosis.
+      variances, shares: those of the latents of each layer, and of the prior's components, in a
+        diagnosis.
       pictures: grids of images.
-      parameters: number of weights; None where the model was not loaded.
+      parameters: number of weights; None if the model was not loaded.
       notes: what was left out, and why.
     """
 
@@ -104,7 +105,7 @@ class Contents:
 
 
 def collected(run: Run, look: Look, say: Callable[[str], None] = lambda text: None) -> Contents:
-    """Returns what a report says of a run; `say` is told, as the report is, of what is left out."""
+    """Returns the contents of a report on a run; `say` gets what is left out, as the report does."""
     notes: list[str] = []
 
     def note(text: str) -> None:
@@ -141,7 +142,7 @@ def collected(run: Run, look: Look, say: Callable[[str], None] = lambda text: No
 
 
 def number(document: Any, *names: str) -> float | None:
-    """Returns the finite number that lies under these names in a JSON document; None where there is none."""
+    """Returns the finite number under these names in a JSON document; None if there is none."""
     for name in names:
         document = document.get(name) if isinstance(document, dict) else None
     if isinstance(document, bool) or not isinstance(document, (int, float)):
@@ -150,7 +151,7 @@ def number(document: Any, *names: str) -> float | None:
 
 
 def _evaluation(run: Run, split: str, note: Callable[[str], None]) -> Evaluation | None:
-    """Returns the newest evaluation of a split; None where there is none of the weights that the run has now."""
+    """Returns the newest evaluation of a split; None if there is none of the weights that the run has now."""
     try:
         document = run.evaluation(split)
         if document is None:
@@ -229,7 +230,7 @@ def _add_diagnosis(contents: Contents, note: Callable[[str], None]) -> None:
 
 
 def _positive(values: Any) -> np.ndarray:
-    """Returns a list of numbers that are not negative; ValueError where it is none."""
+    """Returns a list of numbers that are not negative; raises ValueError if it is not one."""
     array = np.array(values, np.float64)
     if array.ndim != 1 or not array.size or not ((array >= 0.0) & (array < history.LARGEST_VALUE)).all():
         raise ValueError("numbers")

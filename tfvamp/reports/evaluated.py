@@ -1,4 +1,4 @@
-"""The part of a report on an evaluation: numbers with their errors, beside the paper's."""
+"""The part of a report about an evaluation: numbers with their errors, beside the paper's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = {"elbo": "ELBO", "reconstruction": "E[log p(x | z)]", "kl": "KL"}
 
 
 def evaluation(contents: Contents, split: str) -> Html:
-    """Returns the part on an evaluation."""
+    """Returns the part about an evaluation."""
     result = contents.evaluations[split]
     document, estimates = result.document, result.estimates
     rows = _rows(contents, result, split)
@@ -55,19 +55,19 @@ def bits(contents: Contents, nats: float | None) -> float | None:
 
 
 def encoders(contents: Contents) -> Estimate | None:
-    """Returns the estimate of the test images that compares with print: from the encoder's q."""
+    """Returns the estimate for the test images that is comparable with published ones: from the encoder's q."""
     result = contents.evaluations.get("test")
     return next((one for one in result.estimates if one.of_encoder), None) if result else None
 
 
 def other(contents: Contents) -> Estimate | None:
-    """Returns the estimate of the test images that is not from the encoder's q alone: refined, or by chains."""
+    """Returns the estimate for the test images that does not come only from the encoder's q: refined, or by chains."""
     result = contents.evaluations.get("test")
     return next((one for one in result.estimates if not one.of_encoder), None) if result else None
 
 
 def difference(contents: Contents) -> float | None:
-    """Returns the encoder's estimate minus the paper's number, in the unit of the latter."""
+    """Returns the encoder's estimate minus the paper's number, in the unit of the paper."""
     own, printed = encoders(contents), contents.printed
     if own is None or printed is None or (value := own.number(printed.unit)) is None:
         return None
@@ -144,7 +144,7 @@ def _explained(document: dict, estimates: list[Estimate], split: str) -> str:
 
 
 def _beside_the_paper(contents: Contents) -> Html:
-    """Returns what a reader must know of a comparison with the paper; empty where the paper has no such number."""
+    """Returns what a reader must know about a comparison with the paper; empty if the paper has no such number."""
     printed, own = contents.printed, encoders(contents)
     if printed is None:
         return tag("p", "The paper prints no number for this data set, model and prior.")

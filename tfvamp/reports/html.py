@@ -1,4 +1,4 @@
-"""HTML whose every text is escaped: what comes from a run may be anything."""
+"""HTML in which every text is escaped: what comes from a run may contain anything."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from tfvamp.files import printable
 
-LONGEST = 4000  # letters of a text
-SHORT = 16  # letters of a cell that stays in one line
+LONGEST = 4000  # maximum number of letters of a text
+SHORT = 16  # maximum number of letters of a cell that stays on one line
 VOID = ("img", "br")
 
 
@@ -20,7 +20,7 @@ class Html(str):
 
 
 def escaped(content: Any) -> Html:
-    """Returns a text as HTML, without control characters, long ones cut."""
+    """Returns a text as HTML, without control characters; long texts are cut."""
     if isinstance(content, Html):
         return content
     text = printable(content)
@@ -43,7 +43,7 @@ def tag(name: str, *contents: Any, **attributes: Any) -> Html:
 
 
 def facts(rows: dict[str, Any], class_: str = "facts") -> Html:
-    """Returns a list of names and what they are; entries that are None or empty are left out."""
+    """Returns a list of names and descriptions; entries that are None or empty are left out."""
     return tag(
         "dl",
         *(tag("div", tag("dt", name), tag("dd", value)) for name, value in rows.items() if value),
@@ -65,7 +65,7 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Html:
 
 
 def _cell(name: str, content: Any, **attributes: Any) -> Html:
-    """Returns a cell, whose text is broken between words only where it has no long ones, and not at all where it is short."""
+    """Returns a cell, whose text is broken only between words if it has no long ones, and not at all if it is short."""
     text = _text(escaped(content))
     short = (
         "short"
@@ -78,7 +78,7 @@ def _cell(name: str, content: Any, **attributes: Any) -> Html:
 
 
 def items(texts: Iterable[Any], class_: str | None = None) -> Html:
-    """Returns a list of texts; empty where there are none."""
+    """Returns a list of texts; empty if there are none."""
     entries = [tag("li", text) for text in texts]
     return tag("ul", *entries, class_=class_) if entries else Html()
 
@@ -89,7 +89,7 @@ def section(title: Any, *contents: Any, level: int = 3) -> Html:
 
 
 def picture(png: bytes, caption: Any, text: str) -> Html:
-    """Returns a PNG file as a figure; `text` says what it shows to those who do not see it."""
+    """Returns a PNG file as a figure; `text` describes it for those who cannot see it."""
     source = Html("data:image/png;base64," + base64.b64encode(png).decode())
     return tag("figure", tag("img", src=source, alt=text), tag("figcaption", caption), class_="picture")
 

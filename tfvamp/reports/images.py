@@ -1,4 +1,4 @@
-"""The pictures of a report: drawn from the weights, none copied from a run folder."""
+"""The pictures of a report, drawn from the weights; none is copied from a run folder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tfvamp import plots
 from tfvamp.errors import TfvampError
 from tfvamp.runs import Run, pictures
 
-MOST_PIXELS = 2**20  # of a picture
+MOST_PIXELS = 2**20  # maximum number of pixels of a picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What pictures a report has.
+    """The choice of pictures in a report.
 
     Attributes:
-      images: in a picture, at most; 0 for a report without pictures.
-      seed: of what is drawn.
+      images: maximum number of images in a picture; 0 for a report without pictures.
+      seed: seed of what is drawn.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
     """
 
@@ -52,8 +52,8 @@ def pictures_of(run: Run, look: Look, note: Callable[[str], None]) -> tuple[int,
 
     Args:
       run: the run.
-      look: what the pictures are.
-      note: told in one line what is left out.
+      look: which pictures are drawn.
+      note: a function that gets one line of text about what is left out.
 
     Raises:
       RunError: the run has no weights, or they are damaged.
@@ -83,10 +83,10 @@ def pictures_of(run: Run, look: Look, note: Callable[[str], None]) -> tuple[int,
 
 
 def _grid(title: str, caption: str, images: np.ndarray) -> Picture:
-    columns = 2 * math.ceil(math.sqrt(len(images)) / 2)  # an even number: pairs stay together
+    columns = 2 * math.ceil(math.sqrt(len(images)) / 2)  # an even number, so that pairs stay together
     return Picture(title, caption, plots.bare_grid(images, 1, plots.Look(columns=columns)))
 
 
 def _side_by_side(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Returns images [n, ...] and [at least n, ...] in turn, [2 n, ...]."""
+    """Returns images [n, ...] and [at least n, ...] alternating, [2 n, ...]."""
     return np.stack([ours, theirs[: len(ours)]], axis=1).reshape(-1, *ours.shape[1:])

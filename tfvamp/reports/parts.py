@@ -14,8 +14,8 @@ from tfvamp.runs.comparing import PLACES
 
 MODELS = {"vae": "VAE", "hvae": "HVAE", "convvae": "ConvVAE", "convhvae": "convHVAE", "pixelhvae": "PixelHVAE"}  # fmt: skip
 PANELS = {"elbo": "ELBO (nats)", "reconstruction": "E[log p(x | z)] (nats)", "kl": "KL (nats)"}
-CUT = ("elbo", "reconstruction")  # whose first epochs are far below everything that follows
-MOST_LAYERS = 8  # in a chart
+CUT = ("elbo", "reconstruction")  # curves whose first epochs are far below everything that follows
+MOST_LAYERS = 8  # maximum number of layers in a chart
 UNSET = {field.name: field.metadata["unset"] for field, _ in fields()}
 
 
@@ -59,7 +59,7 @@ def curves(contents: Contents) -> Html:
 
 
 def pictures(contents: Contents) -> Html:
-    """Returns the grids of images; empty where there are none."""
+    """Returns the grids of images; empty if there are none."""
     if not contents.pictures:
         return Html()
     shown = [
@@ -70,7 +70,7 @@ def pictures(contents: Contents) -> Html:
 
 
 def diagnosis(contents: Contents) -> Html:
-    """Returns what `tfvamp diagnose` found; empty where it did not run."""
+    """Returns what `tfvamp diagnose` found; empty if it was not run."""
     if contents.diagnosis is None:
         return Html()
     figures = []
@@ -99,7 +99,7 @@ def _signed(text: str) -> str:
 
 
 def settings(contents: Contents) -> Html:
-    """Returns all settings, those first that are not the default."""
+    """Returns all settings, first those that are not the default."""
     config, spec = contents.document.settings, contents.document.spec
     values = {name: value for name, value in config.to_dict().items() if name not in PLACES}
     usual = TrainConfig().to_dict() | {"learning_rate": spec.learning_rate, "likelihood": spec.likelihood}
@@ -130,5 +130,5 @@ def plain(value: object) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    """Returns the value of a setting as text; what its help says where it is not set."""
+    """Returns the value of a setting as text, or what its help says if it is not set."""
     return (value is None and UNSET.get(name)) or plain(value)

@@ -40,7 +40,7 @@ def of_command(command: str) -> str:
 
 
 def of_text(text: str) -> str:
-    """Returns a sentence with the paths replaced by their last part, in quotes or not."""
+    """Returns a sentence with the paths, in quotes or not, replaced by their last part."""
     return re.sub(r"'[^']*/[^']*'|\S+", lambda found: _of_word(found[0].strip("'")), text)
 
 

@@ -1,4 +1,4 @@
-"""The test log-likelihood that the paper prints for a run, and the settings in which the run differs from the paper's."""
+"""The test log-likelihood that the paper prints for a run, and the settings in which the run differs from the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfvamp import paper
 from tfvamp.config import PAPER_LIKELIHOODS, TrainConfig
 from tfvamp.datasets import DatasetSpec
 
-LEARNING_RATES = (1e-4, 5e-4)  # the paper does not say which is of which table
+LEARNING_RATES = (1e-4, 5e-4)  # the paper does not say which one is for which table
 COLUMNS = tuple(itertools.product(paper.MODELS, paper.PRINTED_PRIORS))  # of Table 1
 NOTES = {
     ("static_mnist", "hvae", "standard"): "Table 2 of the paper prints -85.89 for the same cell.",
@@ -19,7 +19,7 @@ SPLITS = dict.fromkeys(
     ("omniglot", "frey_faces"),
     "The paper's split of this data set was drawn without a seed and cannot be recovered: its test images are others.",
 )
-# Settings that say where and how something is computed, and what a cell of the paper is; no result depends on the first.
+# Settings of where and how something is computed (no result depends on them), and those that define a cell.
 APART = {
     "dataset", "model", "prior", "components", "likelihood", "learning_rate", "seed", "pseudo_input_init", "image_size",
     "grayscale", "colour", "background", "checkpoint_minutes", "step_memory", "on_nan", "jit", "deterministic", "device",
@@ -31,10 +31,10 @@ class Published(NamedTuple):
     """A number that the paper prints.
 
     Attributes:
-      value: in nats per image, or in bits per dimension.
+      value: the number, in nats per image or in bits per dimension.
       unit: "log_likelihood" or "bits_per_dim".
-      table: of the paper.
-      notes: what a reader must know of it.
+      table: table of the paper.
+      notes: what a reader must know about the number.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Published(NamedTuple):
 
 
 def published(config: TrainConfig) -> Published | None:
-    """Returns the paper's number for a data set, model and prior; None where it prints none."""
+    """Returns the paper's number for a data set, model and prior; None if it prints none."""
     cell = (config.dataset, config.model, config.prior)
     values = dict(zip(COLUMNS, paper.TABLE1.get(config.dataset, ()), strict=False))
     table, value = 1, values.get(cell[1:])

@@ -1,4 +1,4 @@
-"""Writing a report: one HTML file about one run or several."""
+"""Writes a report: one HTML file about one or several runs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tfvamp.reports.paths import hidden, of_text
 from tfvamp.runs import Run, as_run
 from tfvamp.runs.run import paths_of
 
-MOST_RUNS = 50  # in one page
-MOST_IMAGES = 400  # in a picture
+MOST_RUNS = 50  # maximum number of runs in one page
+MOST_IMAGES = 400  # maximum number of images in a picture
 
 
 def report(
@@ -42,26 +42,30 @@ def report(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> pathlib.Path:
-    """Writes a report on one run or several: an HTML file that needs no other file and no network.
+    """Writes a report about one or several runs: an HTML file that needs no other file and no network.
 
     Args:
       runs: a run or its folder, or several; patterns such as "runs/*" as for `find_runs`.
-      output: the file; None for report.html in the folder of the run, where there is one run.
-      overwrite: whether a file that exists is replaced.
-      baseline: of several runs the one with which the others are compared; None for the first one.
-      images: the maximum number of images in a picture; 0 for a report without pictures, which reads no weights.
-      seed: of what is drawn.
-      title: of the report; None for what the run is, or the number of runs.
-      hide_paths: whether the paths in command lines are replaced by their last part.
-      dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`; without data there are no reconstructions.
-      say: told in one line of each part that is left out.
+      output: the file; for one run, None means report.html in its folder.
+      overwrite: whether to replace an existing file.
+      baseline: for several runs, the one with which the others are compared; None for the first
+        one.
+      images: maximum number of images in a picture; 0 for a report without pictures, which reads no
+        weights.
+      seed: seed of what is drawn.
+      title: title of the report; None for a description of the run, or the number of runs.
+      hide_paths: whether to replace the paths in command lines by their last part.
+      dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`; without data there are
+        no reconstructions.
+      say: a function that gets one line of text about each part that is left out.
 
     Returns:
       the path of the file.
 
     Raises:
       RunError: no run matches, or one cannot be read.
-      UsageError: there are several runs and no output, the file exists, or an argument is out of its bounds.
+      UsageError: there are several runs and no output, the file exists, or an argument is out of
+        bounds.
       FileError: the file cannot be written.
     """
     if not 0 <= images <= MOST_IMAGES:
@@ -87,9 +91,9 @@ def page(
     """Returns a report as HTML.
 
     Args:
-      contents: of each run.
+      contents: contents of each run.
       baseline, title, say: as for `report`.
-      shown: what the page shows of a note of the comparison.
+      shown: a function from a note of the comparison to what the page shows.
     """
     names, single = _names(contents), len(contents) == 1
     body = [
@@ -126,7 +130,7 @@ def _run(contents: Contents, name: str, index: int, single: bool) -> Html:
 
 
 def _opened(runs) -> list[Run]:
-    """Returns the runs that are meant, each once.
+    """Returns the runs that are meant, each of them once.
 
     Raises:
       RunError: there is none, or one cannot be read.
@@ -137,7 +141,7 @@ def _opened(runs) -> list[Run]:
     for one in given:
         found += (
             [one] if isinstance(one, Run) else paths_of(one) or [one]
-        )  # which is not there: `Run` says so
+        )  # a folder that is not there: `Run` says so
     opened = {os.path.realpath(run.path): run for run in map(as_run, found)}
     if not opened:
         raise RunError("a report needs at least one run")
@@ -147,7 +151,7 @@ def _opened(runs) -> list[Run]:
 
 
 def _path_of(runs: Sequence[Run], output: str | os.PathLike | None, overwrite: bool) -> pathlib.Path:
-    """Returns where the report goes; UsageError where it may not."""
+    """Returns the path of the report; raises UsageError if it cannot be written there."""
     if output is None:
         if len(runs) > 1:
             raise UsageError("a report on several runs needs a file: --output report.html")
@@ -164,7 +168,7 @@ def _path_of(runs: Sequence[Run], output: str | os.PathLike | None, overwrite: b
 
 
 def _names(contents: Sequence[Contents]) -> list[str]:
-    """Returns what a report calls each run: the name of its folder, and its path where two have the same name."""
+    """Returns the report's names of the runs: the name of the folder, or its path if two folders have the same name."""
     short = [os.path.basename(os.path.realpath(one.run.path)) for one in contents]
     return [
         name if short.count(name) == 1 else str(one.run.path)

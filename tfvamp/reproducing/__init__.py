@@ -1,4 +1,4 @@
-"""The tables and figures of the paper from runs of tfvamp: the cells and how far they are, verdicts, tables, figures."""
+"""The paper's tables and figures from runs of tfvamp: cells and how far they are, verdicts, tables, figures."""
 
 from tfvamp.reproducing.cells import Cell, Look, cells_of, keep
 from tfvamp.reproducing.figures import draw

@@ -1,4 +1,4 @@
-"""The cells of a table or figure: the runs behind each, and how far these are."""
+"""The cells of a table or figure: the runs behind each cell, and how far they are."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tfvamp.runs import Run, building
 from tfvamp.sweeps import Planned
 
 State = Literal["finished", "trained", "unfinished", "missing", "damaged"]
-LONGEST_TEXT = 300  # letters of what is wrong with a run
-OF_A_CELL = ("dataset", "model", "prior", "components", "objective", "seed")  # which --config cannot change
+LONGEST_TEXT = 300  # letters of the text on what is wrong with a run
+OF_A_CELL = ("dataset", "model", "prior", "components", "objective", "seed")  # --config cannot change these
 
 
 class Look(NamedTuple):
@@ -29,7 +29,7 @@ class Look(NamedTuple):
 
     Attributes:
       state: "finished" (trained and evaluated as the table needs it), "trained", "unfinished", "missing" or "damaged".
-      text: the same for a person; empty where it is finished.
+      text: the state as text for a person; empty if the run is finished.
       result: its numbers; None unless it is finished.
     """
 
@@ -43,8 +43,8 @@ class Cell:
     """A cell of a table or figure.
 
     Attributes:
-      point: what it is about, and the published number.
-      runs: one for each seed; none for a method that tfvamp does not have.
+      point: the content of the cell, and the published number.
+      runs: one run per seed; none for a method that tfvamp does not have.
       looks: how far each of them is.
     """
 
@@ -54,12 +54,12 @@ class Cell:
 
     @property
     def results(self) -> list[Result]:
-        """Those of the finished runs."""
+        """The results of the finished runs."""
         return [look.result for look in self.looks if look.result is not None]
 
     @property
     def text(self) -> str:
-        """How far the runs are; empty where all are finished."""
+        """How far the runs are, as text; empty if all are finished."""
         texts = [
             f"seed {run.config.seed}: {look.text}" if len(self.runs) > 1 else look.text
             for run, look in zip(self.runs, self.looks, strict=True)
@@ -75,17 +75,17 @@ def planned_runs(
     samples: int | None,
     settings: Mapping[str, Any],
 ) -> tuple[Planned, ...]:
-    """Returns the runs of a cell, one for each seed from 0 on; none for a method that tfvamp does not have.
+    """Returns the runs of a cell, one per seed from 0 on; none for a method that tfvamp does not have.
 
     Args:
-      point: of the cell.
-      root: the folder of the runs.
-      seeds: how many.
-      samples: S of the evaluation; None for runs that need none.
-      settings: those that differ from the defaults, such as where the data are.
+      point: content of the cell.
+      root: folder of the runs.
+      seeds: number of seeds.
+      samples: S of the evaluation; None for runs that need no evaluation.
+      settings: settings that differ from the defaults, such as where the data are.
 
     Raises:
-      UsageError: a setting that belongs to the cell, or has another value than it may have.
+      UsageError: a setting belongs to the cell, or has a value that it cannot have.
     """
     if point.model is None:
         return ()
@@ -131,7 +131,7 @@ def cells_of(
     settings: Mapping[str, Any],
     archive: str | os.PathLike | None = None,
 ) -> list[Cell]:
-    """Returns the cells of some points, with how far their runs are; the arguments are those of `planned_runs` and `look`."""
+    """Returns the cells of some points, and how far their runs are; arguments as for `planned_runs` and `look`."""
     place = expanded(root)
     kept = None if archive is None else expanded(archive)
     cells = []
@@ -145,8 +145,8 @@ def look(run: Planned, archive: pathlib.Path | None = None) -> Look:
     """Returns how far a run is, and its numbers if it is finished and was to be evaluated.
 
     Args:
-      run: to look at.
-      archive: folder with the entries of finished runs, which are taken where there is no run folder.
+      run: the run.
+      archive: folder with the entries of finished runs, which are used if there is no run folder.
     """
     try:
         state = run.state()
@@ -175,7 +175,7 @@ def _evaluated(result: Result, samples: int) -> Look:
 
 
 def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path]:
-    """Writes the entry of each finished run that has a folder into a folder, one JSON file per run; the paths of new ones.
+    """Writes the entry of each finished run that has a folder, one JSON file per run; returns the paths of new ones.
 
     Raises:
       FileError: a file cannot be written.
@@ -198,12 +198,12 @@ def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path
 
 
 def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> str:
-    """Returns the commands that finish a run, for a shell; empty where nothing is left to do.
+    """Returns the commands that finish a run, for a shell; empty if nothing is left to do.
 
     Args:
-      run: to finish.
+      run: the run to finish.
       of_run: how far it is.
-      config_file: with the settings that differ from the defaults.
+      config_file: file with the settings that differ from the defaults.
     """
     evaluate = []
     if run.evaluate is not None:

@@ -15,7 +15,7 @@ from tfvamp.reproducing.results import Result
 
 COLOURS = {"standard": "0.35", "mog": "tab:orange", "vamp": "tab:blue"}
 MARKERS = {"elbo": "o", "iwae": "s"}
-PLACES = {count: place for place, count in enumerate(paper.COMPONENTS)}  # on the axis of K
+PLACES = {count: place for place, count in enumerate(paper.COMPONENTS)}  # places on the axis of K
 BINS = 100  # as in the paper
 WIDE, SMALL = 6.6, 8  # inches, points
 LINES = 4  # of a text in a panel
@@ -125,7 +125,7 @@ def _histogram(axes, cells: Sequence[Cell]) -> None:
 
 
 def nothing(axes, text: str) -> None:
-    """Makes a panel that only says why there is nothing."""
+    """Makes a panel that only says why it is empty."""
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, 26)[:LINES]]
     axes.text(
         0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=SMALL - 1, color="0.4",
@@ -137,7 +137,7 @@ def nothing(axes, text: str) -> None:
 
 
 def _line(axes, cells, number: Callable[[Result], float], colour: str, marker: str, style: Any, label: str):
-    """Draws a line of the means over seeds with their standard errors; a level where there is no number of components."""
+    """Draws the means over seeds as a line with standard errors, or as a level if there is no number of components."""
     points = []
     for cell in cells:
         values = [number(result) for result in cell.results]
@@ -161,7 +161,7 @@ def _units_of(layer: str) -> Callable[[Result], float]:
 
 
 def _by_components(axes) -> None:
-    """Puts the numbers of components at equal distances."""
+    """Places the numbers of components at equal distances."""
     axes.set_xlabel("number of components K", fontsize=SMALL)
     axes.set_xticks(range(len(paper.COMPONENTS)), [str(count) for count in paper.COMPONENTS])
     axes.tick_params(labelsize=SMALL)
@@ -169,7 +169,7 @@ def _by_components(axes) -> None:
 
 
 def _legend(figure, axes, cells: Sequence[Cell], columns: int) -> None:
-    """Draws a legend below the panels, which also says how many runs are not there yet."""
+    """Draws a legend below the panels, which also says how many runs are missing."""
     pairs = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1])
     total = sum(len(cell.runs) for cell in cells)
     missing = total - sum(len(cell.results) for cell in cells)

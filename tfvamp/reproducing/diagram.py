@@ -33,7 +33,7 @@ TITLES = {"one": "(a) one stochastic layer (VAE)", "two": "(b) two stochastic la
 
 
 def dependencies(look: plots.Look) -> bytes:
-    """Returns draws who depends on whom in the generative and in the variational part."""
+    """Draws which variables depend on which in the generative and in the variational part."""
     figure = matplotlib.figure.Figure(figsize=(5.4, 3.1), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), NODES, strict=True):
         places = NODES[name]

@@ -19,12 +19,12 @@ def draw(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> bytes:
-    """Returns a figure as the bytes of a file, from the runs that are there.
+    """Draws a figure as the bytes of a file, from the runs that are there.
 
     Args:
       name: "figure1" to "figure7", or "gradients".
-      cells: its cells.
-      look: how it is drawn.
+      cells: cells of the figure.
+      look: style of the figure.
       component: the pseudo-input of figure4.
       data_dir, raw_dir, say: as for `Run.dataset`.
     """

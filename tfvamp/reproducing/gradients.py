@@ -1,7 +1,8 @@
-"""The appendix's argument on gradients, measured: how strongly each prior pulls, and when a VampPrior lets go.
+"""The appendix's argument about gradients, measured: how strongly each prior pulls, and when a VampPrior lets go.
 
-The KL of an image reaches the encoder through z = mean + scale * noise by the gradient of log p(z) - log q(z | x). A component
-q(z | u_k) that equals q(z | x) cancels it; a standard normal prior, or a mixture with means of its own, cannot follow the encoder.
+The KL of an image reaches the encoder through z = mean + scale * noise, by the gradient of log p(z)
+- log q(z | x). A component q(z | u_k) that equals q(z | x) cancels it. A standard normal prior, or
+a mixture with means of its own, cannot follow the encoder.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ BINS = 12  # of images by similarity, of equal size
 
 
 class Pulls(NamedTuple):
-    """Norms of gradients for each image, [N], averaged over draws of z; in units of the posterior's scale.
+    """Norms of gradients for each image, [N], averaged over draws of z, in units of the posterior's scale.
 
     Attributes:
-      prior: of log p(z).
-      net: of log p(z) - log q(z | x).
+      prior: norm of the gradient of log p(z).
+      net: norm of the gradient of log p(z) - log q(z | x).
     """
 
     prior: np.ndarray
@@ -53,7 +54,7 @@ def pulls(model: LatentVariableModel, images: np.ndarray) -> Pulls:
             tape.watch(z)
             log_prob = model.prior.log_prob(z)
         of_prior = tape.gradient(log_prob, z) * tf.exp(0.5 * posterior.log_variance)
-        # That of -log q(z | x) is noise / scale.
+        # The gradient of -log q(z | x) is noise / scale.
         norms = [tf.reduce_mean(tf.norm(value, axis=-1), axis=0) for value in (of_prior, of_prior + noise)]
         found.append(np.stack([norm.numpy() for norm in norms]))
     return Pulls(*np.concatenate(found, axis=1))
@@ -70,7 +71,7 @@ def distances(model: LatentVariableModel, images: np.ndarray) -> np.ndarray:
 
 
 def bhattacharyya(one: DiagonalGaussian, other: DiagonalGaussian) -> tf.Tensor:
-    """Returns the Bhattacharyya distances [N, K] of diagonal normals, batch shapes [N] and [K]: -log of the integral of sqrt(p q)."""
+    """Returns the distances [N, K] of diagonal normals, batch shapes [N] and [K]: -log of the integral of sqrt(p q)."""
     first, second = one.log_variance[:, tf.newaxis], other.log_variance
     average = 0.5 * (tf.exp(first) + tf.exp(second))  # [N, K, D]
     square = tf.math.squared_difference(one.loc[:, tf.newaxis], other.loc)
@@ -85,7 +86,7 @@ def figure(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> bytes:
-    """Draws the pull of each prior against the similarity of test images and pseudo-inputs, of the first VampPrior that is trained."""
+    """Draws the priors' pulls against the similarity of test images and pseudo-inputs of the first trained VampPrior."""
     drawn = matplotlib.figure.Figure(figsize=(6.6, 3.2), layout="constrained")
     panels = drawn.subplots(1, 2)
     chosen = next(
@@ -105,7 +106,7 @@ def figure(
         run = trained(cell)
         prior = str(cell.point.prior)
         if run is None:
-            text = textwrap.shorten(cell.text, 30).replace("$", r"\$")  # else it would be a formula
+            text = textwrap.shorten(cell.text, 30).replace("$", r"\$")  # otherwise it would be a formula
             for axes in panels:
                 axes.plot([], [], " ", label=f"{paper.TITLES[prior]}: {text}")
             continue

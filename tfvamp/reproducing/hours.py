@@ -1,4 +1,4 @@
-"""About how many hours the runs that are not finished will train, from steps that are measured on this machine."""
+"""Approximate hours of training of unfinished runs, from steps measured on this machine."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tfvamp.runs.folder import RunFolder
 from tfvamp.sweeps import Planned
 from tfvamp.training.dry_run import measured
 
-USUAL_EPOCHS = 300  # which early stopping leaves: 236 to 360 on Caltech 101 (docs/results.md)
-FEWEST_EPOCHS = 50  # left in a run that has had more: the patience
-MEASURED = "epochs.json"  # in the folder of the runs: minutes of an epoch by what was measured
+USUAL_EPOCHS = 300  # usual number under early stopping: 236 to 360 on Caltech 101 (docs/results.md)
+FEWEST_EPOCHS = 50  # assumed to be left in a run that has had more: the patience
+MEASURED = "epochs.json"  # in the folder of the runs: minutes per epoch, by what was measured
 NOT_OF_A_STEP = (
     "dataset", "data_dir", "raw_dir", "seed", "epochs", "learning_rate", "warmup", "patience", "limit",
     "checkpoint_minutes", "on_nan",
@@ -40,16 +40,16 @@ def hours_of(
     deadline: float = math.inf,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
-    """Returns the hours of training that are left, of each run that is missing or unfinished, by its name.
+    """Returns the hours of training that are left for each missing or unfinished run, by its name.
 
-    A step of each kind of model is measured once, on random images, so that no data are needed, and kept in the folder of the
-    runs.
+    A step of each kind of model is measured once and kept in the folder of the runs. It uses random
+    images, so that no data are needed.
 
     Args:
-      cells: whose runs are looked at.
-      root: the folder of the runs.
+      cells: the cells whose runs are examined.
+      root: folder of the runs.
       deadline: the `time.monotonic()` after which nothing more is measured.
-      say: told in one line of what is measured.
+      say: a function that gets one line of text about what is measured.
     """
     path, found, left_out = files.expanded(root) / MEASURED, {}, 0
     known = _read(path)
@@ -81,7 +81,7 @@ def hours_of(
 
 
 def minutes_per_epoch(config: TrainConfig) -> float:
-    """Minutes of an epoch, from a few steps on random images.
+    """Returns the minutes per epoch, measured by a few steps on random images.
 
     Raises:
       UsageError: the machine has too little memory.
@@ -98,13 +98,13 @@ def minutes_per_epoch(config: TrainConfig) -> float:
 
 
 def _of_history(run: Planned) -> float | None:
-    """Minutes of an epoch that a run had so far."""
+    """Returns the minutes per epoch that a run has taken so far."""
     rows, _ = history.read(RunFolder(run.path).history_file)
     return statistics.median(row["seconds"] for row in rows) / 60.0 if rows else None
 
 
 def _key(config: TrainConfig) -> str:
-    """Returns what the time of an epoch depends on: settings, data, machine."""
+    """Returns what the time per epoch depends on: settings, data, machine."""
     spec = CATALOG[config.dataset]
     settings = {name: value for name, value in config.to_dict().items() if name not in NOT_OF_A_STEP}
     found = [device.name for device in tf.config.list_physical_devices()]
@@ -114,7 +114,7 @@ def _key(config: TrainConfig) -> str:
 
 
 def _read(path: pathlib.Path) -> dict[str, float]:
-    """Returns what was measured before; nothing where the file is missing or damaged."""
+    """Returns what was measured before; nothing if the file is missing or damaged."""
     with contextlib.suppress(FileError):
         document = files.read_json(path)
         return {

@@ -1,4 +1,4 @@
-"""Figures 4, 5 and 6: pseudo-inputs and what they generate, real images beside generated and reconstructed ones."""
+"""Figures 4, 5 and 6: pseudo-inputs and what they generate; real images beside generated and reconstructed ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PANEL = 1.65  # inches
 
 
 def trained(cell: Cell) -> Run | None:
-    """Returns the first run of a cell whose training has ended; None where there is none."""
+    """Returns the first run of a cell whose training has ended; None if there is none."""
     for run, look in zip(cell.runs, cell.looks, strict=True):
         if look.state in ("finished", "trained") and run.path.is_dir():
             return Run(run.path)
@@ -61,12 +61,12 @@ def beside_real(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> bytes:
-    """Figures 5 and 6: real test images, and what each model makes; one row per data set that has a run.
+    """Draws Figure 5 or 6: real test images, and what each model makes; one row per data set that has a run.
 
     Args:
-      cells: those of the models.
-      look: how the figure is drawn.
-      images_of: from a run and real images [n, H, W, C] to those of a panel.
+      cells: cells of the models.
+      look: style of the figure.
+      images_of: a function from a run and real images [n, H, W, C] to the images of a panel.
       data_dir, raw_dir, say: as for `Run.dataset`.
     """
     runs = {(cell.point.dataset, cell.point.model): trained(cell) for cell in cells}
@@ -97,7 +97,7 @@ def beside_real(
 
 
 def generated(run: Run, images: np.ndarray) -> np.ndarray:
-    """Returns as many images from the prior."""
+    """Returns as many images generated from the prior."""
     return np.asarray(run.model().sample(len(images), seed=0))
 
 

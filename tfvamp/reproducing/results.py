@@ -1,4 +1,4 @@
-"""What a finished run contributes to a table: its entry, which a JSON file can hold, and the numbers of that, checked."""
+"""The contribution of a finished run to a table: an entry that a JSON file can hold, and its numbers, checked."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ class Result(NamedTuple):
     """The numbers of one run, in nats per test image.
 
     Attributes:
-      encoder: the log-likelihood with importance samples from the encoder's q, which the paper prints.
-      standard_error: of `encoder` over test images; 0 for one image.
-      monte_carlo_error: of `encoder` over other samples.
-      refined, refined_standard_error, refined_monte_carlo_error: as the first three, with proposals that are fitted to each image;
-        None where that was not estimated.
+      encoder: the log-likelihood with importance samples from the encoder's q, as the paper prints
+        it.
+      standard_error: error of `encoder` over test images; 0 for one image.
+      monte_carlo_error: error of `encoder` over other samples.
+      refined, refined_standard_error, refined_monte_carlo_error: the same three, with proposals
+        that are fitted to each image; None if they were not estimated.
       samples: S.
-      images: the number of test images.
-      elbo, kl: with the encoder's q.
+      images: number of test images.
+      elbo, kl: the ELBO and the KL with the encoder's q.
       amortisation_gap: None without refined proposals.
-      active_units, kls: of each stochastic layer.
-      epochs, best_epoch, validation_elbo, minutes: of the training.
-      of_images: "encoder" and, where it was estimated, "refined" for each image, [N].
+      active_units, kls: numbers of each stochastic layer.
+      epochs, best_epoch, validation_elbo, minutes: numbers of the training.
+      of_images: "encoder" and, if it was estimated, "refined" for each image, [N].
     """
 
     encoder: float
@@ -56,7 +57,7 @@ class Result(NamedTuple):
 
 
 def entry(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Returns what is kept of a finished run: settings, training, evaluation, versions, the estimates of each image to a thousandth."""
+    """Returns what is kept of a finished run: settings, training, evaluation, versions, and estimates per image."""
     rows, config = run.rows(), run.config
     best = history.best_of(rows, config.beta)
     if best is None:
@@ -101,10 +102,10 @@ def result_of(kept: dict[str, Any], where: str) -> Result:
 
     Args:
       kept: the entry.
-      where: what an error names.
+      where: the place that an error names.
 
     Raises:
-      RunError: something is missing, or is no number.
+      RunError: something is missing, or is not a number.
     """
     try:
         evaluation = kept["evaluation"]
@@ -148,7 +149,7 @@ def result_of(kept: dict[str, Any], where: str) -> Result:
 
 
 def _number(value: Any) -> float:
-    """Returns a number of an entry; ValueError where it is none, or no such number comes from an evaluation."""
+    """Returns a number of an entry; raises ValueError if it is none, or not one that an evaluation gives."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("type")
     if not math.isfinite(value) or abs(value) > LARGEST_NUMBER:

@@ -1,4 +1,4 @@
-"""Runs, or goes on with, what a table or figure needs, as a sweep does."""
+"""Runs, or continues, what a table or figure needs, as a sweep does."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ def carry_out(
     show: Callable[[int, int, list[str]], None] = lambda done, total, running: None,
     workers: Workers | None = None,
 ) -> Done:
-    """Trains and evaluates the runs of cells that are not finished; a run that is damaged is left alone.
+    """Trains and evaluates the runs of cells that are not finished; a damaged run is left alone.
 
-    Each runs in processes of its own, by the commands train, train --resume and evaluate.
+    Each run has its own processes, with the commands train, train --resume and evaluate.
 
     Args:
-      cells: of the table or figure.
-      root: the folder of the runs.
-      jobs: how many runs at a time.
-      minutes: after which runs in training save what they have, as after SIGTERM; None for no limit.
+      cells: cells of the table or figure.
+      root: folder of the runs.
+      jobs: number of runs at a time.
+      minutes: time after which runs in training save what they have, as after SIGTERM; None for no
+        limit.
       say, show: as for `tfvamp.sweeps.sweep`.
-      workers: which carry out the commands; None for processes of this machine.
+      workers: the workers that carry out the commands; None for processes of this machine.
     """
     left = {
         run.name: run

@@ -24,14 +24,16 @@ def columns(
     """Returns the columns of a table.
 
     Args:
-      name: of the table.
+      name: name of the table.
       cells: its cells.
-      details: add what the paper does not print: paired differences to the VampPrior, ELBO, KL, active units, training.
-      hours: estimated for the runs that are not finished, by their names.
+      details: whether to add what the paper does not print: paired differences to the VampPrior,
+        ELBO, KL, active units, and training.
+      hours: estimated hours for the unfinished runs, by their names.
       config_file: as for `command_of`.
 
     Returns:
-      the cells of each column by its name, and how many digits each of a column's numbers has after the point.
+      the cells of each column by its name, and the number of digits after the point for each number
+      of a column.
     """
     rows = [_row(name, cell) for cell in cells]
     if details:
@@ -60,7 +62,7 @@ def columns(
 
 
 def _row(name: str, cell: Cell) -> dict[str, Any]:
-    """Returns what every table has of a cell."""
+    """Returns the entries that every table has for a cell."""
     point, found = cell.point, ours(cell)
     row: dict[str, Any] = {}
     if name == "table1":
@@ -93,7 +95,7 @@ def _row(name: str, cell: Cell) -> dict[str, Any]:
 
 
 def _verdict(cell: Cell, found: Ours, published: float) -> str:
-    """Returns the verdict, with what is known of a number that is not reproduced."""
+    """Returns the verdict, with what is known about a number that is not reproduced."""
     if reason := without_verdict(cell):
         return reason
     point = cell.point
@@ -103,7 +105,7 @@ def _verdict(cell: Cell, found: Ours, published: float) -> str:
 
 
 def state_of(cell: Cell, hours: Mapping[str, float]) -> str:
-    """Returns how far the runs of a cell are, with the hours that are left to train."""
+    """Returns how far the runs of a cell are, with the hours of training that are left."""
     if not cell.runs:
         return "of another paper, not run"
     texts = []
@@ -132,7 +134,7 @@ def spoken(hours: float) -> str:
 
 
 def _with_vamp_prior(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """Returns the cell of the same data set and model with the VampPrior; None where it is this one, or there is none."""
+    """Returns the VampPrior's cell for the same data set and model; None if it is this one, or there is none."""
     wanted = cell.point._replace(prior="vamp", published=None, title="")
     for other in cells:
         if other is not cell and other.point._replace(published=None, title="") == wanted:
@@ -141,7 +143,7 @@ def _with_vamp_prior(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
 
 
 def _details(cell: Cell, vamp: Cell | None) -> dict[str, Any]:
-    """Returns what the paper does not print; means over the seeds, and of the first seed what has no mean."""
+    """Returns what the paper does not print: means over the seeds, or the first seed's values if there is no mean."""
     results = cell.results
     if not results:
         return {}

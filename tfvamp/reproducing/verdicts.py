@@ -1,4 +1,4 @@
-"""Ours beside the published number: means over seeds, errors, differences, verdicts."""
+"""Our numbers beside the published ones: means over seeds, errors, differences, verdicts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class Ours(NamedTuple):
     """The finished runs of a cell as one number, in the unit that the paper prints.
 
     Attributes:
-      value: the mean over seeds of the log-likelihood from the encoder's q.
-      error: its standard error: over test images, over seeds and of the Monte Carlo estimate, added in squares.
-      image_error: the part of it over test images.
-      refined: the mean over seeds from refined proposals; None where they were not estimated.
-      refined_error: as `error`.
+      value: mean over seeds of the log-likelihood from the encoder's q.
+      error: standard error of `value`: the errors over test images, over seeds and of the Monte
+        Carlo estimate, added in squares.
+      image_error: the part of `error` over test images.
+      refined: mean over seeds with refined proposals; None if they were not estimated.
+      refined_error: the same as `error`, for `refined`.
     """
 
     value: float
@@ -35,7 +36,7 @@ class Ours(NamedTuple):
 
 
 def ours(cell: Cell) -> Ours | None:
-    """Returns the finished runs of a cell; None where there are none."""
+    """Returns the finished runs of a cell as one number; None if there are none."""
     results, unit = cell.results, paper.nats_per_unit(cell.point.dataset)
     if not results:
         return None
@@ -57,7 +58,7 @@ def _mean(runs: Sequence[tuple[float, float, float]], unit: float) -> tuple[floa
 
     Args:
       runs: value, standard error over images and Monte Carlo error of each, in nats.
-      unit: by which they are divided.
+      unit: divisor of all of them.
     """
     values, of_images, of_samples = np.array(runs).T / unit
     count, image_error = len(values), float(np.abs(of_images).mean())
@@ -69,8 +70,8 @@ def _mean(runs: Sequence[tuple[float, float, float]], unit: float) -> tuple[floa
 def verdict(found: Ours, published: float, fewer_is_better: bool) -> Verdict:
     """Returns how our number compares with the published one.
 
-    The paper prints no errors: its number gets the error over test images that ours has, and the two errors are added in squares.
-    Within that, a number is reproduced.
+    The paper prints no errors, so its number is given the error over test images that ours has, and
+    the two errors are added in squares. A number whose difference is within the sum is reproduced.
     """
     difference = found.value - published
     if abs(difference) <= math.hypot(found.error, found.image_error):
@@ -79,7 +80,7 @@ def verdict(found: Ours, published: float, fewer_is_better: bool) -> Verdict:
 
 
 def without_verdict(cell: Cell) -> str:
-    """Returns why the results of a cell give no verdict; empty where they do."""
+    """Returns why the results of a cell give no verdict; empty if they give one."""
     point, results = cell.point, cell.results
     if any(result.samples != paper.SAMPLES for result in results):
         return f"no verdict: S = {results[0].samples}, the paper has {paper.SAMPLES}"
@@ -90,14 +91,14 @@ def without_verdict(cell: Cell) -> str:
 
 
 def paired(results: Sequence[Result], others: Sequence[Result], name: str) -> tuple[float, float] | None:
-    """Returns mean and standard error, image by image, of the log-likelihood of others minus that of results; nats.
+    """Returns the mean and standard error of the log-likelihood of others minus results, image by image, in nats.
 
     Args:
-      results, others: of the same seeds.
+      results, others: results of the same seeds.
       name: "encoder" or "refined".
 
     Returns:
-      None where they are not of the same images.
+      None if they are not of the same images.
     """
     of_results = [result.of_images.get(name) for result in results]
     of_others = [result.of_images.get(name) for result in others]

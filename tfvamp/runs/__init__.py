@@ -1,4 +1,4 @@
-"""Run folders: opened once as a `Run`, evaluated, encoded, plotted."""
+"""Run folders: open one as a `Run`, then evaluate, encode or plot it."""
 
 from tfvamp.runs.commands import encode, evaluate, plot
 from tfvamp.runs.comparing import compare

@@ -1,4 +1,4 @@
-"""From the settings of a run to its model, and what that model needs in memory."""
+"""Building the model of a run from its settings, and the memory that the model needs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ UNINITIALIZED = "uninitialized_variables"
 
 
 def resolve(config: TrainConfig, spec: DatasetSpec) -> TrainConfig:
-    """Returns the settings with the defaults of the data set and of the model in place of None.
+    """Returns the settings, with None replaced by the defaults of the data set and of the model.
 
     Raises:
-      UsageError: the likelihood does not fit the data, or the objective not the model.
+      UsageError: the likelihood does not fit the data, or the objective does not fit the model.
     """
     check_fit(config)
     resolved = config.resolve(spec)
@@ -41,7 +41,7 @@ def resolve(config: TrainConfig, spec: DatasetSpec) -> TrainConfig:
 
 
 def check_fit(config: TrainConfig) -> None:
-    """Raises UsageError where the model does not have the objective, or as many layers."""
+    """Raises UsageError if the model does not support the objective or the number of layers."""
     model = MODELS[config.model]
     model.check_objective(_objective(config))
     model.check_sizes(
@@ -79,7 +79,7 @@ def untrained(config: TrainConfig, dataset: Dataset) -> LatentVariableModel:
 
 
 def weight_shapes(config: TrainConfig, event_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each weight of a run's model, by its path; no memory is taken for the weights."""
+    """Returns the shape of each weight of a run's model by its path, without allocating memory for the weights."""
     modelling = tuple(config.modelling().items())
     return dict(_weight_shapes(config.model, config.mixed_precision, modelling, tuple(event_shape)))
 
@@ -88,7 +88,7 @@ def weight_shapes(config: TrainConfig, event_shape: Sequence[int]) -> dict[str, 
 def _weight_shapes(
     model: str, mixed: bool, modelling: tuple[tuple[str, Any], ...], event_shape: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """Returns what `weight_shapes` does; a model is made once, however often its shapes are asked for."""
+    """Returns the result of `weight_shapes`; a model is made only once, however often its shapes are asked for."""
     before = list(global_state.get_global_attribute(UNINITIALIZED) or [])
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -99,21 +99,21 @@ def _weight_shapes(
 
 
 def num_values(shapes: dict[str, tuple[int, ...]]) -> int:
-    """Returns how many numbers weights of these shapes have."""
+    """Returns the number of values in weights of these shapes."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
 def known_shape(config: TrainConfig) -> tuple[int, int, int] | None:
-    """Returns the shape of your own images, where the settings tell it before they are read."""
+    """Returns the shape of your own images if the settings tell it before the images are read; None otherwise."""
     size = height_and_width(config.image_size)
     return None if size is None else (*size, 3 if config.colour else 1)  # at least
 
 
 def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: int) -> int:
-    """Returns the memory in bytes that training needs, estimated before any is taken.
+    """Returns the memory in bytes that training needs, estimated before any is allocated.
 
     Raises:
-      UsageError: the machine has less; names the setting that needs the most.
+      UsageError: the machine has less; the message names the setting that needs the most.
     """
     shapes = weight_shapes(config, event_shape)
     state = 4.0 * STATE * num_values(shapes)
@@ -145,7 +145,7 @@ def check_memory(config: TrainConfig, event_shape: Sequence[int], num_examples: 
 
 
 def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | None:
-    """Returns the number of images whose gradients a step computes at a time; None where it takes the whole batch."""
+    """Returns the number of images whose gradients a step computes at a time; None for the whole batch."""
     if MODELS[config.model].couples_images:
         return None
     per_image = _bytes_per_image(config, event_shape) * _objective(config).num_draws
@@ -154,7 +154,7 @@ def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | N
 
 
 def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:
-    """Raises UsageError where more pseudo-inputs, or neighbours, are taken from images than there are images."""
+    """Raises UsageError if more pseudo-inputs or neighbours are taken from images than there are images."""
     near = config.neighbours_per_step or 0
     if config.prior_kind.pseudo_inputs == "exemplars" and near >= num_examples:
         raise UsageError(
@@ -173,14 +173,14 @@ def _encoded_pseudo_inputs(config: TrainConfig) -> int:
 
 
 def _in_a_step(config: TrainConfig) -> int:
-    """Returns how many components of the prior a step of training takes."""
+    """Returns the number of components of the prior that a training step uses."""
     if config.neighbours_per_step is not None:
         return config.batch_size * config.neighbours_per_step
     return min(config.components or 0, config.components_per_step or config.components or 0)
 
 
 def _bytes_per_image(config: TrainConfig, event_shape: Sequence[int]) -> float:
-    """Returns about how much one image takes in a step, with what is kept for the gradient."""
+    """Returns the approximate number of bytes that one image takes in a step, with what is kept for the gradient."""
     features = MODELS[config.model].features_per_pixel
     maps = CONV_LAYERS * features * math.prod(event_shape[:2]) if features > 1 else 0
     usual = MODELS[config.model].layer_counts[0]
@@ -197,13 +197,13 @@ def _takes_images(config: TrainConfig) -> bool:
 
 
 def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInputs:
-    """Returns an array or initializer for a prior with pseudo-inputs; None for the others."""
+    """Returns an array or an initializer for a prior with pseudo-inputs; None for other priors."""
     kind, spec = config.prior_kind.pseudo_inputs, dataset.spec
     if kind is None:
         return None
     if not _takes_images(config):
         normal = keras.initializers.RandomNormal(spec.pseudo_input_mean, spec.pseudo_input_std)
-        return lambda shape, dtype=None: tf.clip_by_value(normal(shape, dtype), 0.0, 1.0)  # else no gradient
+        return lambda shape, dtype=None: tf.clip_by_value(normal(shape, dtype), 0.0, 1.0)  # for a gradient
     count = dataset.train.num_examples
     check_pseudo_inputs(config, count)
     if kind == "exemplars":
@@ -213,12 +213,12 @@ def _initial_pseudo_inputs(config: TrainConfig, dataset: Dataset) -> PseudoInput
     if kind == "images":
         return chosen
     noise = rng.normal(0.0, IMAGE_NOISE, chosen.shape).astype(np.float32)
-    return np.clip(chosen + noise, 0.0, 1.0)  # else half the black pixels would get no gradient
+    return np.clip(chosen + noise, 0.0, 1.0)  # otherwise half the black pixels would get no gradient
 
 
 @contextlib.contextmanager
 def _precision(mixed: bool) -> Iterator[None]:
-    """Layers made meanwhile compute in float16 if `mixed`."""
+    """Makes layers that are created within it compute in float16 if `mixed`."""
     before = keras.config.dtype_policy()
     if mixed:
         keras.config.set_dtype_policy("mixed_float16")

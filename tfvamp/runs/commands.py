@@ -1,4 +1,4 @@
-"""What is done with a trained run: evaluate, encode and plot it."""
+"""Functions that evaluate, encode and plot a trained run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tfvamp.runs import pictures as pictures_of
 from tfvamp.runs.run import Run, as_run
 from tfvamp.runs.unfinished import Unfinished
 
-SIMULATED = 100  # images that a model makes for bounds from both sides, unless told otherwise
+SIMULATED = 100  # default number of images that a model makes for bounds from both sides
 NUM_SHOWN = 64  # images in a picture
 NUM_MAPPED = 1000  # test images whose posterior means are drawn
-NUM_DRAWN = 1000  # latents from which the density of a prior that is no mixture is drawn
+NUM_DRAWN = 1000  # latents from which the density of a prior that is not a mixture is drawn
 
 
 def evaluate(
@@ -46,29 +46,34 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Evaluates a run; writes evaluation.json and log_likelihood.npz (-SPLIT for other splits).
 
-    Every evaluation is kept in the run's folder `evaluations`. One that is stopped, killed too, goes on where it was when it
-    is begun again with the same arguments, and gives the same numbers.
+    Every evaluation is kept in the folder `evaluations` of the run. An evaluation that was stopped,
+    or even killed, continues where it was when it is started again with the same arguments, and
+    gives the same numbers.
 
     Args:
       run: the run, or its folder.
       num_samples: S, the number of importance samples per image.
       split: "train", "validation" or "test".
-      limit: at most this many images.
-      seed: of the samples.
+      limit: maximum number of images.
+      seed: seed of the samples.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
-      say, advance: told what takes long and what did not converge; of the number of images done, and of how many.
-      share: "I/N" where N processes evaluate the run together, on one machine or on several that see its folder: the one
-        with I = 1 waits for the others and writes. The numbers are those of one process.
-      settings: those of `tfvamp.log_likelihood`: `estimator`, `proposal` and so on.
+      say: a function that gets one line of text about what takes long or did not converge.
+      advance: a function that gets the number of images done, and the number of all images.
+      share: "I/N" if N processes evaluate the run together, on one machine or on several that see
+        its folder. The process with I = 1 waits for the others and writes the results. The numbers
+        are those of one process.
+      settings: settings of `tfvamp.log_likelihood`: `estimator`, `proposal` and so on.
 
     Returns:
-      the contents of evaluation.json; None from a process with I > 1. Unless the estimate is importance sampling from the encoder's q, "encoder" has
-      the numbers of that; with refined proposals, "amortisation_gap" is the difference of the two ELBOs. With
-      `estimator="bdmc"` the split is "simulated", and its `limit` images (100 by default) are made by the model.
+      the contents of evaluation.json; None from a process with I > 1. Unless the estimate is
+      importance sampling from the encoder's q, "encoder" has the numbers of that estimate. With
+      refined proposals, "amortisation_gap" is the difference of the two ELBOs. With
+      `estimator="bdmc"`, the split is "simulated", and the model generates its `limit` images (100
+      by default).
 
     Raises:
       RunError: the run cannot be loaded, or its log-likelihood is not finite.
-      UsageError: an argument out of its bounds, or more samples than memory can hold.
+      UsageError: an argument is out of bounds, or the samples need more memory than there is.
     """
     how = Estimation(samples=num_samples, **settings)
     how.check_effect(settings)
@@ -80,7 +85,7 @@ def evaluate(
     how = how.resolve(evaluation.is_convolutional(model))
     evaluation.check_memory(
         evaluation.latent_dims(model, model.prior()), how
-    )  # before the encoder's estimate takes its minutes
+    )  # before the minutes that the encoder's estimate takes
     common: dict[str, Any] = {"seed": seed, "say": say, "advance": advance}
     depends_on = {
         "how": dataclasses.asdict(how),
@@ -118,7 +123,7 @@ def evaluate(
         return None
     images = "simulated" if how.estimator == "bdmc" else split
     used = dataclasses.asdict(how)
-    del used["max_memory"]  # on which no number depends
+    del used["max_memory"]  # no number depends on it
     document |= {"settings": used, "limit": limit, "prior_density": model.prior.density}
     document |= {"split": images, "epoch": run.weights_epoch, "weights_sha256": run.weights_sha256}
     if not math.isfinite(document["log_likelihood"]):
@@ -147,10 +152,10 @@ def _estimated(model, x, how: Estimation, common: dict[str, Any]) -> tuple[dict,
 
 
 def _of_ways(model, x, ways: list[Estimation], common: dict[str, Any]) -> list[evaluation.LogLikelihood]:
-    """Returns the estimates of each way; a process that does not collect computes its share of all of them.
+    """Returns one estimate for each way; a process that does not collect computes its share of all of them.
 
     Raises:
-      ShareDone: it has.
+      ShareDone: the process has computed its share.
     """
     found: dict[Estimation, evaluation.LogLikelihood] = {}
     for way in dict.fromkeys(ways):
@@ -162,12 +167,12 @@ def _of_ways(model, x, ways: list[Estimation], common: dict[str, Any]) -> list[e
 
 
 def _bracketed(model, how: Estimation, count: int, common: dict[str, Any]) -> tuple[dict, dict]:
-    """Returns the document and the arrays of bounds on images of the model's own."""
+    """Returns the document and the arrays of bounds on images that the model generates."""
     result = evaluation.bracketed(model, count, how, **common)
     document = {
         **result.lower.summary(),
         "estimator": "bdmc",
-        "warning": None,  # the gap says it
+        "warning": None,  # the gap shows it
         "upper_bound": float(result.upper.mean()),
         "gap": result.gap,
         "gap_error": result.gap_error,
@@ -184,10 +189,11 @@ def encode(
     raw_dir: str | os.PathLike | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, np.ndarray]:
-    """Returns posterior `mean` and `log_variance` [N, D] and `label` [N] of a split; `class_names` where labels have names.
+    """Returns the posterior `mean` and `log_variance` [N, D] and the `label` [N] of a split.
 
-    Of the top stochastic layer; those below add `mean_z1` and `log_variance_z1`, at the means above. The arguments are
-    those of `evaluate`.
+    There are also `class_names` if labels have names. The posterior is that of the top stochastic
+    layer; lower layers add `mean_z1` and `log_variance_z1`, at the means of the latents above. The
+    arguments are those of `evaluate`.
     """
     run = as_run(run)
     model = run.model()
@@ -214,12 +220,20 @@ def plot(
     say: Callable[[str], None] = lambda text: None,
     look: plots.Look = plots.PLAIN,
 ) -> list[str]:
-    """Returns draws what a run learned into its folder `figures`; the paths of the pictures.
+    """Draws what a run learned into its folder `figures`; returns the paths of the pictures.
 
-    Training curves; samples; test images beside their reconstructions; pseudo-inputs (of a prior that has them), with
-    their contrast stretched, beside what they generate, and what all components generate; a map of the posterior means
-    of test images; images along single latents and between test images (of models whose p(x | z) has a mean); and the
-    histogram of the test log-likelihood (of the weights that the run has now). `look` says how they are drawn.
+    The pictures show:
+
+    * training curves;
+    * samples;
+    * test images beside their reconstructions;
+    * pseudo-inputs, with their contrast stretched, beside what they generate (for a prior that has
+      them), and what all components generate;
+    * a map of the posterior means of test images;
+    * images along single latents and between test images (for models whose p(x | z) has a mean);
+    * the histogram of the test log-likelihood (if it is that of the weights that the run has now).
+
+    `look` sets how they are drawn.
     """
     run = as_run(run)
     model = run.model()
@@ -273,7 +287,7 @@ def plot(
 
 
 def _map(model, means: np.ndarray, labels: np.ndarray, class_names, look: plots.Look) -> bytes:
-    """Returns posterior means [N, D] on their principal axes, over the prior's density in that plane."""
+    """Draws posterior means [N, D] on their principal axes, over the prior's density in that plane."""
     axes, centre = evaluation.plane(means)
     prior, centres = model.prior, model.prior.centres()
     if isinstance(prior(), DiagonalGaussian):

@@ -1,4 +1,4 @@
-"""Runs side by side: the settings that differ, the results, and paired differences of the log-likelihood."""
+"""Comparison of runs: the settings that differ, the results, and paired differences of the log-likelihood."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tfvamp.errors import RunError, check_choice
 from tfvamp.runs import history
 from tfvamp.runs.run import Run, paths_of, table_of
 
-# Where and on what a run was computed, which no result depends on.
+# Settings of where and on what a run was computed; no result depends on them.
 PLACES = ("data_dir", "raw_dir", "device", "checkpoint_minutes")
-# Two estimates compare, image by image, where these are equal.
+# Two estimates can be compared, image by image, if these are equal.
 ALIKE = (
     "split",
     "estimator",
@@ -32,23 +32,23 @@ SPREAD = (
     "encoder",
     "difference",
     "encoder_difference",
-)  # said with their spread over runs
+)  # reported with their spread over runs
 RESULTS = (
     "log_likelihood", "log_likelihood_spread", "standard_error", "monte_carlo_error", "difference", "difference_spread",
     "difference_error", "encoder", "encoder_spread", "encoder_difference", "encoder_difference_spread",
     "encoder_difference_error",
 )  # fmt: skip
-ENCODER = "encoder_log_likelihood"  # the array of the encoder's own estimate, beside a closer one
+ENCODER = "encoder_log_likelihood"  # the array of the encoder's own estimate, stored beside a closer one
 
 
 class Estimate(NamedTuple):
-    """What an evaluation says of a split.
+    """The newest result of an evaluation of a split.
 
     Attributes:
       of: how it was made, and on which images.
-      values: the log-likelihood of each image by each proposal, [N] each, in nats.
-      monte_carlo_error: of the mean of the first.
-      density: what the prior's log-density is, "bound" or "estimate"; None where it is exact.
+      values: log-likelihood of each image for each proposal, [N] each, in nats.
+      monte_carlo_error: error of the mean of the first of these.
+      density: kind of the prior's log-density, "bound" or "estimate"; None if it is exact.
     """
 
     of: dict[str, Any]
@@ -66,28 +66,32 @@ def compare(
 ):
     """Returns a table of runs: the settings that differ, the results, and the paired differences to one of them.
 
-    A paired difference is the mean over images of the difference of two log-likelihoods, with the standard deviation of
-    these differences over the root of their number as its error: the images are the same, so what makes some harder than
-    others cancels.
+    A paired difference is the mean over images of the difference of two log-likelihoods. Its error
+    is the standard deviation of these differences divided by the square root of their number.
+    Because the images are the same, it does not matter that some images are harder than others.
 
     Args:
       pattern: the runs, as for `find_runs`.
       baseline: the run that the others are compared with; None for the first one.
-      split: of the evaluations.
-      over: a setting, such as "seed": runs that differ in it alone become one row, with the means of their results and,
-        in `..._spread`, the standard deviation over them; each is compared with the run that has the baseline's settings but the
-        same value of this one.
-      say: told in one line of a run that has no estimate, or one that does not compare.
+      split: split of the evaluations.
+      over: a setting, such as "seed". Runs that differ only in this setting become one row, with
+        the means of their results and, in `..._spread`, the standard deviations over them. Each of
+        these runs is compared with the run that has the baseline's settings but the same value of
+        `over`.
+      say: a function that gets one line of text for a run that has no estimate, or one that cannot
+        be compared.
 
     Returns:
-      as `Run.history`, one row for each run: `run`; each setting that differs; `trained_epochs`, `best_epoch` and `bound`, the
-      validation bound that chose it; `images`, `log_likelihood` (nats per image), its `standard_error` (over images) and
-      `monte_carlo_error`; `difference` and `difference_error` to the baseline; and where the estimate's proposals are not
-      the encoder's, the same of its own in `encoder`, `encoder_difference`, `encoder_difference_error`.
+      as `Run.history`, with one row per run and these columns: `run`; each setting that differs;
+      `trained_epochs`, `best_epoch`, and `bound`, the validation bound that chose it; `images`,
+      `log_likelihood` (nats per image), its `standard_error` (over images) and `monte_carlo_error`;
+      `difference` and `difference_error` to the baseline. If the proposals of the estimate are not
+      the encoder's, `encoder`, `encoder_difference` and `encoder_difference_error` give the same
+      for the encoder's own.
 
     Raises:
       RunError: no run matches, or one cannot be read.
-      UsageError: `over` is no setting.
+      UsageError: `over` is not a setting.
     """
     runs = [Run(path) for path in paths_of(pattern)]
     if not runs:
@@ -123,7 +127,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
 def _alike(
     runs: Sequence[Run], baseline: Run, run: Run, over: str, say: Callable[[str], None] = lambda text: None
 ) -> Run:
-    """Returns the run with the baseline's settings, except for `over`, which it has as `run`; the baseline where there is none."""
+    """Returns the run with the baseline's settings but the `over` of `run`, or the baseline if there is none."""
     wanted = baseline.config.to_dict() | {over: getattr(run.config, over)}
     wanted = {name: value for name, value in wanted.items() if name not in PLACES}
     found = next((one for one in runs if wanted.items() <= one.config.to_dict().items()), None)
@@ -133,7 +137,7 @@ def _alike(
 
 
 def _estimate(run: Run, split: str, say: Callable[[str], None]) -> Estimate | None:
-    """Returns the newest evaluation of a split; None where there is none of the weights that the run has now."""
+    """Returns the newest evaluation of a split; None if there is none of the weights that the run has now."""
     result = run.evaluation(split)
     if result is None or not result["current"]:
         say(f"{run} is not evaluated on {split}: tfvamp evaluate {run} comes first")
@@ -192,12 +196,12 @@ def _row(
 
 
 def _error(values: np.ndarray) -> float:
-    """Returns the standard error of a mean; NaN of one value."""
+    """Returns the standard error of a mean; NaN for one value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _averaged(rows: list[dict[str, Any]], differing: list[str], over: str) -> list[dict[str, Any]]:
-    """Returns one row for all runs that differ in a setting alone: the means of their results."""
+    """Returns one row for all runs that differ in only one setting: the means of their results."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(str(row[name]) for name in differing if name != over)
@@ -218,7 +222,7 @@ def _averaged(rows: list[dict[str, Any]], differing: list[str], over: str) -> li
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns rows with the same columns each, in their order, except those that are empty in all rows."""
+    """Returns rows with the same columns in the same order, without those that are empty in all rows."""
     order = (
         "run",
         "runs",

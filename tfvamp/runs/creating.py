@@ -1,4 +1,4 @@
-"""A new run folder: it appears whole, and takes the place of an old run only when it has something to show."""
+"""Creating a run folder: it appears whole, and replaces an old run only when it has something to show."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from tfvamp.files import expanded, shown
 from tfvamp.runs import lock
 from tfvamp.runs.folder import RunFolder
 
-TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # what renaming onto something answers
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # errors of renaming onto something
 
 
 def default_path(config: TrainConfig) -> pathlib.Path:
-    """Returns the run folder where none is named: runs/DATASET-MODEL-PRIOR-TIME."""
+    """Returns the run folder that is used if none is named: runs/DATASET-MODEL-PRIOR-TIME."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = re.sub(r"[^\w.-]+", "-", config.dataset.rstrip("/").rsplit("/", 1)[-1])[:100]
     return pathlib.Path("runs", f"{name}-{config.model}-{config.prior}-{time}")
 
 
 def check_free(run_dir: str | os.PathLike, overwrite: bool) -> bool:
-    """Returns whether a run is there that is to be replaced.
+    """Returns whether there is a run that is to be replaced.
 
     Raises:
-      RunError: a run is there and `overwrite` is not set, or something else is there.
+      RunError: there is a run and `overwrite` is not set, or there is something else.
       UsageError: this cannot be the name of a run folder.
     """
     path = expanded(run_dir)
@@ -49,7 +49,7 @@ def check_free(run_dir: str | os.PathLike, overwrite: bool) -> bool:
     files.sweep(path.parent)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.lstat(path)  # a name that cannot be: too long, or inside a file
+            os.lstat(path)  # an impossible name: too long, or inside a file
         if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
             return False
     except OSError as error:
@@ -67,7 +67,7 @@ def check_free(run_dir: str | os.PathLike, overwrite: bool) -> bool:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    """Returns whether a folder has the config.json of a run, be it damaged: another program's files are never replaced."""
+    """Returns whether a folder has the config.json of a run, even damaged: other programs' files are never replaced."""
     with contextlib.suppress(FileError):
         raw = files.read_json(path / "config.json")
         return isinstance(raw.get("settings"), dict) and isinstance(raw.get("data"), dict)
@@ -81,11 +81,11 @@ def creating(
     """Makes a run folder with its config.json, locked for this process.
 
     Yields:
-      the folder; and, where an old run is to be replaced, the function that moves the new run into its place and
-      gives its folder there. Until then the old run stays as it is.
+      the folder; and, if an old run is to be replaced, a function that moves the new run into its
+      place and returns its folder there. Until then, the old run stays as it is.
 
     Raises:
-      RunError: another process writes the run that is there, or the folder cannot be made.
+      RunError: another process is writing the run that is there, or the folder cannot be made.
       UsageError, RunError: as `check_free`.
     """
     path = expanded(run_dir) if run_dir is not None else default_path(config)
@@ -117,7 +117,7 @@ def creating(
 
 
 def _move(new: pathlib.Path, path: pathlib.Path, named: bool) -> pathlib.Path:
-    """Moves a new run to its place: where no name was asked for, to the next free one."""
+    """Moves a new run to its place, or to the next free one if no name was asked for."""
     for number in itertools.count(1):
         target = path if number == 1 else path.with_name(f"{path.name}-{number}")
         try:

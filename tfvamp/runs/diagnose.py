@@ -1,4 +1,4 @@
-"""What a run's prior, latents and decoder have learned: numbers, pictures and plain words."""
+"""A diagnosis of what a run's prior, latents and decoder have learned: numbers, pictures and plain words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tfvamp.models import LatentVariableModel
 from tfvamp.runs.diagnosis import COPIED, findings
 from tfvamp.runs.run import Run, as_run
 
-IMAGES = 200  # of the training and the test split, whose log-likelihood is estimated
+IMAGES = 200  # of each of the training and test splits, whose log-likelihood is estimated
 SAMPLES = 500  # importance samples per image
 SHOWN = 8  # images in a row
 
@@ -38,16 +38,18 @@ def diagnose(
     advance: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Diagnoses a run; writes diagnosis.json and pictures into its folder `figures`.
+    """Diagnoses a run; writes diagnosis.json, and pictures into its folder `figures`.
 
     Args:
       run: the run, or its folder.
       num_samples: S, the number of importance samples per image.
-      limit: number of training and of test images, chosen at random, whose log-likelihood is estimated, and a fifth of the number of samples;
-        the other numbers are of all images.
-      seed: of every draw.
+      limit: number of training images and of test images, chosen at random, whose log-likelihood is
+        estimated. The model generates five times as many samples, at most as many as there are test
+        images. All other numbers use all images.
+      seed: seed of every draw.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
-      say, advance: told of a fallback from XLA; of the number of images done, and of how many.
+      say: a function that gets one line of text, such as that XLA is given up.
+      advance: a function that gets the number of images done, and the number of all images.
       settings: `refine_steps` and so on, as for `tfvamp.log_likelihood`.
 
     Returns:
@@ -55,7 +57,8 @@ def diagnose(
 
     Raises:
       RunError: the run cannot be loaded.
-      UsageError: an argument out of its bounds, fewer than two images of a split, or more than memory can hold.
+      UsageError: an argument is out of bounds, a split has fewer than two images, or more memory is
+        needed than there is.
     """
     if limit < 2:
         raise UsageError(f"the number of images must be at least 2; got {limit}")
@@ -119,7 +122,7 @@ def diagnose(
 
 
 def _fit(estimates) -> dict[str, Any]:
-    """Returns the log-likelihood on training and test images, and whose fault the difference is."""
+    """Returns the log-likelihood on training and test images, and what causes the difference."""
     fit: dict[str, Any] = {
         name: {
             "elbo": float(estimates[name, "encoder"].elbo.mean()),
@@ -159,7 +162,7 @@ def _layers(model: LatentVariableModel, posteriors, estimate) -> dict[str, Any]:
 
 
 def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, Any] | None:
-    """Returns the use of a mixture prior's components; None of another prior."""
+    """Returns the use of a mixture prior's components; None for another prior."""
     if not model.prior.is_mixture():
         return None
     used = diagnostics.usage(posterior, model.prior(), seed=seed)
@@ -167,7 +170,7 @@ def _components(model: LatentVariableModel, posterior, seed: int) -> dict[str, A
 
 
 def _samples(samples: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns how samples compare with test images, and each sample with the nearest training image."""
+    """Compares samples with test images, and each sample with the nearest training image."""
     test = arrays["test"][: len(samples)]
     index, distance = diagnostics.nearest(samples, arrays["train"])
     _, of_test = diagnostics.nearest(test, arrays["train"])
@@ -183,7 +186,7 @@ def _samples(samples: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[dict[s
 
 
 def _probes(labels: dict[str, np.ndarray], posteriors, say) -> dict[str, float] | None:
-    """Accuracies of classifiers of the posterior means; None without labels or scikit-learn."""
+    """Returns the accuracies of classifiers of the posterior means; None without labels or scikit-learn."""
     if min(len(np.unique(of_split)) for of_split in labels.values()) < 2:
         return None
     if importlib.util.find_spec("sklearn") is None:
@@ -196,7 +199,7 @@ def _probes(labels: dict[str, np.ndarray], posteriors, say) -> dict[str, float] 
 def _clusters(
     model: LatentVariableModel, labels: dict[str, np.ndarray], posteriors
 ) -> dict[str, float] | None:
-    """Returns how the components of a mixture prior agree with labels; None of another prior."""
+    """Returns how the components of a mixture prior agree with labels; None for another prior."""
     if not model.prior.is_mixture():
         return None
     prior = model.prior()

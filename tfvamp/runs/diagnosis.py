@@ -1,4 +1,4 @@
-"""What the numbers of diagnosis.json say, as text."""
+"""Texts that say what the numbers of diagnosis.json mean."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from tfvamp.evaluation import diagnostics
 
-COLLAPSED = 0.1  # nats of KL below which a layer tells nothing
+COLLAPSED = 0.1  # nats of KL below which a layer carries no information
 COPIED = 0.05  # the share of test images that are this near to a training image
 
 
 def findings(document: dict[str, Any]) -> list[str]:
-    """Returns what the numbers of a diagnosis say, in plain words."""
+    """Returns what the numbers of a diagnosis mean, in plain words."""
     found = []
     for name, layer in document["layers"].items():
         active, dims = layer["active_units"], layer["latent_dims"]
@@ -68,7 +68,7 @@ def findings(document: dict[str, Any]) -> list[str]:
 
 
 def described(result: dict[str, Any]) -> dict[str, str]:
-    """Returns the numbers of a diagnosis as text, by what they are."""
+    """Returns the numbers of a diagnosis as text, by their names."""
     fit, rows = result["fit"], {}
     for name in ("train", "test"):
         of_split = fit[name]

@@ -1,4 +1,4 @@
-"""What config.json says of a run, checked: a file from elsewhere may say anything."""
+"""The contents of config.json, checked: a file from elsewhere may contain anything."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LARGEST_SIDE = 2**16  # of an image in pixels
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """What config.json says, checked.
+    """The contents of config.json, checked.
 
     Attributes:
-      settings: resolved ones.
-      spec: of the data set.
+      settings: the resolved settings.
+      spec: the description of the data set.
       sources: sha256 of each source file of the data.
-      verified: whether those are the published ones; None where that is not known.
-      versions: of Python and of packages, when training started.
+      verified: whether these files are the published ones; None if that is not known.
+      versions: versions of Python and of packages at the start of training.
       command: the command line.
       started: when training started.
-      resumed_from: the same three of what was resumed.
-      networks_version: of the model's networks.
+      resumed_from: `versions`, `command` and `started` of the trainings that were resumed.
+      networks_version: version of the model's networks.
       own: whether this user wrote the run on this machine.
       raw: config.json as it is.
     """
@@ -51,13 +51,14 @@ def checked(raw: dict[str, Any], path: pathlib.Path, run: str) -> Document:
     """Returns the contents of config.json.
 
     Args:
-      raw: what was read.
-      path: where it was read.
+      raw: the contents that were read.
+      path: the file that they were read from.
       run: the run folder, as it is shown.
 
     Raises:
-      RunError: it says what no run has, or the weights mean something else in this version of the networks.
-      UsageError: a setting has no such value.
+      RunError: the contents are not those of a run, or the weights mean something else in this
+        version of the networks.
+      UsageError: a setting has a value that does not exist.
     """
 
     def damaged(what: str) -> RunError:
@@ -113,7 +114,7 @@ def checked(raw: dict[str, Any], path: pathlib.Path, run: str) -> Document:
 
 
 def _spec(data: dict[str, Any]) -> DatasetSpec | None:
-    """Returns what the user's own images are; None where that is damaged."""
+    """Returns the description of the user's own images; None if it is damaged."""
     stored = data.get("spec")
     shape: Any = data.get("shape")
     if not isinstance(stored, dict):

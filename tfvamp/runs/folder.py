@@ -1,4 +1,4 @@
-"""The files of a run folder: where they are, how they are written and read. Nothing in them is trusted."""
+"""The files of a run folder: where they are, and how they are written and read. Nothing in them is trusted."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from tfvamp.runs.document import Document, checked
 
 PACKAGES = ("tfvamp", "tensorflow", "keras", "tensorflow-probability", "tensorflow-datasets", "numpy")
 LARGEST_ARRAYS = 2**25  # bytes of an evaluation's arrays: half a million images
-EVALUATED = (*SPLITS, "simulated")  # the last has images that the model makes
-EVALUATIONS = "evaluations"  # folder with every evaluation, one folder each
+EVALUATED = (*SPLITS, "simulated")  # the last one has images that the model generates
+EVALUATIONS = "evaluations"  # folder with all evaluations, in one folder each
 
 
 class RunFolder:
@@ -84,7 +84,7 @@ class RunFolder:
 
     @property
     def log_file(self) -> pathlib.Path:
-        """Where TensorFlow's own messages go."""
+        """The file that TensorFlow's own messages go to."""
         return self.file("tensorflow.log")
 
     def evaluation_file(self, split: str = "test") -> pathlib.Path:
@@ -94,7 +94,7 @@ class RunFolder:
         return self.file(_of_split("log_likelihood.npz", split))
 
     def is_there(self) -> bool:
-        """Returns whether there is a run folder, be it damaged."""
+        """Returns whether there is a run folder, even a damaged one."""
         return os.path.isfile(self.path / "config.json")
 
     def check_exists(self) -> None:
@@ -111,7 +111,7 @@ class RunFolder:
             files.sweep(self.file(name))
 
     def write_config(self, config: TrainConfig, dataset: Dataset, resumed: list | None = None) -> None:
-        """Writes config.json: resolved settings, data, versions, command line; for a resumed run, the earlier ones."""
+        """Writes config.json: resolved settings, data, versions, command line (of a resumed run, also the earlier ones)."""
         settings = config.to_dict()
         document = {
             "settings": settings,
@@ -133,10 +133,10 @@ class RunFolder:
         files.write_json(self.config_file, document)
 
     def read_document(self) -> Document:
-        """Returns config.json, checked.
+        """Returns the contents of config.json, checked.
 
         Raises:
-          RunError: it is missing or damaged, or says what no run has.
+          RunError: it is missing or damaged, or its contents are not those of a run.
         """
         self.check_exists()
         try:
@@ -181,7 +181,7 @@ class RunFolder:
         return document
 
     def read_arrays(self, path: pathlib.Path) -> dict[str, Any]:
-        """Returns the arrays of an evaluation; RunError where they are damaged."""
+        """Returns the arrays of an evaluation; raises RunError if they are damaged."""
         try:
             return read_npz(path, LARGEST_ARRAYS)
         except FileError as error:
@@ -192,8 +192,10 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Keeps an evaluation in a folder of its own, and makes it the current one of its split.
 
-        The folder appears whole. The two files at the top are replaced in an order in which they never disagree: the
-        old arrays go, the new JSON comes, the new arrays come. What a killed process did not get to is in the folder.
+        The folder appears whole. The two files at the top are replaced in an order in which they
+        never disagree: the old arrays are removed, then the new JSON is written, then the new
+        arrays. If a process is killed before it has done all this, the missing files are in the
+        folder.
 
         Returns:
           the JSON, with the number of the evaluation.
@@ -202,7 +204,7 @@ class RunFolder:
         contents = npz_bytes(arrays)
         document = self._keep(document, contents)
         with self._publishing():
-            if self._current_number(split) < document["number"]:  # else another process was faster
+            if self._current_number(split) < document["number"]:  # otherwise another process was faster
                 self.log_likelihood_file(split).unlink(missing_ok=True)
                 files.write_json(self.evaluation_file(split), document)
                 files.replace_file(self.log_likelihood_file(split), contents)
@@ -210,7 +212,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _publishing(self) -> Iterator[None]:
-        """Makes two evaluations of one run that end together replace the files at the top one after the other."""
+        """Makes two evaluations of a run that end at the same time replace the files at the top one after the other."""
         descriptor = os.open(self.file(EVALUATIONS), os.O_RDONLY | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # a disk without locks
@@ -242,7 +244,7 @@ class RunFolder:
                     os.rename(new, place / f"{number:06d}")
                     break
                 except OSError:
-                    if not (place / f"{number:06d}").is_dir():  # else another process took the number
+                    if not (place / f"{number:06d}").is_dir():  # otherwise another process took the number
                         raise
         files.sync_folder(place)
         return document

@@ -23,14 +23,14 @@ COLUMNS = (
     "val_kl",
     "seconds",
 )  # before the last, several stochastic layers add val_kl_z2 and val_kl_z1, and `stop_by` iwae val_iwae
-LARGEST_VALUE = 1e30  # beyond all that training gives
+LARGEST_VALUE = 1e30  # larger than any value that training gives
 LARGEST = 2**24  # bytes: a hundred thousand epochs
 
 
 def bound(row: dict[str, float], beta: float) -> float:
-    """Returns what the best epoch is chosen by: the validation ELBO, with `beta` as the weight of its KL.
+    """Returns the bound that chooses the best epoch: the validation ELBO, with `beta` as the weight of its KL.
 
-    Or the importance-weighted bound, in the history of a run that is stopped by that.
+    For a run that is stopped by the importance-weighted bound, it returns that bound.
     """
     if "val_iwae" in row:
         return row["val_iwae"]
@@ -38,7 +38,7 @@ def bound(row: dict[str, float], beta: float) -> float:
 
 
 def best_of(rows: list[dict[str, float]], beta: float) -> dict[str, float] | None:
-    """Returns the row of the best epoch; None where there is none yet."""
+    """Returns the row of the best epoch; None if there is none yet."""
     return max(rows, key=lambda row: bound(row, beta), default=None)
 
 
@@ -54,9 +54,9 @@ def to_text(rows: list[dict[str, float]], header: bool = True) -> str:
 
 
 def read(path: pathlib.Path) -> tuple[list[dict[str, float]], str | None]:
-    """Returns the rows of a history, and what is wrong with it (None: nothing).
+    """Returns the rows of a history, and what is wrong with it (None if nothing is wrong).
 
-    A last line that a crash cut off does not count.
+    A last line that was cut off by a crash is ignored.
     """
     if not os.path.lexists(path):
         return [], None
@@ -79,7 +79,7 @@ def read(path: pathlib.Path) -> tuple[list[dict[str, float]], str | None]:
 
 
 def check(rows: list[dict[str, float]]) -> None:
-    """Raises ValueError, TypeError or AttributeError where these are not the rows of a history, from epoch 1 on."""
+    """Raises ValueError, TypeError or AttributeError if these are not the rows of a history, from epoch 1 on."""
     for number, row in enumerate(rows, start=1):
         if list(row) != list(rows[0]) or not all(type(value) in (int, float) for value in row.values()):
             raise ValueError("columns")
@@ -87,7 +87,7 @@ def check(rows: list[dict[str, float]]) -> None:
 
 
 def _numbers(row: dict, expected_epoch: int) -> dict[str, float]:
-    """Returns a row as numbers; ValueError where it is damaged, or is not that of the expected epoch."""
+    """Returns a row as numbers; raises ValueError if it is damaged, or is not that of the expected epoch."""
     if None in row or not set(COLUMNS) <= set(row):
         raise ValueError("columns")
     numbers = {name: float(value) for name, value in row.items() if value is not None}

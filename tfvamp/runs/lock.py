@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from tfvamp.errors import RunError
 from tfvamp.files import printable, shown
 
-NAME = "lock"  # of the file in the run folder
-LARGEST = 4096  # bytes of it
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # what a disk without locks answers
+NAME = "lock"  # name of the file in the run folder
+LARGEST = 4096  # maximum size of the file in bytes
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # errors on a disk without locks
 
 
 @dataclasses.dataclass
@@ -26,7 +26,7 @@ class Held:
     """A lock that is held.
 
     Attributes:
-      folder: the run folder; whoever moves it says so here.
+      folder: the run folder; code that moves the folder sets its new path here.
     """
 
     folder: pathlib.Path
@@ -36,7 +36,8 @@ class Held:
 def writing(folder: pathlib.Path) -> Iterator[Held]:
     """Holds the lock of a run folder; readers never need it.
 
-    The file says which process holds it. What a killed process left there does not count: its lock is gone.
+    The file says which process holds the lock. A file that a killed process left does not count:
+    its lock is gone.
 
     Raises:
       RunError: another process holds it.
@@ -85,7 +86,7 @@ def _acquire(folder: pathlib.Path) -> int:
 
 
 def _holder(descriptor: int) -> dict:
-    """Returns what the lock file says of its holder; empty where it says nothing."""
+    """Returns what the lock file says about its holder; empty if it says nothing."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         holder = json.loads(os.pread(descriptor, LARGEST, 0))
         if isinstance(holder, dict):

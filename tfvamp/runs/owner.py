@@ -1,4 +1,4 @@
-"""Whose run it is: paths in a run folder are followed only if this user wrote them on this machine.
+"""Ownership of runs: paths in a run folder are followed only if this user wrote them on this machine.
 
 The settings that name places are signed with a key that never leaves the user's home folder. A run folder from
 elsewhere, or one that was edited, has no valid signature: it is data, and its paths are not followed.
@@ -17,12 +17,12 @@ from typing import Any
 
 from tfvamp.files import read_bytes
 
-PLACES = ("dataset", "data_dir", "raw_dir")  # the settings that name data, or where they are
+PLACES = ("dataset", "data_dir", "raw_dir")  # the settings that name data, or the place of data
 KEY_BYTES = 32
 
 
 def signature(settings: dict[str, Any]) -> str | None:
-    """Returns the signature of the places in the settings of a run; None where no key can be kept."""
+    """Returns the signature of the places in the settings of a run; None if no key can be kept."""
     return sign(_places(settings))
 
 
@@ -32,7 +32,7 @@ def is_own(settings: dict[str, Any], signed: Any) -> bool:
 
 
 def sign(statement: bytes) -> str | None:
-    """Returns the signature of a statement, 64 hexadecimal digits; None where no key can be kept."""
+    """Returns the signature of a statement, 64 hexadecimal digits; None if no key can be kept."""
     key = _key(make=True)
     return None if key is None else hmac.new(key, statement, hashlib.sha256).hexdigest()
 

@@ -32,7 +32,7 @@ def generated(model: LatentVariableModel, z, seed: int) -> np.ndarray:
 def components(model: LatentVariableModel, number: int, seed: int) -> Components | None:
     """Returns what the first `number` components generate, and the pseudo-inputs of the first half of them.
 
-    None for a prior without pseudo-inputs.
+    It returns None for a prior without pseudo-inputs.
     """
     pseudo_inputs, centres = model.prior.clipped_pseudo_inputs(), model.prior.centres()
     if pseudo_inputs is None or centres is None:

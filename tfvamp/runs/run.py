@@ -21,22 +21,22 @@ from tfvamp.models import LatentVariableModel
 from tfvamp.runs import building, history, weights
 from tfvamp.runs.folder import RunFolder
 
-# Of an evaluation, in the table of runs; of different estimators, numbers do not compare.
+# Columns of an evaluation in the table of runs; numbers of different estimators cannot be compared.
 RESULTS = ("log_likelihood", "standard_error", "estimator", "proposal", "num_examples")
-LARGEST_WEIGHTS = 2**32  # bytes of a file whose checksum is taken
+LARGEST_WEIGHTS = 2**32  # maximum size in bytes of a file whose checksum is taken
 
 
 class Run:
-    """A trained run, or one in training. config.json is read once, when the run is opened.
+    """A trained run, or one in training. Its config.json is read once, when the run is opened.
 
     Args:
       path: the run folder.
 
     Attributes:
-      folder: its files.
-      document: what config.json says, checked.
+      folder: the files of the run.
+      document: the contents of config.json, checked.
       config: the settings, a `TrainConfig`.
-      spec: what the data set is.
+      spec: the description of the data set.
 
     Raises:
       RunError: there is no such run, or its config.json is damaged.
@@ -66,7 +66,7 @@ class Run:
         return self.folder.path
 
     def rows(self, say: Callable[[str], None] = lambda text: None) -> list[dict[str, float]]:
-        """Returns the rows of history.csv; `say` is told in one line where it is damaged."""
+        """Returns the rows of history.csv; `say` gets one line of text if the file is damaged."""
         rows, damage = history.read(self.folder.history_file)
         if damage:
             say(f"warning: {damage}: tfvamp train --resume {self} restores it")
@@ -76,15 +76,16 @@ class Run:
         """Returns the history, one row per epoch.
 
         Returns:
-          a `pandas.DataFrame` where pandas is installed; otherwise a dictionary of lists, by column.
+          a `pandas.DataFrame` if pandas is installed; otherwise a dictionary of lists, by column.
         """
         return table_of(self.rows())
 
     def evaluation(self, split: str = "test") -> dict[str, Any] | None:
-        """Returns the newest evaluation of a split; None where there is none.
+        """Returns the newest evaluation of a split; None if there is none.
 
         Returns:
-          the contents of evaluation.json, and `current`: whether it is of the weights that the run has now.
+          the contents of evaluation.json, and `current`: whether it was made with the weights that
+          the run has now.
 
         Raises:
           RunError: it is damaged.
@@ -96,7 +97,7 @@ class Run:
         return {**document, "current": _is_of(document, self.weights_sha256)}
 
     def evaluations(self):
-        """Returns all evaluations, the newest first, as `history` gives its rows."""
+        """Returns all evaluations, the newest first, in the form of `history`."""
         found, digest = [], self.weights_sha256
         for number, _ in self.folder.evaluations():
             path = self.folder.file("evaluations", f"{number:06d}", "evaluation.json")
@@ -105,7 +106,7 @@ class Run:
         return table_of(found)
 
     def evaluated_arrays(self, split: str = "test") -> dict[str, Any] | None:
-        """Returns the arrays [N] of the newest evaluation of a split; None where there is none.
+        """Returns the arrays [N] of the newest evaluation of a split; None if there is none.
 
         Raises:
           RunError: they are damaged.
@@ -133,8 +134,8 @@ class Run:
 
     @property
     def weights_sha256(self) -> str | None:
-        """The checksum of the best weights; None where there are none that can be read."""
-        if "stored_weights" in self.__dict__:  # those that `model` has, whatever was written since
+        """The checksum of the best weights; None if there are none that can be read."""
+        if "stored_weights" in self.__dict__:  # those of `model`, whatever was written since
             return self.stored_weights.sha256
         try:
             return sha256(self.folder.best_weights, LARGEST_WEIGHTS)
@@ -143,16 +144,16 @@ class Run:
 
     @property
     def weights_epoch(self) -> int | None:
-        """The epoch of the best weights; None where nothing says it."""
+        """The epoch of the best weights; None if it is not recorded."""
         if self.stored_weights.epoch is not None:
             return self.stored_weights.epoch
         best = history.best_of(self.rows(), self.config.beta)
         return None if best is None else int(best["epoch"])
 
     def model(self) -> LatentVariableModel:
-        """Returns the model with the best epoch's weights.
+        """Returns the model with the weights of the best epoch.
 
-        Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
+        Its attributes `train_config` and `dataset_spec` say how it was trained and on what.
 
         Raises:
           RunError: the run has no weights yet, or they are damaged.
@@ -177,27 +178,28 @@ class Run:
         raw_dir: str | os.PathLike | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> Dataset:
-        """Returns the data set of the run, from where it was in training unless other places are given.
+        """Returns the data set of the run, from where it was during training unless other places are given.
 
-        Places that a run names are followed only if you wrote the run on this machine; data that are prepared are
-        never changed.
+        Places that a run names are followed only if you wrote the run on this machine. Prepared
+        data are never changed.
 
         Args:
-          limit: at most this many images of each split; None keeps the run's own limit.
+          limit: maximum number of images of each split; None keeps the run's own limit.
           dataset: where your own images are now: "npz:FILE", "folder:DIR" or "tfds:NAME".
-          data_dir, raw_dir: where the data are, if not where they were.
-          say: told in one line of what is prepared, and of data that differ.
+          data_dir, raw_dir: where the data are, if they have been moved.
+          say: a function that gets one line of text about what is prepared, and about data that
+            differ.
 
         Raises:
-          RunError: the run's places are not followed, or its images have another shape now.
-          UsageError: the run's likelihood does not fit their values now.
-          DataError: the data are not there, or are damaged.
+          RunError: the run's places are not followed, or its images now have another shape.
+          UsageError: the run's likelihood does not fit the values that its images now have.
+          DataError: the data are missing or damaged.
         """
         config, own = self.config, self.document.own
         name = self._data_name(dataset)
         if data_dir is None and own:
             data_dir = config.data_dir
-        # A folder of source files that is gone since does not matter while the prepared data are there.
+        # A folder of source files that no longer exists does not matter while the prepared data are there.
         if raw_dir is None and own and config.raw_dir and os.path.isdir(config.raw_dir):
             raw_dir = config.raw_dir
         try:
@@ -234,14 +236,14 @@ class Run:
         return loaded
 
     def made_from(self, dataset: Dataset) -> bool:
-        """Returns whether the data set is made from the files that the run was trained on, whatever their names."""
+        """Returns whether the data set is made from the files that the run was trained on, whatever their names are."""
         ours, theirs = self.document.sources, dataset.checksums
         if self.config.dataset.startswith(OWN):
             return sorted(ours.values()) == sorted(theirs.values())
         return ours == theirs
 
     def forget(self) -> None:
-        """Drops the weights and the model that were read: the run was trained on."""
+        """Drops the weights and the model that were read, because training has continued."""
         for name in ("stored_weights", "_model"):
             self.__dict__.pop(name, None)
 
@@ -271,14 +273,14 @@ def _is_of(document: dict[str, Any], digest: str | None) -> bool:
 
 
 def as_run(run: Run | str | os.PathLike) -> Run:
-    """Returns a run that may be opened already."""
+    """Returns a `Run`, given one or the folder of one."""
     return run if isinstance(run, Run) else Run(run)
 
 
 def load(run: Run | str | os.PathLike) -> LatentVariableModel:
-    """Returns the trained model of a run, with the best epoch's weights.
+    """Returns the trained model of a run, with the weights of the best epoch.
 
-    Its attributes `train_config` and `dataset_spec` tell how it was trained and on what.
+    Its attributes `train_config` and `dataset_spec` say how it was trained and on what.
 
     Raises:
       RunError: there is no such run, it has no weights yet, or they are damaged.
@@ -290,26 +292,29 @@ def find_runs(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
     """Returns the runs whose folders match a pattern, one row each.
 
     Args:
-      pattern: such as "runs/*", or several; `~` is the home folder, `**` any depth.
+      pattern: a pattern such as "runs/*", or several; `~` is the home folder, `**` matches any
+        depth.
 
     Returns:
-      as `Run.history`: the columns `run`, the settings, `epochs`, `best_epoch`, `val_elbo`; `log_likelihood`,
-      `standard_error`, `estimator`, `proposal` and `num_examples` of the newest evaluation (None where
-      there is none since the weights changed); and `problem`: what is wrong with a run folder, empty where nothing is.
+      as `Run.history`, with these columns: `run`, the settings, `epochs`, `best_epoch`, `val_elbo`;
+      `log_likelihood`, `standard_error`, `estimator`, `proposal` and `num_examples` of the newest
+      evaluation (None if there is none since the weights changed); and `problem`, which says what
+      is wrong with a run folder, and is empty if nothing is.
     """
     return table_of([_row(path) for path in paths_of(pattern)])
 
 
 def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
-    """Returns rate and distortion of evaluated runs, such as of several `beta`: Alemi and others (2018).
+    """Returns the rate and distortion of evaluated runs, for example of several `beta`: Alemi and others (2018).
 
     Args:
       pattern: as for `find_runs`.
 
     Returns:
-      as `find_runs`, by rate, one row for each run that has been evaluated: `run`, `model`, `prior`, `beta`; `rate`, the mean KL, and
-      `distortion`, the mean of -log p(x | z), in nats for an image of the evaluated split, under the encoder's q; `elbo`, which is minus
-      their sum; and `num_examples`.
+      as `find_runs`, sorted by rate, with one row for each run that has been evaluated: `run`,
+      `model`, `prior`, `beta`; `rate`, the mean KL, and `distortion`, the mean of -log p(x | z), in
+      nats per image of the evaluated split, under the encoder's q; `elbo`, which is minus their
+      sum; and `num_examples`.
 
     Raises:
       RunError: none of them has been evaluated, or one cannot be read.
@@ -334,7 +339,7 @@ def rate_distortion(pattern: str | os.PathLike | Sequence[str | os.PathLike]):
 
 
 def paths_of(pattern: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """Returns the run folders that match, in order; a name that exists is itself, whatever letters it has (a shell expands patterns)."""
+    """Returns the run folders that match, in order; a name that exists is not read as a pattern."""
     patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
     names = [str(expanded(one)) for one in patterns]
     paths = [
@@ -366,7 +371,7 @@ def _row(path: str) -> dict[str, Any]:
 
 
 def table_of(rows: list[dict[str, Any]]):
-    """Returns rows as a `pandas.DataFrame` where pandas is installed, else as lists by column."""
+    """Returns rows as a `pandas.DataFrame` if pandas is installed, otherwise as lists by column."""
     try:
         import pandas
     except ImportError:

@@ -1,4 +1,4 @@
-"""Blocks of an evaluation that was stopped: the next one with the same settings goes on after them."""
+"""Blocks of an evaluation that was stopped: the next one with the same settings continues after them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from tfvamp.files import read_bytes, replace_file
 from tfvamp.runs import owner
 from tfvamp.runs.folder import EVALUATIONS, RunFolder
 
-LARGEST = 2**28  # bytes of a block
+LARGEST = 2**28  # maximum number of bytes of a block
 PREFIX = "unfinished-"
-FORGOTTEN = 7 * 24 * 3600.0  # seconds after which what was never finished goes
+FORGOTTEN = 7 * 24 * 3600.0  # seconds after which what was never finished is removed
 SIGNATURE_BYTES = 64
 
 
 class Unfinished(MutableMapping):
     """Arrays of finished blocks by name, in a folder beside the evaluations.
 
-    Each is signed with your key, together with its name and with what its numbers depend on: those of another user, of
-    other weights or settings, and damaged ones are computed again. Where nothing can be written, nothing is kept.
+    Each block is signed with your key, together with its name and with what its numbers depend on.
+    Blocks of another user, of other weights or settings, and damaged ones are computed again. If
+    nothing can be written, nothing is kept.
 
     Args:
       folder: the run folder.
@@ -82,7 +83,7 @@ class Unfinished(MutableMapping):
 
 
 def _forget(folder: RunFolder) -> None:
-    """Removes what was stopped long ago."""
+    """Removes the blocks of evaluations that were stopped long ago."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder.file(EVALUATIONS)):
             known = entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False)

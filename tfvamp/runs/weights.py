@@ -1,4 +1,4 @@
-"""The best weights of a run: one Keras `.weights.h5` file, which says of which epoch it is."""
+"""The best weights of a run: one Keras `.weights.h5` file, which records their epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tfvamp.errors import FileError, RunError
 from tfvamp.files import read_bytes, shown
 
 EPOCH = "tfvamp_epoch"  # attribute of the file
-MARGIN = 2**20  # bytes of a file besides its arrays
+MARGIN = 2**20  # bytes allowed for a file besides its arrays
 MARGIN_PER_ARRAY = 2**13
 
 
@@ -27,8 +27,8 @@ class Stored(NamedTuple):
     """Weights as they are in a file.
 
     Attributes:
-      contents: of the file.
-      epoch: the epoch after which they were saved; None where the file does not say.
+      contents: the bytes of the file.
+      epoch: the epoch after which they were saved; None if the file does not say.
     """
 
     contents: bytes
@@ -41,7 +41,7 @@ class Stored(NamedTuple):
 
 
 class _MemoryFile(io.BytesIO):
-    """A file in memory that Keras takes for one on disk: a full disk cannot leave h5py half-way."""
+    """A file in memory that Keras takes for one on disk, so that a full disk cannot stop h5py half-way."""
 
     def __str__(self):
         return "model.weights.h5"
@@ -78,7 +78,7 @@ def read(path: pathlib.Path, shapes: Sequence[Sequence[int]]) -> Stored:
             epoch = file.attrs.get(EPOCH)
     except FileError as error:
         raise _damaged(path, str(error)) from error
-    except Exception as error:  # h5py raises whatever the damaged bytes lead to
+    except Exception as error:  # h5py may raise any error for damaged bytes
         raise _damaged(path, type(error).__name__) from error
     if stored != count:
         raise _damaged(path, f"it holds {stored} numbers where the run's model has {count}")
@@ -95,7 +95,7 @@ def load(model: keras.Model, stored: Stored, path: pathlib.Path) -> None:
     try:
         with _without_optimizer(model):
             model.load_weights(_MemoryFile(stored.contents))
-    except Exception as error:  # Keras and h5py raise whatever the damaged bytes lead to
+    except Exception as error:  # Keras and h5py may raise any error for damaged bytes
         raise _damaged(path, type(error).__name__) from error
     if not are_finite(model):
         raise RunError(f"{shown(path)} has weights that are not finite: train the run again")
@@ -108,7 +108,7 @@ def are_finite(model: keras.Model) -> bool:
 
 
 def _num_values(file: h5py.File) -> int:
-    """Returns how many numbers the arrays of a file have; raises ValueError for arrays that are not in the file."""
+    """Returns the number of values in the arrays of a file; raises ValueError for arrays that are not in the file."""
     count = 0
 
     def visit(name: str, item) -> None:
@@ -130,7 +130,7 @@ def _damaged(path: pathlib.Path, why: str) -> RunError:
 
 @contextlib.contextmanager
 def _without_optimizer(model: keras.Model):
-    """Keras 3.15 takes a compiled model's optimiser for weights, too; these files are without it."""
+    """Hides a compiled model's optimiser, which Keras 3.15 takes for weights; these files are without it."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:  # not compiled
         yield

@@ -14,7 +14,7 @@ from tfvamp.sweeps.workers import command_line, cores, environment, open_log
 
 
 def _carried_out(commands: Sequence[Sequence[str]], log: str, folder: str, variables: dict[str, str]) -> int:
-    """Runs commands one after the other; the exit status of the last one, or of the first that failed."""
+    """Runs commands one after the other; returns the exit status of the last one, or of the first one that failed."""
     import subprocess
 
     status = 0
@@ -43,8 +43,8 @@ class RayWorkers:
     """Workers that are tasks of Ray.
 
     Args:
-      jobs: how many run at a time; each asks for its share of this machine's cores.
-      address: of a cluster; None starts one on this machine.
+      jobs: number of runs at a time; each asks for its share of this machine's cores.
+      address: address of a cluster; None starts one on this machine.
     """
 
     def __init__(self, jobs: int, address: str | None = None):

@@ -20,17 +20,17 @@ from tfvamp.runs.folder import RunFolder
 from tfvamp.sweeps.spec import Spec
 from tfvamp.training.early_stopping import EarlyStopping
 
-LEFT_TO_THE_DATA = ("learning_rate", "components", "likelihood", "importance_samples")  # where they are None
-LONGEST_NAME = 120  # letters
+LEFT_TO_THE_DATA = ("learning_rate", "components", "likelihood", "importance_samples")  # if they are None
+LONGEST_NAME = 120  # maximum number of letters
 
 
 class Progress(NamedTuple):
     """How far a training is.
 
     Attributes:
-      epochs: whole ones.
-      best_epoch: that of the best validation bound.
-      bound: that one; None before the first epoch is done.
+      epochs: number of complete epochs.
+      best_epoch: the epoch with the best validation bound.
+      bound: this bound; None before the first epoch is done.
     """
 
     epochs: int
@@ -43,9 +43,9 @@ class Planned:
     """One run of a sweep.
 
     Attributes:
-      name: of its folder.
+      name: name of its folder.
       path: its folder.
-      values: of the settings that vary, and the name of the case, if there are cases.
+      values: values of the settings that vary, and the name of the case, if there are cases.
       config: all its settings.
       evaluate: as in `Spec`.
     """
@@ -88,7 +88,7 @@ class Planned:
         return found.get("settings") == settings and found.get("limit") == limit
 
     def progress(self) -> Progress:
-        """Returns how far its training is; nothing where it has no folder yet."""
+        """Returns how far its training is, which is nothing if it has no folder yet."""
         rows, _ = history.read(RunFolder(self.path).history_file)
         best = history.best_of(rows, self.config.beta)
         if best is None:
@@ -106,7 +106,7 @@ class Planned:
         return has_ended(rows, self.config)
 
     def commands(self, settings: pathlib.Path) -> list[list[str]]:
-        """Returns the commands that finish it, as words after `tfvamp`; `settings` is the file that gets its settings."""
+        """Returns the commands that finish it, as words after `tfvamp`; `settings` is the file to hold its settings."""
         state, found = self.state(), []
         if state == "missing":
             found.append(["train", "--config", str(settings), "--run-dir", str(self.path)])
@@ -135,7 +135,7 @@ def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
     """Returns the run with these values of the settings that vary.
 
     Raises:
-      UsageError: a value that the setting cannot have, or that the model does not.
+      UsageError: the setting cannot have a value, or the model does not support it.
     """
     name, config = name_of(values), spec.config(values)
     building.check_fit(config)
@@ -143,7 +143,7 @@ def run_of(spec: Spec, values: Mapping[str, Any]) -> Planned:
 
 
 def name_of(values: Mapping[str, Any]) -> str:
-    """Returns the name of a run's folder, from the settings that vary; a checksum makes it unique where letters are lost.
+    """Returns the name of a run's folder, from the settings that vary; a checksum makes it unique if letters are lost.
 
     >>> name_of({"learning_rate": 0.001, "seed": 2})
     'learning_rate=0.001,seed=2'
@@ -165,7 +165,7 @@ def has_ended(rows: list[dict[str, float]], config: TrainConfig) -> bool:
 
 
 def _differing(found: TrainConfig, wanted: TrainConfig) -> list[str]:
-    """Returns the settings of a run that are not those wanted; those that are left to the data set do not count."""
+    """Returns the settings of a run that are not as wanted; those that are left to the data set are ignored."""
     names = []
     for name, value in wanted.to_dict().items():
         if name in (*PLACES, "epochs", "jit", "on_nan", "strategy") or (name, value) == (

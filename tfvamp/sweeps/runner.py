@@ -1,4 +1,4 @@
-"""Carries out a sweep: what is missing is trained, what was stopped goes on, what is finished is left alone."""
+"""Carries out a sweep: trains what is missing, continues what was stopped, and leaves alone what is finished."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Done:
     """How a sweep ended.
 
     Attributes:
-      runs: those whose folders exist, in order.
-      failed: the names of those that failed, each with the reason.
-      given_up: the names of those that a search gave up.
-      signal: the number of the signal that ended it; None where it ended by itself.
-      best: the values that a search found best.
+      runs: the runs whose folders exist, in order.
+      failed: names of the runs that failed, each with the reason.
+      given_up: names of the runs that a search gave up.
+      signal: number of the signal that ended the sweep; None if it ended by itself.
+      best: the best values that a search found.
     """
 
     runs: list[Planned]
@@ -48,7 +48,7 @@ class _Running:
     trial: Any
     log: pathlib.Path
     started: float
-    reported: int = 0  # epochs that a search knows
+    reported: int = 0  # number of epochs that a search knows about
     given_up: bool = False
 
 
@@ -65,17 +65,20 @@ def sweep(
     """Carries out a sweep, or what is left of it.
 
     Args:
-      spec: of the sweep.
-      workers: which carry out the commands of a run.
-      jobs: how many runs at a time.
-      search: chooses the values of the runs; None for those of the file.
-      say: told in one line of each run that has ended.
-      show: told how many runs have ended, of how many, and what those that run are doing.
-      runs: those to carry out, in place of those of the file.
-      minutes: time after which no run is started and those in training save what they have; None for no limit.
+      spec: specification of the sweep.
+      workers: the workers that carry out the commands of a run.
+      jobs: number of runs at a time.
+      search: what chooses the values of the runs; None for those of the file.
+      say: a function that gets one line of text about each run that has ended.
+      show: a function that gets the number of runs that have ended, the number of all, and what the
+        others are doing.
+      runs: the runs to carry out, instead of those of the file.
+      minutes: time after which no run is started, and those in training save what they have; None
+        for no limit.
 
     Raises:
-      RunError: a folder of a run holds one of other settings, or the folder of the runs cannot be written.
+      RunError: the folder of a run holds one with other settings, or the folder of the runs cannot
+        be written.
     """
     listed = list(runs) if runs is not None else [] if search is not None else planned(spec)
     deadline = math.inf if minutes is None else time.monotonic() + 60.0 * minutes
@@ -140,7 +143,7 @@ def sweep(
                 if free:
                     held.remove(chosen)
                 run, trial = chosen
-                if any(run.path == other.run.path for other in running):  # which a search may ask for twice
+                if any(run.path == other.run.path for other in running):  # a search may ask for it twice
                     held.append(chosen)
                     break
                 begun.append(run)
@@ -176,19 +179,19 @@ def sweep(
 
 
 def _begin(run: Planned, trial: Any, workers: Workers, spec: Spec) -> _Running | None:
-    """Starts the commands of a run; None where it is finished."""
+    """Starts the commands of a run; returns None if it is finished."""
     settings = spec.run_dir / LOGS / f"{run.name}.toml"
     commands = run.commands(settings)
     if not commands:
         return None
     files.replace_file(settings, run.config.to_toml().encode())
     log = spec.run_dir / LOGS / f"{run.name}.log"
-    files.replace_file(log, b"")  # of this attempt alone
+    files.replace_file(log, b"")  # only of this attempt
     return _Running(run, workers.start(commands, log), trial, log, time.monotonic())
 
 
 def _is_hopeless(search: Search, one: _Running) -> bool:
-    """Tells a search of the epochs since it was asked last; whether it gives the run up, which is in training."""
+    """Tells a search about new epochs; returns whether it gives up the run, which is in training."""
     bounds = one.run.bounds()
     new = {epoch: max(bounds[:epoch]) for epoch in range(one.reported + 1, len(bounds) + 1)}
     one.reported = len(bounds)

@@ -1,4 +1,4 @@
-"""Which values a search tries next: Optuna's choice, from the runs so far."""
+"""The values that a search tries next: Optuna's choice, from the runs so far."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tfvamp.errors import UsageError
 from tfvamp.files import shown
 from tfvamp.sweeps.spec import Between, Spec
 
-STUDY = "study.log"  # of Optuna, in the folder of the runs
-FIRST_TRIALS = 5  # that are drawn at random, and that none is compared with before they end
+STUDY = "study.log"  # Optuna's study, in the folder of the runs
+FIRST_TRIALS = 5  # drawn at random; no run is compared with them before they end
 FIRST_EPOCHS = 10  # in which no run is given up
 
 
 class Search:
-    """A study of Optuna that goes on where it stopped.
+    """A study of Optuna that continues where it stopped.
 
     Args:
-      spec: of the sweep; its lists are choices, its bounds are ranges.
-      trials: the number of runs.
+      spec: specification of the sweep; its lists are choices, its bounds are ranges.
+      trials: number of runs.
 
     Raises:
       UsageError: Optuna is not installed, or the study in the folder is of other settings.
@@ -61,7 +61,7 @@ class Search:
             pruner=optuna.pruners.MedianPruner(FIRST_TRIALS, FIRST_EPOCHS),
         )
         begun = len(self._study.get_trials(deepcopy=False))
-        # Another seed after each stop: the same would draw the first trials again.
+        # Another seed after each stop, because the same one would draw the first trials again.
         self._study.sampler = optuna.samplers.TPESampler(
             seed=spec.seed + begun, n_startup_trials=FIRST_TRIALS
         )
@@ -89,7 +89,7 @@ class Search:
 
     @property
     def left(self) -> int:
-        """How many runs are not yet begun."""
+        """The number of runs that have not begun yet."""
         states = self._optuna.trial.TrialState
         counted = (states.COMPLETE, states.PRUNED, states.RUNNING)
         return self._trials - self._failed - len(self._study.get_trials(deepcopy=False, states=counted))
@@ -100,7 +100,7 @@ class Search:
         return trial, dict(trial.params)
 
     def is_hopeless(self, trial: Any, bounds: Mapping[int, float]) -> bool:
-        """Takes in the best validation bound up to each of some epochs; whether the trial is below the others' median."""
+        """Records the best validation bound up to some epochs; returns whether it is below the others' median."""
         for epoch, bound in bounds.items():
             trial.report(bound, epoch)
             if trial.should_prune():
@@ -108,7 +108,7 @@ class Search:
         return False
 
     def finish(self, trial: Any, bound: float | None, given_up: bool) -> None:
-        """Takes in how a trial ended: its best validation bound, None where it failed."""
+        """Records how a trial ended: its best validation bound, or None if it failed."""
         states = self._optuna.trial.TrialState
         if given_up:
             self._study.tell(trial, state=states.PRUNED)
@@ -119,7 +119,7 @@ class Search:
             self._study.tell(trial, bound)
 
     def best(self) -> dict[str, Any] | None:
-        """Returns the values of the best run; None where none has ended."""
+        """Returns the values of the best run; None if none has ended."""
         states = self._optuna.trial.TrialState
         if not self._study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
             return None

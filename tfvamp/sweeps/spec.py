@@ -18,7 +18,7 @@ from tfvamp.config import fields as fields_of
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.files import expanded, read_bytes, shown
 
-LARGEST_SWEEP = 10_000  # runs
+LARGEST_SWEEP = 10_000  # maximum number of runs
 KINDS = ("grid", "random")
 KEYS = ("run_dir", "kind", "runs", "seed", "preset", "settings", "cases", "vary", "evaluate")
 CASE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,59}", re.ASCII)
@@ -30,8 +30,8 @@ class Between:
     """Numbers between two bounds, from which a random sweep or a search draws.
 
     Attributes:
-      low, high: the bounds; where both are integers, so are the numbers.
-      log: draw their logarithm uniformly.
+      low, high: the bounds; if both are integers, so are the numbers.
+      log: whether to draw their logarithm uniformly.
     """
 
     low: float
@@ -53,18 +53,19 @@ class Between:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a sweep runs.
+    """The specification of a sweep.
 
     Attributes:
-      run_dir: the folder of its run folders.
-      settings: of all runs, by their names in `TrainConfig`.
-      vary: for each setting that varies its values, or what they lie between.
+      run_dir: folder of its run folders.
+      settings: settings of all runs, by their names in `TrainConfig`.
+      vary: the values of each setting that varies, or what they lie between.
       kind: "grid" (all combinations) or "random".
-      runs: how many runs a random sweep has.
-      seed: of the random choice, and of a search.
-      preset: the preset that the settings are on top of.
-      evaluate: the settings of an evaluation after each training; None for none.
-      cases: sets of settings by their names, each of which is run with every combination; empty for none.
+      runs: number of runs of a random sweep.
+      seed: seed of the random choice, and of a search.
+      preset: the preset that the settings change.
+      evaluate: settings of an evaluation after each training; None for no evaluation.
+      cases: sets of settings by their names, each of which is run with every combination; empty if
+        there are none.
     """
 
     run_dir: pathlib.Path
@@ -94,11 +95,11 @@ class Spec:
                 yield combination
 
     def extremes(self) -> Iterator[dict[str, Any]]:
-        """Yields all combinations of the lists, each with all numbers at their low and at their high ends: what may be drawn."""
+        """Yields all combinations of the lists, each with all numbers at their low and at their high ends."""
         lists = self._cases() | {name: of for name, of in self.vary.items() if not isinstance(of, Between)}
         if (
             math.prod(map(len, lists.values())) > LARGEST_SWEEP
-        ):  # too many to check all: the first values represent the lists
+        ):  # too many to check all: the lists are represented by their first values
             lists = {name: of[:1] for name, of in lists.items()}
         for chosen in itertools.product(*lists.values()):
             for share in (0.0, 1.0 - 2**-53):
@@ -125,7 +126,7 @@ class Spec:
         """Returns the settings of the run with these values.
 
         Raises:
-          UsageError: a value that the setting cannot have.
+          UsageError: the setting cannot have a value.
         """
         values = dict(combination)
         case = self.cases.get(values.pop("case", ""), {})
@@ -141,11 +142,11 @@ def read(path: str | os.PathLike, run_dir: str | os.PathLike | None = None) -> S
 
     Args:
       path: the file; docs/sweeps.md describes it.
-      run_dir: the folder of the runs, in place of the file's.
+      run_dir: folder of the runs, instead of the one in the file.
 
     Raises:
       FileError: the file cannot be read.
-      UsageError: it is not TOML, has an unknown key, or a value that a setting cannot have.
+      UsageError: the file is not TOML, or has an unknown key or a value that a setting cannot have.
     """
     file = expanded(path)
     try:
@@ -165,7 +166,7 @@ def read(path: str | os.PathLike, run_dir: str | os.PathLike | None = None) -> S
 
 
 def _checked(document: dict[str, Any], run_dir: str | os.PathLike | None, default: pathlib.Path) -> Spec:
-    """Returns the sweep of a file; `run_dir` stands above the file's, `default` for it where there is none."""
+    """Returns the sweep of a file; `run_dir` replaces the file's, and `default` is used if there is neither."""
     for name in document:
         check_choice("key of a sweep", name, KEYS)
     chosen: dict[str, Any] = {
@@ -268,7 +269,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _evaluation(document: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the settings under [evaluate], checked; None where there is no such table."""
+    """Returns the settings under [evaluate], checked; None if there is no such table."""
     if "evaluate" not in document:
         return None
     table = _table(document, "evaluate")

@@ -1,4 +1,4 @@
-"""Where the commands of a run are carried out: in processes of this machine, or by Ray."""
+"""The workers that carry out the commands of a run: processes of this machine, or Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfvamp.errors import UsageError
 from tfvamp.files import printable
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-LONGEST_LINE = 2000  # letters
+LONGEST_LINE = 2000  # maximum number of letters
 LONGEST_ERROR = 2**16  # bytes at the end of a log in which its last line is looked for
 
 
@@ -23,25 +23,25 @@ class Workers(Protocol):
     """Carries out commands of tfvamp one after the other, for several runs at once."""
 
     def start(self, commands: Sequence[Sequence[str]], log: pathlib.Path) -> Any:
-        """Begins, and gives a handle."""
+        """Starts the commands and returns a handle."""
 
     def ended(self, handle: Any) -> int | None:
-        """Returns the exit status of the last command, or of the first one that failed; None while they run."""
+        """Returns the exit status of the last command, or of the first one that failed; None while they are running."""
 
     def stop(self, handle: Any) -> None:
-        """Makes the command save what it has and end; those after it are left out."""
+        """Makes the command save what it has and end; the commands after it are left out."""
 
     def close(self) -> None:
         """Frees what the workers hold."""
 
 
 def command_line(words: Sequence[str]) -> list[str]:
-    """Returns a command of tfvamp in a process of its own."""
+    """Returns the command line that runs a command of tfvamp in its own process."""
     return [sys.executable, "-m", "tfvamp_cli.main", "--quiet", *words]
 
 
 def environment(jobs: int) -> dict[str, str]:
-    """Returns the environment of one of some processes, which share the cores."""
+    """Returns the environment of one of several processes that share the cores."""
     if jobs == 1:
         return dict(os.environ)
     threads = str(max(1, cores() // jobs))
@@ -64,7 +64,7 @@ def cores() -> int:
 
 
 def last_line(log: pathlib.Path) -> str:
-    """Returns what the log of a command that failed says: its line that begins with "tfvamp: ", or its last one."""
+    """Returns what the log of a failed command says: its line that begins with "tfvamp: ", or its last line."""
     with contextlib.suppress(OSError), open_log(log, os.O_RDONLY) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_ERROR))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -75,10 +75,10 @@ def last_line(log: pathlib.Path) -> str:
 
 
 class Processes:
-    """Workers that are processes of this machine, which end when this one does.
+    """Workers that are processes of this machine, and that end when this process does.
 
     Args:
-      jobs: how many run at a time; they share the cores.
+      jobs: number of runs at a time; they share the cores.
     """
 
     def __init__(self, jobs: int):
@@ -119,19 +119,19 @@ class Processes:
 
 
 def _end_with_the_parent() -> None:
-    """Asks Linux for SIGTERM when the parent is gone, however it went."""
+    """Asks Linux to send SIGTERM when the parent is gone, however it ended."""
     import ctypes
 
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def by_name(name: str, jobs: int, address: str | None = None) -> Workers:
-    """Returns the workers of a name.
+    """Returns the workers with this name.
 
     Args:
       name: "processes" or "ray".
-      jobs: how many runs at a time.
-      address: of a Ray cluster; None starts one on this machine.
+      jobs: number of runs at a time.
+      address: address of a Ray cluster; None starts one on this machine.
 
     Raises:
       UsageError: Ray is not installed.

@@ -20,22 +20,22 @@ from tfvamp.files import shown
 from tfvamp.runs import history
 from tfvamp.training.early_stopping import EarlyStopping
 
-KEPT = 2  # the newest checkpoints
+KEPT = 2  # number of newest checkpoints that stay
 MARGIN = 2**20  # bytes of a file besides what is counted
 MARGIN_PER_ARRAY = 2**10
 NAME = re.compile(r"epoch-([0-9]{6,9})(?:-step-([0-9]{9,12}))?\.npz")
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Attributes:
-      epoch: the last whole epoch; 0 within the first one.
-      step: how many steps of the next epoch are done, too.
-      seconds: how long those took.
-      skipped: how many of them were skipped.
+      epoch: the last complete epoch; 0 within the first one.
+      step: number of steps of the next epoch that are also done.
+      seconds: how long these steps took.
+      skipped: how many of these steps were skipped.
       stopping: best, best_epoch and waited of the stopping rule.
-      rows: of the history, one for each epoch.
+      rows: rows of the history, one per epoch.
       best_weights: the contents of the file with the best epoch's weights.
       state: the values of all variables, in the order of `variables`.
     """
@@ -51,7 +51,7 @@ class Checkpoint(NamedTuple):
 
 
 def variables(model: keras.Model) -> list[Any]:
-    """Returns all variables that training changes: those of a built and compiled model, its optimiser and its metrics."""
+    """Returns all variables that training changes, of a built and compiled model, its optimiser and its metrics."""
     return [*model.weights, *model.optimizer.variables, *model.metrics_variables]
 
 
@@ -70,13 +70,13 @@ def save(
     seconds: float = 0.0,
     skipped: int = 0,
 ) -> None:
-    """Writes a checkpoint whole, and removes all but the newest two.
+    """Writes a checkpoint completely or not at all, and removes all but the newest two.
 
     Args:
-      folder: where they are.
+      folder: folder of the checkpoints.
       state, stopping, rows, best_weights: as in `Checkpoint`.
-      step, seconds, skipped: how many steps of the epoch after the last one in `rows` are done, how long they took, and how
-        many were skipped.
+      step, seconds, skipped: number of steps done in the epoch after the last one in `rows`, how
+        long they took, and how many were skipped.
 
     Raises:
       FileError: it cannot be written.
@@ -105,7 +105,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _place(path: pathlib.Path) -> tuple[int, int]:
-    """Returns the last whole epoch of a checkpoint, and the steps after it."""
+    """Returns the last complete epoch of a checkpoint, and the number of steps after it."""
     match = NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1]), int(match[2] or 0)
@@ -118,17 +118,18 @@ def newest(
     say: Callable[[str], None],
     num_metrics: int = 0,
 ) -> Checkpoint | None:
-    """Returns the newest checkpoint that is not damaged; None where there is no checkpoint.
+    """Returns the newest checkpoint that is not damaged; None if there is no checkpoint.
 
     Args:
-      folder: where they are.
-      shapes: of the variables that are saved.
-      best_size: the maximum number of bytes of the best weights' file.
-      say: told in one line of a damaged one.
-      num_metrics: how many of the shapes, the last ones, are those of metrics, which tfvamp 0.1.0 did not save.
+      folder: folder of the checkpoints.
+      shapes: shapes of the variables that are saved.
+      best_size: maximum number of bytes of the best weights' file.
+      say: a function that gets one line of text about a damaged checkpoint.
+      num_metrics: number of the shapes, at the end, that are those of metrics, which tfvamp 0.1.0
+        did not save.
 
     Raises:
-      RunError: all are damaged, or belong to another model.
+      RunError: all checkpoints are damaged, or they belong to another model.
     """
     paths, damage = found(folder), ""
     for path in paths:
@@ -183,7 +184,7 @@ def _read(
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model, stopping: EarlyStopping) -> None:
-    """Gives a compiled model, its optimiser and the stopping rule the state of a checkpoint; metrics that it lacks stay."""
+    """Restores a compiled model, its optimiser and the stopping rule from a checkpoint; metrics that it lacks stay."""
     for variable, value in zip(variables(model), checkpoint.state, strict=False):
         variable.assign(value)
     stopping.restore(checkpoint.stopping)

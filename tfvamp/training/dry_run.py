@@ -1,4 +1,4 @@
-"""What a training run would need, measured without a run folder."""
+"""The needs of a training run, measured without a run folder."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from tfvamp.training.steps import compile_model, steps_of
 from tfvamp.training.strategies import Agreement, Devices
 from tfvamp.training.stretches import Stretches, one_by_one
 
-STEPS = 5  # that are timed, after one that compiles
+STEPS = 5  # number of steps that are timed, after one that compiles
 
 
 def dry_run(config: TrainConfig, console: rich.console.Console | None = None) -> dict[str, Any]:
-    """Prepares everything, runs a few steps, writes no run folder.
+    """Prepares everything and runs a few steps, but writes no run folder.
 
     Args:
-      config: what would be trained.
+      config: settings of the training.
       console: where the preparation of data is shown; None shows nothing.
 
     Returns:
-      `config` (resolved), `parameters` (trainable ones, by network), `memory` (bytes, estimated), `steps` (per epoch),
-      `seconds_per_step`, `seconds_to_compile` and `minutes_per_epoch` (validation included).
+      `config` (resolved), `parameters` (number of trainable ones, by network), `memory` (bytes,
+      estimated), `steps` (per epoch), `seconds_per_step`, `seconds_to_compile` and
+      `minutes_per_epoch` (including validation).
     """
     progress = Progress(config.epochs, console)
     with devices.on(config.device):
@@ -49,13 +50,14 @@ def measured(
     sizes: tuple[int, int],
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Runs a few steps; what `dry_run` returns.
+    """Runs a few steps; returns what `dry_run` returns.
 
     Args:
       config: resolved settings.
-      dataset: whose images are taken.
-      sizes: the number of training and of validation images of an epoch, which may be more than the data set has.
-      say: told in one line of what goes wrong with XLA.
+      dataset: the data set whose images are used.
+      sizes: number of training and of validation images in an epoch, which may be larger than the
+        data set's.
+      say: a function that gets one line of text about problems with XLA.
     """
     with devices.on(config.device):
         count = sizes[0]
@@ -69,7 +71,7 @@ def measured(
         batches = epoch.repeat().take(1 + STEPS)
         first, per_step = _timed(steps.train, batches)
         at_once = images_at_once(model, dataset.spec.shape)
-        checked = dataset.validation.images.repeat().batch(at_once).take(2)  # whole ones: the first compiles
+        checked = dataset.validation.images.repeat().batch(at_once).take(2)  # whole: the first one compiles
         first_check, per_check = _timed(one_by_one(steps.test), checked)
     in_epoch = math.ceil(count / config.batch_size)
     checks = math.ceil(sizes[1] / at_once)
@@ -85,7 +87,7 @@ def measured(
 
 
 def described(measured: dict[str, Any]) -> dict[str, str]:
-    """Returns what `dry_run` gave, as lines for a person."""
+    """Returns the results of `dry_run` as text for a person, by name."""
     counts, config = measured["parameters"], measured["config"]
     networks = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     hours = config.epochs * measured["minutes_per_epoch"] / 60.0
@@ -110,7 +112,7 @@ def parameters(model) -> dict[str, int]:
 
 
 def _timed(steps: Stretches, batches) -> tuple[float, float]:
-    """Seconds of the first step, which compiles, and the median of the others (of the first where it is alone)."""
+    """Returns the seconds of the first step, which compiles, and the median of the others (of the first if alone)."""
     times, start = [], time.perf_counter()
     for taken in steps(batches):
         for value in taken.results.values():

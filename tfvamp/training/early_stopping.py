@@ -11,15 +11,15 @@ from typing import Any
 class EarlyStopping:
     """Stops when the validation bound (the ELBO, unless beta is not 1) has not risen for more than `patience` epochs.
 
-    The count is held at 0 while epoch < warmup; bests found then count (unlike Keras's
+    The count stays at 0 while epoch < warmup, but the best epochs found then count (unlike Keras's
     `EarlyStopping(start_from_epoch=...)`, which forgets them).
 
     Attributes:
-      patience: maximum number of epochs without a better one.
-      warmup: the warm-up's epochs.
+      patience: maximum number of epochs without a better bound.
+      warmup: number of epochs of the warm-up.
       best: the highest bound so far.
-      best_epoch: when it was.
-      waited: epochs since, as the rule counts them.
+      best_epoch: the epoch of this bound.
+      waited: number of epochs since then, as the rule counts them.
     """
 
     patience: int
@@ -29,7 +29,7 @@ class EarlyStopping:
     waited: int = 0
 
     def update(self, epoch: int, bound: float) -> bool:
-        """Takes in an epoch (from 1); True if it is the best so far."""
+        """Records an epoch (counted from 1); returns whether it is the best so far."""
         if bound > self.best:
             self.best, self.best_epoch, self.waited = bound, epoch, 0
             return True
@@ -37,12 +37,12 @@ class EarlyStopping:
         return False
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps; -inf, which JSON does not have, becomes None."""
+        """Returns the state for a checkpoint; -inf, which JSON does not have, becomes None."""
         best = self.best if math.isfinite(self.best) else None
         return {"best": best, "best_epoch": self.best_epoch, "waited": self.waited}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes in what `state` gave.
+        """Restores the result of `state`.
 
         Raises:
           KeyError, TypeError, ValueError: it is something else.
@@ -53,11 +53,11 @@ class EarlyStopping:
         self.best, self.best_epoch, self.waited = best, state["best_epoch"], state["waited"]
 
     def left(self, epoch: int, epochs: int) -> int:
-        """Returns how many more epochs there are after `epoch` of at most `epochs`, if none is better."""
-        held = max(0, self.warmup - 1 - epoch)  # in which the count does not rise
+        """Returns how many more epochs follow `epoch`, out of at most `epochs`, if none of them is better."""
+        held = max(0, self.warmup - 1 - epoch)  # epochs in which the count does not rise
         return min(epochs - epoch, held + self.patience + 1 - self.waited)
 
     @property
     def stop(self) -> bool:
-        """Whether training ends here."""
+        """Whether training is to stop now."""
         return self.waited > self.patience

@@ -1,17 +1,16 @@
-"""One epoch: the steps of training, the validation, and the row of history.csv."""
+"""One epoch: training steps, validation, and the row of history.csv."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfvamp.config import TrainConfig
-from tfvamp.datasets import Dataset
 from tfvamp.errors import TrainingError
 from tfvamp.models import LatentVariableModel
 from tfvamp.optimizers import averaged
@@ -24,10 +23,11 @@ class Begun(NamedTuple):
     """How much of an epoch is done.
 
     Attributes:
-      step: how many steps of training are.
+      step: number of training steps done.
       seconds: how long they took.
       skipped: how many of them were skipped.
-      state: the values of all that training changes after them, in the order of `checkpoints.variables`.
+      state: the values of all that training changes, after these steps, in the order of
+        `checkpoints.variables`.
     """
 
     step: int = 0
@@ -43,28 +43,30 @@ class Diverged(TrainingError):
 def epoch_of(
     epoch: int,
     config: TrainConfig,
-    dataset: Dataset,
     model: LatentVariableModel,
     steps: Stretches,
     test_step: Callable,
+    batches: Iterable[Any],
     validation: tf.data.Dataset,
     learning_rate: float,
     begun: Begun,
     progress: Progress,
     pause: Callable[[Callable[[], Begun]], None],
 ) -> dict[str, Any]:
-    """Trains and validates once; the epoch's row of history.csv.
+    """Trains and validates for one epoch; returns the epoch's row of history.csv.
 
     Args:
-      epoch: counted from 1.
-      config, dataset, model: what is trained on what, how.
-      steps, test_step: of the model, compiled.
-      validation: batches of images.
-      learning_rate: of this epoch.
-      begun: what was done before; the model's weights and metrics are those after it.
-      progress: told of each step of training, and of steps that were skipped.
-      pause: called after each step of training or validation, with a function that gives what is done by then; it may
-        save that, and raise KeyboardInterrupt.
+      epoch: number of the epoch, counted from 1.
+      config, model: the settings and the model.
+      steps, test_step: the compiled steps of the model.
+      batches: those of the training images that are left of this epoch.
+      validation: batches of validation images.
+      learning_rate: learning rate of this epoch.
+      begun: what has been done of this epoch before; the model's weights and metrics are those
+        after it.
+      progress: where each training step, and skipped steps, are reported.
+      pause: called after each step of training or validation, with a function that returns what is
+        done by then. It may save that, and raise KeyboardInterrupt.
 
     Raises:
       Diverged: the loss became NaN or infinite.
@@ -90,9 +92,6 @@ def epoch_of(
             uncounted = 0 if counted else int(newest.results.get("skipped", 0))
         return Begun(step, time.perf_counter() - start, skipped + uncounted, checkpoints.state(model))
 
-    batches = dataset.training_batches(
-        config.batch_size, config.seed, epoch, begun.step, model.prior.uses_indices
-    )
     for taken in steps(batches):
         if newest is not None:
             look(newest, step)  # while the next steps are computed
@@ -131,12 +130,12 @@ def _values(model: LatentVariableModel) -> dict[str, float]:
 
 
 def _check_finite(taken: Taken, epoch: int, end: int) -> None:
-    """Raises Diverged where the loss of a step is NaN or infinite.
+    """Raises Diverged if the loss of a step is NaN or infinite.
 
     Args:
       taken: steps of an epoch.
-      epoch: counted from 1.
-      end: how many steps of the epoch are done after them.
+      epoch: number of the epoch, counted from 1.
+      end: number of steps of the epoch that are done, including these.
     """
     results = {name: float(value) for name, value in taken.results.items()}
     if math.isfinite(results["loss"]):

@@ -12,11 +12,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Remembers the first of these signals until `check`; a second one interrupts at once.
 
-    SIGHUP that is ignored, as under nohup, stays ignored. (SIGINT is ignored in what a script starts in the background:
-    there it is taken all the same, for whoever sends it means it.)
+    If SIGHUP is ignored, as under nohup, it stays ignored. (SIGINT is also ignored in processes
+    that a script starts in the background, but it is handled there all the same: whoever sends it
+    means it.)
 
     Attributes:
-      number: of the signal that came, or None.
+      number: number of the signal that came, or None.
     """
 
     def __init__(self):
@@ -40,6 +41,6 @@ class Interrupts:
         self.number = number
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if one came since."""
+        """Raises KeyboardInterrupt if a signal has come since."""
         if self.number is not None:
             raise KeyboardInterrupt

@@ -1,10 +1,11 @@
-"""The training loop: epochs of `train_step`, validation, the stopping rule, the run folder."""
+"""The training loop: epochs of `train_step`, validation, the stopping rule, and the run folder."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import pathlib
@@ -41,7 +42,7 @@ from tfvamp.training.strategies import Agreement, Devices
 from tfvamp.training.tensorboard import NUM_ENCODED, Summaries, is_pictured
 
 JUMP = (
-    100.0  # a validation bound this many times its best value below that is a divergence, after the warm-up
+    100.0  # after the warm-up, a validation bound that falls by this many times its best value has diverged
 )
 
 
@@ -50,14 +51,15 @@ class Outcome:
     """How training ended.
 
     Attributes:
-      model: with the best epoch's weights; None where no epoch was finished.
+      model: the model with the best epoch's weights; None if no epoch was finished.
       run_dir: the run folder.
-      epochs: how many whole ones were run in all.
-      steps: how many of the next epoch are saved, too.
-      best_epoch: the one whose weights were kept.
+      epochs: number of complete epochs in all.
+      steps: number of steps of the next epoch that are also saved.
+      best_epoch: the epoch whose weights were kept.
       best_elbo: its one-sample validation ELBO, in nats.
-      signal: the number of the signal that ended it (Ctrl-C: SIGINT); None where it ended by itself.
-      old_run_kept: whether it was to replace a run, and ended before its first epoch: `run_dir` is gone then.
+      signal: number of the signal that ended training (Ctrl-C: SIGINT); None if it ended by itself.
+      old_run_kept: whether the training was to replace a run, and ended before its first epoch;
+        `run_dir` is gone then.
 
     >>> config = TrainConfig(limit=40, epochs=1, components=5, latent_dims=2, hidden_units=8)
     >>> outcome = train(config, "runs/outcome")
@@ -76,7 +78,7 @@ class Outcome:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal ended it."""
+        """Whether a signal ended the training."""
         return self.signal is not None
 
 
@@ -91,16 +93,17 @@ def train(
     """Trains a model into a new run folder.
 
     Args:
-      config: what to train.
-      run_dir: the run folder, made here; None for runs/DATASET-MODEL-PRIOR-TIME.
-      overwrite: replace a run folder that exists, once the new run has finished an epoch.
+      config: settings of the training.
+      run_dir: the run folder, which is created; None for runs/DATASET-MODEL-PRIOR-TIME.
+      overwrite: whether to replace an existing run folder, once the new run has finished an epoch.
       console: where progress is shown; None shows nothing.
-      events: gets a line of JSON for each event instead, as docs/training.md has them.
-      on_start: told of the run folder when training starts.
+      events: a function that gets a line of JSON for each event instead, as docs/training.md
+        describes them.
+      on_start: a function that gets the run folder when training starts.
 
     Raises:
       RunError, DataError, UsageError: the folder, the data or the settings do not allow it.
-      TrainingError: the loss became NaN; the run folder keeps the weights before that.
+      TrainingError: the loss became NaN; the run folder keeps the weights from before.
     """
     if run_dir is not None:
         check_free(run_dir, overwrite)
@@ -119,7 +122,7 @@ def train(
             folder, place = stack.enter_context(creating(run_dir, config, dataset, overwrite))
             return _run(config, folder, place, dataset, model, where, progress, None, on_start)
         assert run_dir is not None
-        # What another worker than the chief writes, nobody needs.
+        # Nobody needs the files of workers other than the chief.
         scratch = stack.enter_context(_scratch_run())
         folder, place = stack.enter_context(creating(scratch, config, dataset, overwrite=False))
         with _named(scratch, expanded(run_dir)):
@@ -139,14 +142,14 @@ def train(
 
 @contextlib.contextmanager
 def _scratch_run() -> Iterator[pathlib.Path]:
-    """Gives the place of a run folder that is not kept."""
+    """Yields the place of a run folder that is not kept."""
     with tempfile.TemporaryDirectory(prefix="tfvamp-worker-") as folder:
         yield pathlib.Path(folder) / "run"
 
 
 @contextlib.contextmanager
 def _named(copy: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
-    """Errors within it name the run folder instead of its copy."""
+    """Makes errors within it name the run folder instead of its copy."""
     try:
         yield
     except (RunError, TrainingError) as error:
@@ -154,7 +157,7 @@ def _named(copy: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
 
 
 def prepared(config: TrainConfig, progress: Progress) -> tuple[TrainConfig, Dataset]:
-    """Returns the resolved settings of a new run, and its data; what would need too much memory is refused before."""
+    """Returns the resolved settings of a new run, and its data; refuses beforehand what needs too much memory."""
     for text in config.without_effect():
         progress.say(f"warning: a setting has no effect: {text}")
     building.check_fit(config)
@@ -204,21 +207,22 @@ def resume(
     events: Callable[[str], None] | None = None,
     on_start: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Outcome:
-    """Goes on with a run after the last step that is saved, as if it had not stopped.
+    """Continues a run after the last step that is saved, as if it had not stopped.
 
     Args:
       run: the run, or its folder.
       epochs: a new maximum number of epochs; None keeps the run's.
       dataset, data_dir, raw_dir: where the data are, as for `Run.dataset`.
       device, on_nan, strategy: as in `TrainConfig`; None keeps the run's.
-      restart: start again from epoch 1 where no checkpoint can be read.
+      restart: whether to start again from epoch 1 if no checkpoint can be read.
       console: where progress is shown; None shows nothing.
-      events: gets a line of JSON for each event instead, as docs/training.md has them.
-      on_start: told of the run folder when training starts.
+      events: a function that gets a line of JSON for each event instead, as docs/training.md
+        describes them.
+      on_start: a function that gets the run folder when training starts.
 
     Raises:
-      RunError: there is no such run, another process writes it, its data are other ones now, or it has no checkpoint
-        that can be read.
+      RunError: there is no such run, another process is writing it, its data have changed, or it
+        has no checkpoint that can be read.
       TrainingError: the loss became NaN.
     """
     folder = RunFolder(run.path if isinstance(run, Run) else run)
@@ -228,14 +232,14 @@ def resume(
     try:
         several = bool(os.environ.get("TF_CONFIG"))
         if several and not strategies.is_chief(strategy or Run(folder.path).config.strategy):
-            with _scratch_run() as copy:  # before the chief goes on, which waits for this worker
+            with _scratch_run() as copy:  # before the chief continues, which waits for this worker
                 shutil.copytree(folder.path, copy, symlinks=True, ignore=_not_needed)
                 with _named(copy, folder.path):
                     outcome = _resume(Run(copy), changes, places, restart, Progress, lambda folder: None)
                 return dataclasses.replace(outcome, run_dir=folder.path)
         folder.sweep()
         with lock.writing(folder.path):
-            # Opened under the lock: what was read before may have been trained on, or replaced.
+            # Opened under the lock: a run that was read before may have been trained further, or replaced.
             progress = functools.partial(Progress, console=console, events=events)
             return _resume(Run(folder.path), changes, places, restart, progress, on_start)
     except OSError as error:
@@ -246,7 +250,7 @@ def resume(
 
 
 def _not_needed(folder: str, names: list[str]) -> set[str]:
-    """Returns what of a run folder another worker than the chief does not copy."""
+    """Returns the files of a run folder that workers other than the chief do not copy."""
     del folder
     return {
         name for name in names if name in ("lock", "tensorboard", "evaluations", "figures", "tensorflow.log")
@@ -295,7 +299,7 @@ def _resume(
 
 
 def _remembered(run: Run, places: dict[str, Any]) -> dict[str, str | None]:
-    """Returns the places that were typed, as they are found from anywhere."""
+    """Returns the places that were typed, in a form that is valid in any folder."""
     dataset, data_dir, raw_dir = places["dataset"], places["data_dir"], places["raw_dir"]
     return {
         "dataset": None if dataset is None else datasets.absolute(dataset),
@@ -329,7 +333,7 @@ def _checkpoint(run: Run, model: LatentVariableModel, restart: bool, progress: P
 
 
 def _stopped_in_the_first_epoch(run: Run) -> bool:
-    """Returns whether a run without a checkpoint has none because its first epoch was not finished."""
+    """Returns whether a run has no checkpoint because its first epoch was not finished."""
     if os.path.lexists(run.folder.history_file):
         return False
     try:
@@ -339,7 +343,7 @@ def _stopped_in_the_first_epoch(run: Run) -> bool:
 
 
 def _repair(folder: RunFolder, checkpoint: Checkpoint, progress: Progress) -> None:
-    """Writes the history and the best weights as the checkpoint has them, where they differ."""
+    """Writes the history and the best weights as they are in the checkpoint, if they differ."""
     wanted = {}
     if checkpoint.rows:
         wanted[folder.history_file] = history.to_text(checkpoint.rows).encode()
@@ -366,7 +370,7 @@ def _run(
     checkpoint: Checkpoint | None,
     on_start: Callable[[RunFolder], None],
 ) -> Outcome:
-    """Trains from a checkpoint on, or from epoch 1; `place` moves the folder once the first epoch is written."""
+    """Trains from a checkpoint, or from epoch 1; `place` moves the folder once the first epoch is written."""
     with where.scope():
         compile_model(model, config)
     stopping = EarlyStopping(config.patience, config.warmup)
@@ -381,7 +385,7 @@ def _run(
     validation = dataset.validation.images.batch(at_once).prefetch(1)
     per_epoch, number = _steps(config, dataset), None
     on_start(folder)
-    with unchecked(), progress, Interrupts() as interrupts:  # the data were looked at when they were prepared
+    with unchecked(), progress, Interrupts() as interrupts:  # the data were checked when they were prepared
         saved = time.monotonic()
 
         def is_due() -> bool:
@@ -392,7 +396,7 @@ def _run(
         steps = steps_of(model, config, where, agreement, functools.cache(progress.say))
 
         def stopped() -> bool:
-            """Returns whether training ends here: on several machines, when all know it."""
+            """Returns whether training ends here; on several machines, only when all of them know it."""
             return agreement.stopping if where.strategy is not None else interrupts.number is not None
 
         def pause(done: Callable[[], Begun]) -> None:
@@ -422,16 +426,26 @@ def _run(
             if checkpoint is None:
                 _remove_files(folder)
             summaries = Summaries(folder.tensorboard, rows, config)
+            batches = iter(
+                dataset.training_batches(
+                    config.batch_size,
+                    config.seed,
+                    len(rows) + 1,
+                    begun.step,
+                    model.prior.uses_indices,
+                    config.epochs - len(rows),
+                )
+            )
             while len(rows) < config.epochs and not stopping.stop:
                 if stopped():
                     raise KeyboardInterrupt
                 row = epoch_of(
                     len(rows) + 1,
                     config,
-                    dataset,
                     model,
                     steps.elbo if len(rows) < config.elbo_epochs else steps.train,
                     steps.test,
+                    itertools.islice(batches, per_epoch - begun.step),
                     validation,
                     learning_rate(config, rows),
                     begun,
@@ -489,7 +503,7 @@ def _run(
 
 
 def _remove_files(folder: RunFolder) -> None:
-    """Removes what a run that starts from epoch 1 would go on with."""
+    """Removes the files that a run that starts from epoch 1 would continue with."""
     for path in (folder.history_file, folder.best_weights, *checkpoints.found(folder.checkpoints)):
         path.unlink(missing_ok=True)
 
@@ -503,7 +517,7 @@ def _saved(what: str, folder: RunFolder, epochs: int, steps: int, replaces: bool
 
 
 def _check_bound(bound: float, best: float, epoch: int, warmup: int) -> None:
-    """Raises Diverged where the validation bound of an epoch is NaN or infinite, or, after the warm-up, fell far below the best one."""
+    """Raises Diverged if the validation bound is NaN or infinite or, after the warm-up, far below the best one."""
     if not math.isfinite(bound):
         raise Diverged(f"the validation ELBO became NaN or infinite in epoch {epoch}")
     if epoch > warmup and math.isfinite(best) and bound < best - JUMP * max(abs(best), 1.0):
@@ -511,7 +525,7 @@ def _check_bound(bound: float, best: float, epoch: int, warmup: int) -> None:
 
 
 def _kept(folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:
-    """Returns what a training that diverged leaves."""
+    """Returns, as text, what is left by a training that diverged."""
     if replaces:
         return "the run that was there before is kept"
     if not epochs and not steps:
@@ -520,7 +534,7 @@ def _kept(folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:
 
 
 def spoken(epochs: int, steps: int) -> str:
-    """Returns how much is saved: whole epochs, and steps of the next one.
+    """Returns as text how much is saved: whole epochs, and steps of the next one.
 
     >>> spoken(3, 20)
     '3 whole epochs and 20 steps'
@@ -546,7 +560,7 @@ def _outcome(
 
 
 def _absolute(folder: str | None) -> str | None:
-    """Returns the folder as it is found from anywhere, for the run to remember."""
+    """Returns the folder as an absolute path, for the run to remember."""
     return None if folder is None else os.path.abspath(expanded(folder))
 
 

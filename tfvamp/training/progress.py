@@ -1,4 +1,4 @@
-"""What a person sees of training: a bar on a terminal, now and then a line elsewhere; or JSON for a program."""
+"""The progress of training: for a person, a bar on a terminal or occasional lines elsewhere; for a program, JSON."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """Shows epochs with the ELBO, its two parts and the time left; says single lines.
+    """Shows epochs with the ELBO, its two parts and the time left, and single lines of text.
 
     Args:
-      epochs: the maximum number of epochs.
-      console: where to; None says nothing at all.
-      events: gets a line of JSON for each event, in place of what a person sees.
+      epochs: maximum number of epochs.
+      console: where they are shown; None shows nothing at all.
+      events: a function that gets a line of JSON for each event, instead of what a person sees.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Progress:
     def step(self, epoch: int, count: int = 1) -> None:
         """Shows that `count` steps of `epoch` are done."""
         compiled, self._done = self._done == self._first, self._done + count
-        if compiled:  # by the first one, which is alone
+        if compiled:  # by the first step, which is in a call of its own
             self._began = time.monotonic()
         if self._bar is not None:
             within = self._done - (epoch - 1) * self._steps
@@ -91,9 +91,9 @@ class Progress:
         """Shows that an epoch is done.
 
         Args:
-          row: of history.csv.
-          best: whether it is the best so far.
-          left: how many more there are if none is better.
+          row: row of history.csv.
+          best: whether the epoch is the best so far.
+          left: number of epochs that follow if none of them is better.
         """
         self._event("epoch", best=best, epochs_left_if_none_is_better=left, **row)
         parts = f"reconstruction {row['val_reconstruction']:.2f} - KL {row['val_kl']:.2f}"
@@ -122,6 +122,6 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds as the bar shows them."""
+    """Returns hours, minutes and seconds in the form of the bar."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""Steps of training and validation on several devices, whose batches and noise are those of one."""
+"""Steps of training and validation on several devices, with the same batches and noise as on one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def train_step(
     objective: Objective,
     agreement: Agreement,
 ) -> Step:
-    """Returns the step of training of a model made under a strategy: from a whole batch to the means of the epoch.
+    """Returns the training step of a model made under a strategy: from a whole batch to the means of the epoch.
 
-    Each device computes the gradient of its rows, under XLA if `jit`; the optimiser, outside XLA, sums them. Noise is drawn
-    for the whole batch on each, so that the step is that of one device, except for rounding (and for batch normalisation,
-    whose moments are those of a device's rows). After each, all workers agree whether a signal has come to one of them.
+    Each device computes the gradient of its rows, with XLA if `jit`; the optimiser, outside XLA,
+    sums the gradients. Each device draws the noise of the whole batch, so that the step is the same
+    as on one device, except for rounding (and for batch normalisation, which uses the moments of a
+    device's rows). After each step, all workers agree whether one of them has received a signal.
     """
 
     def of_rows(images: tf.Tensor, seed: tf.Tensor, part: Part) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -45,7 +46,7 @@ def train_step(
 def test_step(
     strategy: tf.distribute.Strategy, model: LatentVariableModel, jit: bool, agreement: Agreement
 ) -> Step:
-    """As `train_step`, of the validation."""
+    """Returns the validation step, in the same way as `train_step`."""
 
     def of_rows(images: tf.Tensor, seed: tf.Tensor, part: Part) -> list[tf.Tensor]:
         bound = model.validation_bound(images, seed, part)
@@ -58,7 +59,7 @@ def test_step(
 
 
 def rows_of(total: int, count: int) -> list[tuple[int, int]]:
-    """Returns first row and end of each of `count` parts of a batch, as equal as can be.
+    """Returns the first row and the end of each of `count` parts of a batch, as equal as possible.
 
     >>> rows_of(5, 2)
     [(0, 3), (3, 5)]
@@ -76,7 +77,7 @@ def _step(
     metrics: list[Any],
     agreement: Agreement,
 ) -> Step:
-    """Returns a step on a whole batch, from one on the rows of a device that gives the sums of what is averaged over the images."""
+    """Returns a step on a whole batch, from one on the rows of a device that returns sums over its images."""
     steps: dict[int, Callable] = {}  # by the size of the batch
 
     def made(total: int) -> Callable:

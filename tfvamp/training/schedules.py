@@ -1,4 +1,4 @@
-"""The learning rate of an epoch, from the settings and the history alone: so a resumed run has the same."""
+"""The learning rate of an epoch. It depends only on settings and history, so that a resumed run has the same."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from tfvamp.runs import history
 def learning_rate(config: TrainConfig, rows: list[dict[str, float]]) -> float:
     """Returns the learning rate of the epoch after `rows`.
 
-    constant: the setting. cosine: from the setting to `schedule_floor` of it along half a cosine, over
-    `schedule_epochs`. plateau: times `plateau_factor` after each `plateau_patience` epochs without a better validation
-    bound, down to the floor; the warm-up, in which bounds fall as beta rises, makes no plateau.
+    constant: the setting. cosine: falls from the setting to `schedule_floor` of it along half a cosine,
+    over `schedule_epochs`. plateau: is multiplied by `plateau_factor` after each `plateau_patience`
+    epochs without a better validation bound, down to the floor. The warm-up, in which bounds fall as
+    beta rises, does not count as a plateau.
 
     Args:
       config: resolved settings.
-      rows: of the history so far.
+      rows: rows of the history so far.
     """
     assert config.learning_rate is not None
     if config.schedule == "constant":

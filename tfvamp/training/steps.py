@@ -1,4 +1,4 @@
-"""The steps of training and validation that the settings of a run describe."""
+"""The training and validation steps that the settings of a run describe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfvamp.training.stretches import Stretches, one_by_one, several
 
 
 def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
-    """Gives a model the optimiser, and the ways of its steps, that settings describe.
+    """Gives a model the optimiser and the options of its steps that the settings describe.
 
     Raises:
       UsageError: the optimiser does not take its arguments.
@@ -36,7 +36,7 @@ def compile_model(model: LatentVariableModel, config: TrainConfig) -> None:
 
 
 def validated_at_once(model: LatentVariableModel, num_samples: int) -> int:
-    """Returns how many images are validated at a time, with so many samples of each."""
+    """Returns how many images are validated at a time, with this number of samples per image."""
     rows = rows_of(model, model.event_shape) // num_samples
     return (
         min(images_at_once(model, model.event_shape), max(1, rows))
@@ -46,7 +46,7 @@ def validated_at_once(model: LatentVariableModel, num_samples: int) -> int:
 
 
 class Steps(NamedTuple):
-    """The steps of a run, compiled: those of each of the first epochs, of each of the others, and one of the validation."""
+    """The compiled steps of a run: those of the first epochs, those of the other epochs, and the validation step."""
 
     elbo: Stretches
     train: Stretches
@@ -74,7 +74,7 @@ def steps_of(
             with model.maximising(objective):
                 return model.train_step(images)
 
-        if jit and not model.skip_nonfinite:  # which has to be told of each step
+        if jit and not model.skip_nonfinite:  # the latter must be reported for each step
             return several(step, model.means(), say)
         return one_by_one(compiled(step, jit, say))
 

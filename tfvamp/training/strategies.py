@@ -1,4 +1,4 @@
-"""On which devices a run is trained: one, several of a machine, or those of several machines."""
+"""The devices on which a run is trained: one, several of a machine, or those of several machines."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, UsageError
 from tfvamp.models import MODELS
 
-JOIN_SECONDS = 300.0  # for which workers wait for each other
+JOIN_SECONDS = 300.0  # maximum time for which workers wait for each other
 SECONDS_BETWEEN_TRIES = 0.5
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")  # arguments of Keras's optimisers
-# What TensorFlow raises in a step when another worker is gone.
+# Errors that TensorFlow raises in a step when another worker is gone.
 GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -32,11 +32,11 @@ GONE = (
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """What TF_CONFIG says.
+    """The contents of TF_CONFIG.
 
     Attributes:
-      addresses: of all workers, "host:port", the chief first.
-      index: of this one.
+      addresses: addresses of all workers, "host:port", the chief first.
+      index: index of this worker.
     """
 
     addresses: list[str]
@@ -49,10 +49,10 @@ class Cluster:
 
 
 def cluster() -> Cluster | None:
-    """Returns the cluster in the environment variable TF_CONFIG; None where it is not set.
+    """Returns the cluster in the environment variable TF_CONFIG; None if it is not set.
 
     Raises:
-      UsageError: it is not what TensorFlow takes.
+      UsageError: its value is not what TensorFlow takes.
     """
     text = os.environ.get("TF_CONFIG", "").strip()
     if not text:
@@ -98,12 +98,12 @@ def workers(name: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Where a run is trained.
+    """The devices on which a run is trained.
 
     Attributes:
-      strategy: of TensorFlow; None for one device.
+      strategy: TensorFlow's strategy; None for one device.
       chief: whether this process writes the run folder.
-      workers: the number of processes that train together.
+      workers: number of processes that train together.
     """
 
     strategy: tf.distribute.Strategy | None = None
@@ -116,17 +116,20 @@ class Devices:
         return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """Makes models within it for these devices."""
+        """Returns a context in which models are made for these devices."""
         return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
 
 
 def devices_of(name: str, say: Callable[[str], None] = lambda text: None) -> Devices:
-    """Returns the devices of a strategy; to be called before anything is computed, which TensorFlow wants for several machines.
+    """Returns the devices of a strategy.
+
+    It must be called before anything is computed: TensorFlow requires this for several machines.
 
     Args:
-      name: "one", "mirrored" (all GPUs of the machine, or all logical CPUs where there is none), "multiworker" (the machines
-        in TF_CONFIG), or "auto": the last where TF_CONFIG names several, the second where there are several GPUs.
-      say: told in one line of the workers that are waited for.
+      name: "one"; "mirrored" (all GPUs of the machine, or all logical CPUs if there is no GPU);
+        "multiworker" (the machines in TF_CONFIG); or "auto", which is "multiworker" if TF_CONFIG
+        names several, and "mirrored" if there are several GPUs.
+      say: a function that gets one line of text about the workers that are waited for.
 
     Raises:
       UsageError: TF_CONFIG is missing or wrong.
@@ -149,7 +152,7 @@ def devices_of(name: str, say: Callable[[str], None] = lambda text: None) -> Dev
 def _multiworker(found: Cluster, say: Callable[[str], None]) -> tf.distribute.Strategy:
     deadline = time.monotonic() + JOIN_SECONDS
     meet(found, deadline, say)
-    # Once all are there, TensorFlow's servers find each other in no time; where one is gone again, they would wait forever.
+    # Once all are there, TensorFlow's servers find each other at once. They would wait forever for one that is gone.
     joined = threading.Event()
 
     def watch() -> None:
@@ -168,7 +171,7 @@ def meet(found: Cluster, deadline: float, say: Callable[[str], None]) -> None:
     """Waits until every other worker can be reached, and can reach this one.
 
     Raises:
-      RunError: one cannot until the deadline, or this worker's address is not free.
+      RunError: one cannot be reached before the deadline, or this worker's address is not free.
     """
     own_host, _, own_port = found.addresses[found.index].rpartition(":")
     missing = [address for index, address in enumerate(found.addresses) if index != found.index]
@@ -193,7 +196,7 @@ def meet(found: Cluster, deadline: float, say: Callable[[str], None]) -> None:
                     f"the workers {', '.join(missing)} did not join within {JOIN_SECONDS:.0f} seconds: start all of them"
                 )
             time.sleep(SECONDS_BETWEEN_TRIES)
-        time.sleep(2 * SECONDS_BETWEEN_TRIES)  # those that wait for this one find it
+        time.sleep(2 * SECONDS_BETWEEN_TRIES)  # workers that wait for this one find it
 
 
 def _is_reached(address: str) -> bool:
@@ -205,7 +208,7 @@ def _is_reached(address: str) -> bool:
 
 
 def check(config: TrainConfig, num_examples: int, devices: Devices) -> None:
-    """Raises UsageError where settings do not go with several devices."""
+    """Raises UsageError for settings that cannot be used with several devices."""
     batch_size, on_nan, name = config.batch_size, config.on_nan, config.strategy
     if devices.count == 1:
         return
@@ -227,10 +230,10 @@ def check(config: TrainConfig, num_examples: int, devices: Devices) -> None:
 
 
 class Agreement:
-    """What the workers decide together after each step: whether a signal has come to one, whether the state is saved.
+    """What the workers decide together after each step: whether a signal has come to one, and whether to save the state.
 
     Attributes:
-      stopping: whether one has.
+      stopping: whether a signal has come to one of them.
       due: whether one of them wants the state to be saved.
     """
 
@@ -239,10 +242,10 @@ class Agreement:
         self.stopping = self.due = False
 
     def flag(self) -> tf.Tensor:
-        """Returns what this worker adds to the sum over the workers, [2]."""
+        """Returns what this worker adds to the sum over the workers, a tensor [2]."""
         return tf.constant([float(self._interrupted()), float(self._is_due())])
 
     def take(self, total: tf.Tensor) -> None:
-        """Takes in the sum after a step, [2]."""
+        """Uses the sum over the workers after a step, a tensor [2]."""
         stopping, due = (float(one) > 0.0 for one in total)
         self.stopping, self.due = self.stopping or stopping, due

@@ -1,4 +1,4 @@
-"""Steps of training, several of them in one call of a compiled program."""
+"""Training steps, several of them in one call of a compiled program."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from tfvamp.graph import compiled
 
 MOST = 16  # steps in one call
 LARGEST = 2**26  # bytes of their batches
-SECONDS = 0.25  # of a call, so that a signal or a checkpoint does not wait for long
+SECONDS = 0.25  # duration of a call, so that a signal or a checkpoint does not wait for long
 
 Results = dict[str, tf.Tensor]
 
 
 class Taken(NamedTuple):
-    """What steps have done.
+    """The result of steps.
 
     Attributes:
-      steps: how many they are.
-      results: the running means of the epoch after the last one. With several steps in a call also "steps": how many were
-        taken, which are fewer where the loss of the last of these is NaN or infinite.
+      steps: number of steps.
+      results: the running means of the epoch after the last step. With several steps in a call,
+        also "steps", the number of steps taken, which is smaller if the loss of the last of these
+        is NaN or infinite.
     """
 
     steps: int
@@ -35,7 +36,7 @@ Stretches = Callable[[Iterable[Any]], Iterator[Taken]]
 
 
 def one_by_one(step: Callable[[Any], Results]) -> Stretches:
-    """Returns the steps of an epoch, from a step: one in each call."""
+    """Returns the steps of an epoch, made from a single step: one in each call."""
 
     def taken(batches: Iterable[Any]) -> Iterator[Taken]:
         for images in batches:
@@ -45,7 +46,7 @@ def one_by_one(step: Callable[[Any], Results]) -> Stretches:
 
 
 class Pace:
-    """How many steps the next call takes.
+    """The number of steps that the next call takes.
 
     Attributes:
       at_once: this number.
@@ -56,7 +57,7 @@ class Pace:
         self._calls = 0
 
     def took(self, count: int, seconds: float, most: int) -> None:
-        """Takes in how long the last call took; the first one compiles, and the second one may wait for it."""
+        """Records how long the last call took; the first call compiles, and the second one may wait for that."""
         self._calls += 1
         if self._calls > 2:
             self.at_once = min(most, max(1, int(SECONDS * count / max(seconds, 1e-9))))
@@ -68,17 +69,17 @@ def several(
     say: Callable[[str], None] = lambda text: None,
     pace: Pace | None = None,
 ) -> Stretches:
-    """Returns the steps of an epoch: as many in one call as pass in a quarter of a second, at most 16.
+    """Returns the steps of an epoch: in one call, as many as take a quarter of a second, at most 16.
 
-    A call of an XLA program starts it and copies weights, which on a CPU takes a tenth of a step of the paper's networks.
-    Whether a step is the first or the last of a call does not change what it computes, so that neither the pace nor a
-    resumed run changes a result.
+    A call of an XLA program starts it and copies weights. On a CPU, this takes a tenth of the time
+    of a step of the paper's networks. A step computes the same whether it is the first or the last
+    one of a call, so that neither the pace nor a resumption changes a result.
 
     Args:
-      step: from a batch to the running means of the epoch, "loss" among them.
-      names: of these means.
-      say: told in one line when XLA is given up.
-      pace: how many steps a call takes; None for one that measures them.
+      step: a function from a batch to the running means of the epoch, "loss" among them.
+      names: names of these means.
+      say: a function that gets one line of text when XLA is given up.
+      pace: the number of steps in a call; None for one that measures them.
     """
     names, pace = list(names), pace or Pace()
 
@@ -109,13 +110,13 @@ def several(
 
 
 def _most(images: Any) -> int:
-    """Returns how many batches of this size a program takes."""
+    """Returns the maximum number of batches of this size that a program takes."""
     size = sum(one.dtype.size * math.prod(one.shape) for one in tf.nest.flatten(images))
     return max(1, min(MOST, LARGEST // size))
 
 
 def _alike(batches: Iterable[Any], pace: Pace) -> Iterator[list[Any]]:
-    """Yields lists of batches of one shape that follow each other, as many as the pace says by then."""
+    """Yields lists of successive batches of one shape, as many as the pace says at that time."""
     chosen: list[Any] = []
     for images in batches:
         if chosen and (len(chosen) >= pace.at_once or _shapes(images) != _shapes(chosen[0])):

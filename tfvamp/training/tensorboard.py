@@ -1,4 +1,4 @@
-"""The history as TensorBoard shows it: every epoch once, however often the run was stopped; and pictures now and then."""
+"""The history for TensorBoard, each epoch once however often the run was stopped; and pictures of some epochs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tfvamp.models import LatentVariableModel
 
 PICTURES = "pictures"  # a folder of its own, whose files are kept when the scalars are written again
 LARGEST_PICTURES = 2**28  # bytes of the file of an epoch
-FIRST_PICTURED = 5  # epoch
+FIRST_PICTURED = 5  # first epoch with pictures
 NUM_SHOWN = 32  # images of each kind
-NUM_ENCODED = 500  # validation images whose latents are looked at
+NUM_ENCODED = 500  # validation images whose latents are examined
 
 
 class Summaries:
     """Writes the rows of a history as scalars, and pictures of what the model has learned.
 
     Args:
-      folder: where; the scalars that are there are replaced by `rows`.
-      rows: those written so far.
+      folder: folder of the files; scalars that are already there are replaced by `rows`.
+      rows: the rows written so far.
       config: the settings, for TensorBoard's table of runs.
 
     Raises:
@@ -64,9 +64,9 @@ class Summaries:
         """Adds samples, reconstructions, pseudo-inputs, and how latents and components are used.
 
         Args:
-          model: with the weights that validation had.
-          images: of the validation, [N, H, W, C].
-          epoch: which one is done.
+          model: the model with the weights that were validated.
+          images: validation images, [N, H, W, C].
+          epoch: the epoch that is done.
         """
         shown = images[: NUM_SHOWN // 2]
         pictures = {
@@ -78,7 +78,7 @@ class Summaries:
             pictures["pseudo-inputs"] = plots.stretched(pseudo_inputs[:NUM_SHOWN].numpy())
         posteriors = evaluation.encode(model, evaluation.as_images(images, model))
         with self._errors():
-            # A file of its own for each epoch: what a kill cuts off is one of them.
+            # One file for each epoch, so that a kill cuts off only one of them.
             writer = tf.summary.create_file_writer(str(self._folder / PICTURES), filename_suffix=f".{epoch}")
             with writer.as_default(step=epoch):
                 for name, array in pictures.items():
@@ -95,7 +95,7 @@ class Summaries:
             writer.close()
 
     def close(self) -> None:
-        """Ends the file; the folder may be moved then."""
+        """Closes the file; the folder may be moved after that."""
         with self._errors():
             self._writer.close()
 
@@ -108,7 +108,7 @@ class Summaries:
 
 
 def _keep_pictures(old: pathlib.Path, new: pathlib.Path) -> None:
-    """Copies event files: regular ones alone, which are in the folder itself."""
+    """Copies event files, only regular ones that are in the folder itself."""
     if old.is_symlink() or not old.is_dir():
         return
     new.mkdir()

@@ -51,7 +51,8 @@ def read_mat(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     The file stores the shape as 0 and the ground as 1, and pixels in Matlab's column order.
 
     Raises:
-      DataError: the file is no such `.mat`; names the key, and what was expected and found.
+      DataError: the file is not such a `.mat` file; the message names the key, and what was
+        expected and found.
     """
     keys = tuple(f"{prefix}_{part}" for prefix in SPLITS.values() for part in ("data", "labels"))
     stored = matlab.read(path, keys, SOURCE.url)

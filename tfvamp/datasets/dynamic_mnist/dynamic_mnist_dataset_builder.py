@@ -1,4 +1,4 @@
-"""Dynamic MNIST: grey training digits, validation and test binarised once with the paper's very bits."""
+"""Dynamic MNIST: grey training digits; validation and test are binarised once, with exactly the paper's bits."""
 
 from __future__ import annotations
 

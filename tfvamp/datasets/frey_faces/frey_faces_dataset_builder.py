@@ -58,7 +58,7 @@ def read_pickle(path: pathlib.Path) -> np.ndarray:
     """Returns images [N, 28, 20, 1] (uint8) of a pickled list of one array [N, 560], read without running the pickle.
 
     Raises:
-      DataError: the file is no such pickle.
+      DataError: the file is not such a pickle.
     """
     try:
         stored = safe_pickle.loads(sources.read_bytes(path, safe_pickle.LARGEST_PICKLE))
@@ -73,7 +73,7 @@ def read_mat(path: pathlib.Path) -> np.ndarray:
     """Returns images [N, 28, 20, 1] (uint8) of a Matlab file with `ff` [560, N].
 
     Raises:
-      DataError: the file is no such `.mat`.
+      DataError: the file is not such a `.mat` file.
     """
     stored = matlab.read(path, ("ff",), MAT.url)
     return _images(path, stored["ff"].T)

@@ -14,7 +14,7 @@ from tfvamp.errors import DataError
 from tfvamp.files import reason, shown
 
 NAME = "histopathology.pkl"
-# No checksum of the published file is known to us: data made from it count as unverified.
+# We know of no checksum of the published file: data made from it count as unverified.
 PICKLE = sources.Source(filename=NAME, url=None)
 ARCHIVE = sources.Source(
     filename=f"{NAME}.tar.gz",
@@ -52,7 +52,7 @@ def read_archive(path: pathlib.Path) -> bytes:
     """Returns the pickle inside the archive; nothing is unpacked to disk.
 
     Raises:
-      DataError: it is no such archive.
+      DataError: the file is not such an archive.
     """
     contents, start = sources.read_bytes(path, LARGEST_ARCHIVE), 0
     # Header by header: `tarfile` itself follows extensions, which may state any size or be slow to read.
@@ -80,7 +80,7 @@ def read_pickle(path: pathlib.Path, contents: bytes) -> dict[str, np.ndarray]:
     """Returns images [N, 28, 28, 1] (float32 in [0, 1]) of each split, read without running the pickle.
 
     Raises:
-      DataError: the file is no such pickle.
+      DataError: the file is not such a pickle.
     """
     try:
         stored = safe_pickle.loads(contents)

@@ -21,7 +21,7 @@ SOURCE = sources.Source(
     sha256="846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
 )
 COUNT = 5000
-LARGEST_TABLE = 2**25  # bytes, unpacked: the published one has 8 million
+LARGEST_TABLE = 2**25  # bytes, unpacked: the published table has 8 million
 SPLITS = {"train": slice(0, 4000), "validation": slice(4000, 4500), "test": slice(4500, 5000)}
 
 

@@ -1,4 +1,4 @@
-"""OMNIGLOT, 28x28 grey pixels, as the importance-weighted auto-encoder's code has it (Burda and others 2016)."""
+"""OMNIGLOT, 28x28 grey pixels, as in the code of the importance-weighted auto-encoder (Burda and others 2016)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE = sources.Source(
     md5="21ecaf34373511aa7691cf2e0802aa3d",
 )
 NUM_VALIDATION = 1345  # of the 24345 training images
-LARGEST_COUNT = 50_000  # images of an array
+LARGEST_COUNT = 50_000  # images in one array
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -55,11 +55,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns training and test images [N, 28, 28, 1] (uint8, drawings white on black), in the file's order.
 
-    The file has `data` and `testdata`, [784, N] in [0, 1] (or [N, 784], as NumPy would have them), pixels in Matlab's
-    column order.
+    The file has `data` and `testdata`, [784, N] in [0, 1] (or [N, 784], as is usual in NumPy), with
+    pixels in Matlab's column order.
 
     Raises:
-      DataError: the file is no such `.mat`.
+      DataError: the file is not such a `.mat` file.
     """
     stored = matlab.read(path, ("data", "testdata"), SOURCE.url)
     images, test = (_images(path, stored[key], key) for key in ("data", "testdata"))
@@ -73,8 +73,9 @@ def read_mat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 def lie_on_their_side(images: np.ndarray) -> bool:
     """Returns whether drawings [N, 28, 28, 1] have height and width exchanged, as in a file with pixels row by row.
 
-    OMNIGLOT's ink spreads less across than from top to bottom: its variances are 23.1 and 26.4 squared pixels, and of 1,000
-    drawings their ratio is 0.87 +- 0.02. Data that show neither count as upright.
+    OMNIGLOT's ink spreads less horizontally than vertically: the variances are 23.1 and 26.4
+    squared pixels, and their ratio for 1,000 drawings is 0.87 +- 0.02. Data that show neither count
+    as upright.
     """
     ink = images[..., 0].mean(axis=0, dtype=np.float64)
     down, across = (_variance(ink.sum(axis=axis)) for axis in (1, 0))
@@ -82,7 +83,7 @@ def lie_on_their_side(images: np.ndarray) -> bool:
 
 
 def _variance(weights: np.ndarray) -> float:
-    """Returns the variance of a position with these weights; 0 without any."""
+    """Returns the variance of a position with these weights; 0 if there are none."""
     total = weights.sum()
     if not total:
         return 0.0
@@ -101,6 +102,6 @@ def _images(path: pathlib.Path, pixels: np.ndarray, key: str) -> np.ndarray:
     if not np.isfinite(pixels).all() or pixels.min() < 0.0 or pixels.max() > 1.0:
         raise DataError(f"{shown(path)}: {key} must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
     stored = np.empty((pixels.shape[1], 784), np.uint8)
-    for start in range(0, len(stored), 1000):  # the file's float64 are 200 MB already
+    for start in range(0, len(stored), 1000):  # the float64 values of the file already take 200 MB
         stored[start : start + 1000] = np.rint(255 * pixels[:, start : start + 1000].T)
     return stored.reshape(-1, 28, 28, order="F")[..., np.newaxis]

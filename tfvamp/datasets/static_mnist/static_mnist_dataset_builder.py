@@ -52,7 +52,7 @@ def read_amat(path: pathlib.Path) -> np.ndarray:
     """Returns images [N, 28, 28, 1] (uint8, 0 or 255) of lines of 784 digits, 0 or 1, between spaces.
 
     Raises:
-      DataError: the file is no such text.
+      DataError: the file is not such a text file.
     """
     text = np.frombuffer(sources.read_bytes(path, LARGEST_TEXT).rstrip(), np.uint8)
     text = text[(text != ord(" ")) & (text != ord("\r")) & (text != ord("\t"))]
@@ -62,7 +62,7 @@ def read_amat(path: pathlib.Path) -> np.ndarray:
         raise DataError(
             f"{shown(path)} must hold lines of 784 digits, 0 or 1; got no such line, or more than {LARGEST_COUNT}: fetch it again"
         )
-    # How many digits stand before each end of a line, and in all.
+    # The number of digits before each end of a line, and in total.
     before = np.append(np.flatnonzero(ends) - np.arange(np.count_nonzero(ends)), len(digits))
     lengths = np.diff(before, prepend=0)
     if (lengths != 784).any():
