@@ -127,6 +127,7 @@ def example(name: str, words: str) -> str:
     return f"import runpy, sys\nsys.argv = {arguments!r}\nrunpy.run_path({path!r}, run_name='__main__')"
 
 
+RESULTS = ROOT / "docs" / "results"
 QUICK = "--limit 100 --epochs 2 --warmup 1"
 EXAMPLES = {
     **{
@@ -144,6 +145,11 @@ EXAMPLES = {
     ),
     "pseudo_inputs": example("pseudo_inputs", f"{QUICK} --components 12 --picture inputs.png"),
     "table_vae": example("table_vae", "--epochs 2 --picture table.png"),
+    "two_estimates": example(
+        "two_estimates",
+        " ".join(str(RESULTS / f"caltech101-vae-{prior}-seed0.json") for prior in ("vamp", "standard"))
+        + " --picture estimates.png",
+    ),
 }
 # What each program of examples/ prints, and the pages of the tutorials show.
 TUTORIALS = {"compare_priors": "priors", "pseudo_inputs": "pseudo-inputs", "table_vae": "table"}
@@ -187,6 +193,9 @@ def test_the_python_of_the_pages_and_the_example_run(programs, name):
         assert written.strip() == "(12, 10, 1) logistic"
     if name == "conditional":
         assert json.loads(written.splitlines()[-1]).keys() == {"test_elbo", "agreement", "on_real_digits"}
+    if name == "two_estimates":
+        assert (folder / "estimates.png").is_file()
+        assert json.loads(written)["VAE, standard"]["refined_difference"] == pytest.approx(-4.73, abs=0.005)
     if name in TUTORIALS:
         shown = json.loads((ROOT / "docs" / "results" / f"tutorial-{TUTORIALS[name]}.json").read_text())
         assert json.loads(written[written.index("{") :]).keys() <= shown.keys()
