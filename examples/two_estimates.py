@@ -57,6 +57,7 @@ def draw(path: str, runs: dict[str, dict[str, np.ndarray]]) -> None:
         )
     left.set_yticks(range(len(runs)), list(runs))
     left.set(xlabel="mean log-likelihood of the test images, nats", ylim=(-0.6, len(runs) - 0.2))
+    left.locator_params(axis="x", nbins=6)
     left.legend(loc="upper left", fontsize=8)
     titles = list(runs)
     ends = {title: runs[title]["refined"] - runs[title]["encoder"] for title in (titles[0], titles[-1])}

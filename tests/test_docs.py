@@ -291,21 +291,22 @@ def test_the_results_of_the_readme_are_those_of_the_page():
 def test_the_table_of_both_estimates_is_that_of_the_runs():
     """Differences from the estimates of each image."""
     page = (ROOT / "docs" / "evaluation.md").read_text()
-    runs = [
-        json.loads(path.read_text()) for path in (ROOT / "docs" / "results").glob("caltech101-vae-*.json")
-    ]
-    images = {run["prior"]: run["images"] for run in runs}
-    for run in runs:
+    runs = {}
+    for path in RESULTS.glob("caltech101-*-seed0.json"):
+        model, prior = re.fullmatch(r"caltech101-(\w+)-(.+)-seed0", path.stem).groups()
+        runs[model, prior] = json.loads(path.read_text())
+    for (model, prior), run in runs.items():
+        assert run["prior"] == prior
         evaluation = run["evaluation"]
         encoder, refined = evaluation["encoder"]["log_likelihood"], evaluation["log_likelihood"]
-        cells = [run["prior"], f"{encoder:.2f}", f"{refined:.2f}", f"{refined - encoder:.2f}"]
+        cells = [f"{model.upper()}, {prior}", f"{encoder:.2f}", f"{refined:.2f}", f"{refined - encoder:.2f}"]
         for name in ("encoder_log_likelihood", "log_likelihood"):
-            difference = np.array(images["vamp"][name]) - images[run["prior"]][name]
+            difference = np.array(runs[model, "vamp"]["images"][name]) - run["images"][name]
             error = difference.std(ddof=1) / math.sqrt(len(difference))
-            cells.append(f"{difference.mean():.2f} +- {error:.2f}" if run["prior"] != "vamp" else "")
+            cells.append(f"{difference.mean():.2f} +- {error:.2f}" if prior != "vamp" else "")
         assert f"| {' | '.join(cells)} |" in page, cells
     table = page[page.index("paired image by image:") : page.index("Here the customary")]
-    assert table.count("\n| ") == 1 + len(runs)
+    assert table.count("\n| ") == 1 + len(runs) == 8
 
 
 def test_the_tables_of_the_study_are_those_of_its_runs():
