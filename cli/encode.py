@@ -14,7 +14,7 @@ from tfvamp_cli import light, options, output
     "path",
     required=True,
     metavar="FILE.npz",
-    help="Output file with the arrays mean, log_variance [N, D] and label [N]; for two layers, also those of z1.",
+    help="Output file with the arrays mean, log_variance [N, D] and label [N]; with several layers, also those of the lower ones: mean_z1 and so on.",
 )
 @options.split
 @options.limit

@@ -127,8 +127,8 @@ class VampPriorLayer(MixturePriorLayer):
           seed: seed of the choice.
 
         Raises:
-          ValueError: there are fewer than K data points, their shape is not the encoder's, or they
-            are not finite.
+          ValueError: there are fewer than K data points, their shape is not the encoder's, they are
+            not finite, or all their values are equal.
         """
         drawn, ranges = pseudo_inputs.draw(data, self.num_components, self._parts, seed)
         for key, weight in self._weights().items():
