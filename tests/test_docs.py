@@ -309,6 +309,28 @@ def test_the_table_of_both_estimates_is_that_of_the_runs():
     assert table.count("\n| ") == 1 + len(runs) == 8
 
 
+def test_the_table_of_annealed_estimates_is_that_of_the_runs():
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    rows = json.loads((RESULTS / "annealed.json").read_text())
+    for row in rows:
+        archived = json.loads((RESULTS / f"caltech101-{row['model']}-{row['prior']}-seed0.json").read_text())
+        annealed = np.array(row["log_likelihood"])
+        refined = np.array(archived["images"]["log_likelihood"])[: len(annealed)]
+        encoder = np.mean(archived["images"]["encoder_log_likelihood"][: len(annealed)])
+        error = (annealed - refined).std(ddof=1) / math.sqrt(len(annealed))
+        assert len(annealed) == 200 and abs(annealed.mean() - refined.mean()) < 0.5
+        cells = [
+            f"{row['model'].upper()}, {row['prior']}",
+            f"{encoder:.2f}",
+            f"{refined.mean():.2f}",
+            f"{annealed.mean():.2f} +- {row['monte_carlo_error']:.2f}",
+            f"{(annealed - refined).mean():.2f} +- {error:.2f}",
+            f"{row['gap']:.2f} +- {row['gap_error']:.2f}",
+        ]
+        assert f"| {' | '.join(cells)} |" in page, cells
+    assert len(rows) == 4
+
+
 def test_the_tables_of_the_study_are_those_of_its_runs():
     page = (ROOT / "docs" / "study.md").read_text()
     rows = json.loads((ROOT / "docs" / "results" / "study.json").read_text())
