@@ -24,7 +24,7 @@ def main(model):
     ends: list[float] = []
     real_epoch, real_progress = epoch.epoch_of, loop.Progress.epoch
 
-    def timed_epoch(number, config, dataset, model, steps, *rest):
+    def timed_epoch(number, config, model, steps, *rest):
         def timed(batches):
             seconds, count, start = 0.0, 0, time.perf_counter()
             for taken in steps(batches):
@@ -34,7 +34,7 @@ def main(model):
                 start = time.perf_counter()
             epochs.append((seconds, count))
 
-        return real_epoch(number, config, dataset, model, timed, *rest)
+        return real_epoch(number, config, model, timed, *rest)
 
     def ended(self, *arguments):
         ends.append(time.perf_counter())
