@@ -1,4 +1,4 @@
-"""The importance-sampled log-likelihood of an image (S = 5000, K = 500): tfvamp, pythae, bare products."""
+"""The importance-sampled log-likelihood of an image (S = 5000, K = 500): VAE and HVAE, pythae, bare products."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def main(quick):
         "Log-likelihood",
         interleave(entries, rounds),
         "tfvamp",
+        rounds,
+        "one image, S = 5000, K = 500",
+        keep=not quick,
+    )
+    task, bare = {**task, "model": "hvae"}, {**bare, "shapes": "hvae_log_likelihood"}
+    entries = [
+        ("tfvamp, HVAE", ours, task),
+        ("bare matrix products, TensorFlow with XLA", ours, bare),
+        ("bare matrix products, NumPy", numpy, bare),
+    ]
+    report(
+        "Log-likelihood of the HVAE",
+        interleave(entries, rounds),
+        "tfvamp, HVAE",
         rounds,
         "one image, S = 5000, K = 500",
         keep=not quick,

@@ -67,6 +67,12 @@ def log_likelihood(sizes: dict) -> list[tuple[int, int, int]]:
     return [*_network(sizes["S"], decoder(sizes)), (sizes["S"], 2 * sizes["D"], sizes["K"])]
 
 
+def hvae_log_likelihood(sizes: dict) -> list[tuple[int, int, int]]:
+    """One image of the HVAE: S latents z2, for each q(z1 | x, z2), p(z1 | z2) and the decoder; and K components."""
+    of_samples = _network(sizes["S"], lower_layer(sizes) + joint_decoder(sizes))
+    return [*of_samples, (sizes["S"], 2 * sizes["D"], sizes["K"])]
+
+
 def gradients(sizes: dict) -> list[tuple[int, int, int]]:
     """M latents decoded and held against K components, forward and back to the latents: no gradients of weights."""
     forward = [*_network(sizes["M"], decoder(sizes)), (sizes["M"], 2 * sizes["D"], sizes["K"])]
@@ -78,4 +84,5 @@ TASKS = {
     "train_step": train_step,
     "hvae_train_step": hvae_train_step,
     "log_likelihood": log_likelihood,
+    "hvae_log_likelihood": hvae_log_likelihood,
 }
