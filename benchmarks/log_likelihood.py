@@ -13,47 +13,28 @@ def main(quick):
     rounds, repeat = (2, 2) if quick else (5, 10)
     ours, numpy = Worker("tfvamp", "worker_tfvamp.py"), Worker("numpy", "worker_numpy.py")
     peer = Worker("pythae", "worker_pythae.py", PEER_PYTHON)
-    task, bare = (
-        {"name": "log_likelihood", "repeat": repeat},
-        {"name": "bare", "shapes": "log_likelihood", "repeat": repeat},
-    )
-    entries = [
-        ("tfvamp", ours, task),
+    task = {"name": "log_likelihood", "repeat": repeat}
+    of_peer = [
         (
-            "pythae VAMP, get_nll in batches of 100",
+            f"pythae VAMP, get_nll in batches of {size}",
             peer,
-            {**task, "batch_size": 100, "repeat": max(1, repeat // 3)},
-        ),
-        (
-            "pythae VAMP, get_nll in batches of 500",
-            peer,
-            {**task, "batch_size": 500, "repeat": max(1, repeat // 3)},
-        ),
-        ("bare matrix products, TensorFlow with XLA", ours, bare),
-        ("bare matrix products, NumPy", numpy, bare),
+            {**task, "batch_size": size, "repeat": max(1, repeat // 3)},
+        )
+        for size in (100, 500)
     ]
-    report(
-        "Log-likelihood",
-        interleave(entries, rounds),
-        "tfvamp",
-        rounds,
-        "one image, S = 5000, K = 500",
-        keep=not quick,
-    )
-    task, bare = {**task, "model": "hvae"}, {**bare, "shapes": "hvae_log_likelihood"}
-    entries = [
-        ("tfvamp, HVAE", ours, task),
-        ("bare matrix products, TensorFlow with XLA", ours, bare),
-        ("bare matrix products, NumPy", numpy, bare),
-    ]
-    report(
-        "Log-likelihood of the HVAE",
-        interleave(entries, rounds),
-        "tfvamp, HVAE",
-        rounds,
-        "one image, S = 5000, K = 500",
-        keep=not quick,
-    )
+    for title, name, model, shapes, others in (
+        ("Log-likelihood", "tfvamp", "vae", "log_likelihood", of_peer),
+        ("Log-likelihood of the HVAE", "tfvamp, HVAE", "hvae", "hvae_log_likelihood", []),
+    ):
+        bare = {"name": "bare", "shapes": shapes, "repeat": repeat}
+        entries = [
+            (name, ours, {**task, "model": model}),
+            *others,
+            ("bare matrix products, TensorFlow with XLA", ours, bare),
+            ("bare matrix products, NumPy", numpy, bare),
+        ]
+        medians = interleave(entries, rounds)
+        report(title, medians, name, rounds, "one image, S = 5000, K = 500", keep=not quick)
 
 
 if __name__ == "__main__":

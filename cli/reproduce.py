@@ -11,13 +11,8 @@ from tfvamp_cli import light, options, output, tables
 NAMES = light.paper.NAMES
 OF_TABLES = {"text": "text", "md": "markdown", "csv": "csv", "tex": "latex", "json": "json"}
 LARGEST_PAGE = 2**24  # bytes
-SAID_ONCE = (
-    "data set",
-    "model",
-    "unit",
-    "seeds",
-    "state",
-)  # columns that a section of a page leaves out if all rows agree
+# Columns that a section of a page leaves out if all rows agree.
+SAID_ONCE = ("data set", "model", "unit", "seeds", "state")
 MINUTES_OF_MEASURING = 3.0  # of steps, in one call
 
 

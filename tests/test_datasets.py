@@ -237,6 +237,11 @@ def test_what_was_read_is_kept_until_its_files_change(raw, tmp_path, monkeypatch
     assert len(datasets._kept) <= 2 and len(reads) == 12
     load(limit=6)
     assert len(reads) > 12
+    monkeypatch.setattr(datasets, "KEPT", first.train.pixels.nbytes - 1)
+    monkeypatch.setattr(datasets, "_kept", {})
+    load()
+    kept = {key[1]: pixels.nbytes for key, (pixels, _) in datasets._kept.items()}
+    assert "train" not in kept and "test" in kept and sum(kept.values()) <= datasets.KEPT
 
 
 def test_damaged_prepared_data(raw, tmp_path):

@@ -35,9 +35,8 @@ from tfvamp.files import expanded, printable
 PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # the bytes before the width and the height
 CACHED = 2**27  # maximum bytes of a split that is kept in memory as images, which take four times as many
 KEPT = 2**27  # maximum bytes of the pixels of prepared splits that are kept in memory for the next `load`
-_kept: dict[
-    tuple, tuple[np.ndarray, np.ndarray]
-] = {}  # pixels and labels, by what they were read from; the newest last
+Stored = tuple[np.ndarray, np.ndarray]  # pixels and labels of a split
+_kept: dict[tuple, Stored] = {}  # by what they were read from; the newest is the last one
 BUILDERS: dict[str, Any] = {
     "caltech101_silhouettes": caltech101_silhouettes_dataset_builder.Builder,
     "dynamic_mnist": dynamic_mnist_dataset_builder.Builder,
@@ -321,9 +320,11 @@ def _read(builder: tfds.core.DatasetBuilder, spec: DatasetSpec, split: SplitName
 
 
 def _keep(key: tuple, pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Keeps what was read of a split; drops the oldest ones beyond `KEPT` bytes."""
+    """Keeps what was read of a split, unless it is larger than `KEPT` bytes; drops the oldest ones beyond that."""
     for values in (pixels, labels):
         values.flags.writeable = False
+    if pixels.nbytes > KEPT:
+        return
     _kept[key] = pixels, labels
     while sum(kept.nbytes for kept, _ in _kept.values()) > KEPT:
         _kept.pop(next(iter(_kept)))
