@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 import shlex
@@ -190,11 +191,17 @@ def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path
             evaluation = opened.evaluation()
             if evaluation is None:
                 raise RunError(f"the evaluation of {opened} was removed meanwhile")
-            contents = files.json_bytes(entry(opened, evaluation))
+            contents = _json_bytes(entry(opened, evaluation))
             if not path.is_file() or files.read_bytes(path, LARGEST_ENTRY) != contents:
                 files.replace_file(path, contents)
                 written.append(path)
     return written
+
+
+def _json_bytes(kept: dict[str, Any]) -> bytes:
+    """Returns an entry as the contents of a file: one line per part, because some have a number for each image."""
+    parts = (f"{json.dumps(name)}: {json.dumps(part, allow_nan=False)}" for name, part in kept.items())
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
 
 def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> str:
