@@ -28,6 +28,60 @@ def test_density_equals_twin_and_tfp():
     np.testing.assert_allclose(q.kl_divergence(plain), np.zeros(7), atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["mean", "mode", "stddev", "variance", "covariance", "entropy"])
+def test_moments_equal_those_of_tfp(method):
+    q, loc, log_variance = gaussian()
+    plain = tfd.MultivariateNormalDiag(loc, np.exp(0.5 * log_variance))
+    ours, theirs = getattr(q, method)(), getattr(plain, method)()
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(q.scale.to_dense(), plain.scale.to_dense(), rtol=1e-5)
+
+
+def test_divergences_equal_those_of_tfp():
+    ours, theirs = [], []
+    for seed in (0, 1):
+        q, loc, log_variance = gaussian(seed=seed)
+        ours.append(q)
+        theirs.append(tfd.MultivariateNormalDiag(loc, np.exp(0.5 * log_variance)))
+    expected = tfd.kl_divergence(*theirs)
+    for a, b in ((ours[0], ours[1]), (ours[0], theirs[1]), (theirs[0], ours[1])):
+        np.testing.assert_allclose(tfd.kl_divergence(a, b), expected, rtol=1e-4)
+    correlated = tfd.MultivariateNormalTriL(tf.zeros([4]), tf.linalg.band_part(tf.ones([4, 4]), -1, 0))
+    np.testing.assert_allclose(
+        ours[0].kl_divergence(correlated), theirs[0].kl_divergence(correlated), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("shapes", [([4], [7, 4]), ([7, 4], [4]), ([7, 4], [7, 1]), ([2, 1, 4], [7, 4])])
+def test_mean_and_log_variance_are_broadcast(shapes):
+    loc, log_variance = (tf.random.stateless_normal(shape, (0, 1)) for shape in shapes)
+    whole = tf.broadcast_static_shape(loc.shape, log_variance.shape)
+    q = DiagonalGaussian(loc, log_variance)
+    assert q.batch_shape == whole[:-1] and q.event_shape == [4]
+    for value in (q.mean(), q.variance(), q.sample(seed=(1, 2))):
+        assert value.shape == whole
+    noise = (q.sample(seed=(1, 2)) - loc) / tf.exp(0.5 * log_variance)
+    assert len(np.unique(noise)) == whole.num_elements(), "each latent has a draw of its own"
+    with pytest.raises(ValueError, match="[Ii]ncompatible shapes"):
+        DiagonalGaussian(tf.zeros([3]), tf.zeros([4]))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_it_comes_out_of_a_compiled_function(jit):
+    _, loc, log_variance = gaussian()
+    made = tf.function(DiagonalGaussian, jit_compile=jit)(loc, log_variance)
+    assert isinstance(made, DiagonalGaussian)
+    np.testing.assert_array_equal(made.loc, loc)
+    np.testing.assert_array_equal(made.log_variance, log_variance)
+    unknown = tf.function(
+        lambda m, v: DiagonalGaussian(m, v).sample(2, seed=(1, 2)),
+        input_signature=[tf.TensorSpec([None, 4]), tf.TensorSpec(None)],
+        jit_compile=jit,
+    )
+    np.testing.assert_allclose(unknown(loc, log_variance), made.sample(2, seed=(1, 2)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 @pytest.mark.parametrize("batch", [(), (7,), (2, 7)])
 def test_sample_shapes(shape, batch):
