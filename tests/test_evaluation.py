@@ -14,6 +14,7 @@ from tfvamp import blocks
 from tfvamp.config import Estimation
 from tfvamp.errors import UsageError
 from tfvamp.evaluation import LogLikelihood, estimate, needs, proposals, tails
+from tfvamp.graph import traced
 from tfvamp.layers import DiagonalGaussian
 
 
@@ -276,6 +277,21 @@ def test_graph_and_xla_give_the_same_refined_estimates():
     how = {"proposal": "refined", "refine_steps": 30}
     with_xla, without = (tfvamp.log_likelihood(model, x, 100, jit=jit, **how) for jit in (True, False))
     np.testing.assert_allclose(with_xla.per_example, without.per_example, rtol=1e-4, atol=1e-4)
+
+
+def test_functions_of_one_evaluation_are_counted_alone(caplog):
+    """TensorFlow warns of code that is traced again and again, as by evaluations of a model in a loop."""
+    monitor = tf.get_logger()
+    monitor.addHandler(caplog.handler)
+    try:
+        for factor in range(7):
+            assert traced(lambda x, factor=factor: factor * x)(tf.constant(2.0)) == 2.0 * factor
+        assert not caplog.text
+        for factor in range(7):
+            tf.function(lambda x, factor=factor: factor * x)(tf.constant(2.0))
+        assert "retracing" in caplog.text, "TensorFlow's own functions are warned of"
+    finally:
+        monitor.removeHandler(caplog.handler)
 
 
 def test_what_is_not_known_is_refused():

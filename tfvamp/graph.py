@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
+
+
+def traced(step: Callable, jit: bool = False) -> Callable:
+    """Returns a step as a TensorFlow function that belongs to one call, such as one evaluation of one model.
+
+    TensorFlow counts traces by the code of a function, and warns when the same code is traced for
+    the sixth time. `functools.partial` hides the code, so that evaluations of a model in a loop are
+    counted one by one.
+
+    Args:
+      step: a function from tensors to tensors.
+      jit: whether to compile it by XLA.
+    """
+    return tf.function(functools.partial(step), jit_compile=jit or None, autograph=False)
 
 
 def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
@@ -15,8 +30,8 @@ def compiled(step: Callable, jit: bool, say: Callable[[str], None]) -> Callable:
       jit: whether to try XLA.
       say: a function that gets one line of text when XLA is given up.
     """
-    functions = [tf.function(step, jit_compile=True, autograph=False)] if jit else []
-    functions.append(tf.function(step, autograph=False))
+    functions = [traced(step, jit=True)] if jit else []
+    functions.append(traced(step))
     untried = jit
 
     def run(*args):

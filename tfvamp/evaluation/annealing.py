@@ -23,6 +23,7 @@ from tfvamp.evaluation.images import AT_ONCE, Part, by_blocks, noise_of, padded,
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.evaluation.sharing import Kept
+from tfvamp.graph import traced
 from tfvamp.objectives import Level
 
 ACCEPTED = 0.65  # target share of accepted moves, to which step sizes adapt: Neal (2011), section 4.4
@@ -228,7 +229,7 @@ def programs(model: Evaluable, kind: str, leapfrogs: int) -> Programs:
         momenta, uniform = _draws(block.indices, seeds.fold_in(seed, index), state)
         return move(path(block), state, beta, step, momenta, uniform, leapfrogs)
 
-    return Programs(*(tf.function(function, autograph=False) for function in (start, back, moved)))
+    return Programs(*(traced(function) for function in (start, back, moved)))
 
 
 def _draws(indices: tf.Tensor, seed: tf.Tensor, state: State) -> tuple[list[tf.Tensor], tf.Tensor]:

@@ -14,6 +14,7 @@ from tfvamp.blocks import images_at_once
 from tfvamp.errors import UsageError
 from tfvamp.evaluation.protocol import Evaluable, levels_of, posterior_of
 from tfvamp.evaluation.sharing import Kept, Shared, ShareDone
+from tfvamp.graph import traced
 from tfvamp.layers.gaussian import DiagonalGaussian
 
 AT_ONCE = 100  # images encoded or refined at a time
@@ -68,13 +69,13 @@ def encode(model: Evaluable, x: tf.Tensor) -> list[DiagonalGaussian]:
     """
     levels = levels_of(model)
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def encoder(x):
+    def posteriors_of(x):
         posteriors = [posterior_of(model, x)]
         for level in levels:
             posteriors.append(level.posterior(x, posteriors[-1].loc))
         return [(one.loc, one.log_variance) for one in posteriors]
 
+    encoder = traced(posteriors_of)
     size = min(AT_ONCE, images_at_once(model, tuple(x.shape[1:])))
     blocks = []
     for first in range(0, len(x), size):

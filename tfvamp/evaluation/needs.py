@@ -17,6 +17,7 @@ from tfvamp.evaluation.annealing import PILOTS
 from tfvamp.evaluation.images import AT_ONCE, encode
 from tfvamp.evaluation.protocol import Evaluable, levels_of, prior_of
 from tfvamp.files import size
+from tfvamp.graph import traced
 
 COPIES = 8  # of a mixing while it is fitted: the mixing itself, Adam's moments, gradients
 WORTH_MEASURING = 10**9  # pixels times features of all decoded latents
@@ -87,14 +88,14 @@ def seconds(model: Evaluable, image: tf.Tensor, count: int, how: Estimation) -> 
             for layer, dims in enumerate(latent_dims(model, prior))
         ]
 
-        @tf.function(autograph=False)
-        def block(noise):
+        def weights(noise):
             with tf.GradientTape() as tape:
                 tape.watch(noise)
                 parts = proposals.log_weight_parts(start, image, noise, prior, model.likelihood, levels)
                 total = parts.reconstruction - parts.kl
             return tape.gradient(total, noise)[0] if gradient else total
 
+        block = traced(weights)
         block(noise).numpy()
         began = time.perf_counter()
         block(noise).numpy()

@@ -15,6 +15,7 @@ from tfvamp.evaluation.needs import images_refined_at_once, latent_dims
 from tfvamp.evaluation.proposals import Proposal
 from tfvamp.evaluation.protocol import Evaluable, levels_of
 from tfvamp.evaluation.sharing import Kept
+from tfvamp.graph import traced
 
 
 def in_parts(
@@ -46,7 +47,7 @@ def in_parts(
         return proposals.refine(proposal, x, noise, prior, model.likelihood, levels, *settings)
 
     # No XLA: its loops on a CPU use one thread for products. 300 steps take 13 s for 100 images, not minutes.
-    refine = tf.function(step, autograph=False)
+    refine = traced(step)
     structure = proposals.unfitted(taken(start, tf.range(1)), levels).fit
     rising = refined = 0
 
