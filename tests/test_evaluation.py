@@ -340,6 +340,50 @@ def test_a_model_of_your_own(images):
     assert refined.elbo.mean() > result.elbo.mean()
 
 
+@pytest.mark.parametrize("head", ["tensor", "distribution"])
+def test_keras_models_give_the_numbers_of_a_model_written_by_hand(images, head):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 5, 1))
+    h = keras.layers.Flatten()(inputs)
+    moments = [keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)]
+    encoder = keras.Model(inputs, [*moments, tfvamp.layers.GaussianSample(seed=0)(moments)])
+    logits = keras.Sequential([keras.Input((2,)), keras.layers.Dense(30), keras.layers.Reshape((6, 5, 1))])
+    decoder = logits
+    if head == "distribution":
+
+        def decoder(z, training):
+            return tfd.Independent(tfd.Bernoulli(logits(z), dtype=tf.float32), 3)
+
+    prior = tfvamp.layers.VampPriorLayer(encoder, 3)
+
+    class ByHand:
+        def __init__(self):
+            self.prior = prior
+
+        def posterior(self, x):
+            return DiagonalGaussian(*encoder(x)[:2])
+
+        def likelihood(self, z):
+            flat = logits(tf.reshape(z, [-1, 2]))
+            shape = tf.concat([tf.shape(z)[:-1], [6, 5, 1]], 0)
+            return tfd.Independent(tfd.Bernoulli(tf.reshape(flat, shape), dtype=tf.float32), 3)
+
+    model = tfvamp.evaluation.from_keras(encoder, decoder, prior)
+    assert len(tfvamp.evaluation.bracket(model, 2, chains=1, steps=2, leapfrogs=1).upper) == 2
+    for settings in ({"proposal": "encoder"}, {"proposal": "refined", "refine_steps": 5}):
+        ours, theirs = (tfvamp.log_likelihood(one, images, 20, **settings) for one in (model, ByHand()))
+        np.testing.assert_allclose(ours.per_example, theirs.per_example, rtol=1e-5)
+
+
+def test_what_is_no_model_is_refused(images):
+    functional = keras.Sequential([keras.Input((6, 5, 1)), keras.layers.Flatten()])
+    text = r"Sequential has no posterior, no likelihood, no prior.*from_keras\(encoder, decoder, prior\)"
+    with pytest.raises(TypeError, match=text):
+        tfvamp.log_likelihood(functional, images)
+    with pytest.raises(TypeError, match=text):
+        tfvamp.evaluation.bracket(functional, 2)
+
+
 @pytest.mark.parametrize("kind", tfvamp.models.MODELS.values(), ids=tfvamp.models.MODELS)
 def test_gradients_of_wide_models_take_few_latents_at_a_time(kind):
     """512 MiB for all layers that are kept, however large the images; a whole block of narrow ones."""

@@ -6,13 +6,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tests.conftest import build_optimizer, small_hvae, small_model, small_vae
 from tfvamp import blocks, evaluation, seeds
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError
-from tfvamp.layers import BernoulliLikelihood, DiscretizedLogisticLikelihood
-from tfvamp.models import HVAE, LIKELIHOODS, MODELS, PRIORS, VAE, ConvHVAE, ConvVAE, PixelHVAE
+from tfvamp.layers import (
+    BernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
+    FlowPriorLayer,
+    MixturePriorLayer,
+    PriorLayer,
+    VampPriorLayer,
+)
+from tfvamp.models import HVAE, LIKELIHOODS, MODELS, PRIORS, VAE, ConvHVAE, ConvVAE, PixelHVAE, clone_model
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.runs import building
 
@@ -342,14 +350,115 @@ def test_vamp_data_keeps_its_images(images, eager):
     np.testing.assert_array_equal(model.prior.pseudo_inputs, images[:4])
 
 
-def test_a_prior_of_your_own(images):
-    from tfvamp.layers import VampPriorLayer
+@keras.saving.register_keras_serializable(package="tests")
+class StudentT(PriorLayer):
+    """Independent Student's t distributions with learned scales."""
 
-    model = VAE((6, 5, 1), 3, 8, prior=lambda encoder: VampPriorLayer(encoder, 2, (6, 5, 1), weighted=True))
-    assert model.prior.num_components == 2
-    assert model.elbo(images, seeds.stateless(0)).bound.shape == (8,)
-    with pytest.raises(TypeError, match="a VAE with a prior of your own has no config"):
-        model.get_config()
+    def __init__(self, latent_dims, **kwargs):
+        super().__init__(**kwargs)
+        self.latent_dims = latent_dims
+        self.log_scale = self.add_weight(name="log_scale", shape=(latent_dims,), initializer="zeros")
+
+    def distribution(self):
+        scale = tf.exp(self.log_scale)
+        return tfd.Independent(tfd.StudentT(5.0, tf.zeros_like(scale), scale), 1)
+
+    def get_config(self):
+        return {**super().get_config(), "latent_dims": self.latent_dims}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Corners(MixturePriorLayer):
+    """A mixture with fixed components, one of which has half the weight."""
+
+    def components(self):
+        return tfd.MultivariateNormalDiag(3.0 * tf.eye(3), tf.ones([3, 3]))
+
+    def log_weights(self, components):
+        return tf.math.log([0.5, 0.25, 0.25])
+
+
+OWN_PRIORS = {
+    "a layer": lambda: StudentT(3),
+    "a function": lambda: lambda encoder: StudentT(3),
+    "a mixture": lambda: FlowPriorLayer(Corners(), 3, 2),
+    "of the encoder": lambda: lambda encoder: VampPriorLayer(encoder, 2, (6, 5, 1), weighted=True),
+    "a flow over one": lambda: lambda encoder: FlowPriorLayer(VampPriorLayer(encoder, 2, (6, 5, 1)), 3, 2),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_PRIORS)
+def test_a_prior_of_your_own_trains_and_is_saved(images, kind, tmp_path, eager):
+    model = VAE((6, 5, 1), 3, 8, prior=OWN_PRIORS[kind]())
+    model.compile(optimizer=NormalizedAdam(1e-2))
+    before = [value.numpy() for value in model.prior.trainable_variables]
+    model.fit(images, verbose=0)
+    moved = zip(model.prior.trainable_variables, before, strict=True)
+    assert any(np.any(value.numpy() != old) for value, old in moved)
+    shares = any(one is model.encoder for one in model.prior._flatten_layers())
+    assert shares == (kind in ("of the encoder", "a flow over one"))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for copy in (loaded, clone_model(model)):
+        assert any(one is copy.encoder for one in copy.prior._flatten_layers()) == shares
+        np.testing.assert_array_equal(copy.sample(4, seed=1), model.sample(4, seed=1))
+        seed = seeds.stateless(0)
+        np.testing.assert_array_equal(copy.elbo(images, seed).bound, model.elbo(images, seed).bound)
+    again = VAE.from_config(model.get_config())  # the config alone, outside a file
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again.prior.sample(4, seed=1), model.prior.sample(4, seed=1))
+
+
+def test_a_mixture_of_your_own_is_one(images):
+    model = VAE((6, 5, 1), 3, 8, prior=Corners())
+    assert model.prior.is_mixture()
+    z = model.prior.sample_component(1, 500, seed=0)
+    np.testing.assert_allclose(tf.reduce_mean(z, 0), [0.0, 3.0, 0.0], atol=0.2)
+    expected = tfd.MixtureSameFamily(tfd.Categorical(probs=[0.5, 0.25, 0.25]), model.prior.components())
+    np.testing.assert_allclose(model.prior.log_prob(z), expected.log_prob(z), rtol=1e-5)
+    np.testing.assert_allclose(
+        tf.reduce_mean(model.prior.responsibilities(model.prior.sample(4000, seed=0)), 0),
+        [0.5, 0.25, 0.25],
+        atol=0.03,
+    )
+
+
+class Wrong(PriorLayer):
+    def __init__(self, distribution):
+        super().__init__()
+        self.made = distribution
+
+    def distribution(self):
+        return self.made()
+
+
+class WrongMixture(Corners):
+    def distribution(self):
+        return tfd.MixtureSameFamily(tfd.Categorical(logits=tf.zeros([3])), self.components())
+
+
+@pytest.mark.parametrize(
+    "prior, text",
+    [
+        (lambda: lambda encoder: None, "a function from the encoder to a prior layer .* got NoneType"),
+        (lambda: lambda encoder: tfd.Normal(0.0, 1.0), "got Normal"),
+        (lambda: StudentT(7), r"StudentT.distribution\(\) .* event shape \[3\] .*; got event shape \[7\]"),
+        (lambda: lambda encoder: StudentT(7), r"got event shape \[7\]"),
+        (
+            lambda: Wrong(lambda: tfd.Normal(tf.zeros([3]), 1.0)),
+            r"tfd.Independent\(..., 1\) makes it; got event shape \[\] and batch shape \[3\]",
+        ),
+        (lambda: Wrong(lambda: tf.zeros([3])), r"must return a tfd.Distribution; got EagerTensor"),
+        (
+            lambda: Wrong(lambda: tfd.MultivariateNormalDiag(tf.zeros([3], tf.float64))),
+            "must have the dtype float32; got float64",
+        ),
+        (WrongMixture, r"DiagonalGaussianMixture.*; got MixtureSameFamily: leave out the method"),
+    ],
+)
+def test_a_prior_of_your_own_that_does_not_fit(prior, text):
+    with pytest.raises(UsageError, match=text):
+        VAE((6, 5, 1), 3, 8, prior=prior())
 
 
 def test_normalized_adam_equals_its_twin():

@@ -110,6 +110,11 @@ def export(
         it cannot be written.
       UsageError: `onnx` is set, but tf2onnx is not installed.
     """
+    if not isinstance(model, LatentVariableModel):
+        raise UsageError(
+            f"tfvamp exports the models of tfvamp.models; got a {type(model).__name__}: Keras exports a model of your "
+            "own, model.export(folder), and a method sample() under tf.function goes with it"
+        )
     output = _absolute(output_dir)
     _check_free(output, overwrite)
     if onnx:

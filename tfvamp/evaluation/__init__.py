@@ -2,6 +2,7 @@
 
 from tfvamp.evaluation.diagnostics import active_units, plane
 from tfvamp.evaluation.estimate import LogLikelihood
+from tfvamp.evaluation.from_keras import from_keras
 from tfvamp.evaluation.images import as_images, encode
 from tfvamp.evaluation.likelihood import Bracket, bracket, bracketed, estimated, log_likelihood
 from tfvamp.evaluation.needs import check_memory, latent_dims, say_time
@@ -18,6 +19,7 @@ __all__ = [
     "check_memory",
     "encode",
     "estimated",
+    "from_keras",
     "is_convolutional",
     "latent_dims",
     "log_likelihood",

@@ -21,7 +21,7 @@ from tfvamp.evaluation.estimate import LogLikelihood
 from tfvamp.evaluation.images import as_images, encode
 from tfvamp.evaluation.importance import importance_sampling
 from tfvamp.evaluation.needs import check_memory, latent_dims
-from tfvamp.evaluation.protocol import Evaluable, is_convolutional, latent_names, levels_of, prior_of
+from tfvamp.evaluation.protocol import Evaluable, check, is_convolutional, latent_names, levels_of, prior_of
 from tfvamp.evaluation.refining import in_parts
 from tfvamp.evaluation.sharing import Kept
 
@@ -102,6 +102,7 @@ def estimated(
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> LogLikelihood:
     """Estimates log p(x) of each image with the settings `how`; the other arguments are those of `log_likelihood`."""
+    check(model)
     if how.estimator == "bdmc":
         raise UsageError("the estimator bdmc makes its own images: tfvamp.evaluation.bracket")
     how = how.resolve(is_convolutional(model))
@@ -202,6 +203,7 @@ def bracketed(
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bracket:
     """Bounds log p(x) with the settings `how`; the other arguments are those of `bracket`."""
+    check(model)
     how = how.resolve(is_convolutional(model))
     if num_images < 1:
         raise UsageError(f"the number of images must be at least 1; got {num_images}")

@@ -42,6 +42,17 @@ class Evaluable(Protocol):
         """Returns p(x | z) for latents [..., B, D], the top ones first: batch shape [..., B], event shape [H, W, C]."""
 
 
+def check(model: Any) -> None:
+    """Raises TypeError for an object that lacks a member of `Evaluable`."""
+    missing = [name for name in ("posterior", "likelihood", "prior") if not hasattr(model, name)]
+    if missing:
+        raise TypeError(
+            "an evaluation needs a model with posterior(x), likelihood(z) and prior, such as those of tfvamp.models; "
+            f"{type(model).__name__} has no {', no '.join(missing)}. For Keras models of your own: "
+            "tfvamp.evaluation.from_keras(encoder, decoder, prior)"
+        )
+
+
 def posterior_of(model: Evaluable, x) -> DiagonalGaussian:
     """Returns q(z | x) of the top latents."""
     return as_diagonal_gaussian(model.posterior(x))

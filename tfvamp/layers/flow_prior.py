@@ -15,7 +15,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfvamp.config import FLOW_TRANSFORMS
 from tfvamp.layers.distribution_layer import TravellingDistribution
-from tfvamp.layers.priors import PriorLayer, StandardNormalPriorLayer, at_least_one
+from tfvamp.layers.priors import PriorLayer, StandardNormalPriorLayer, at_least_one, width_of
 
 LARGEST_LOG_SCALE = 2.0  # of one affine coupling
 BINS, RANGE = 8, 6.0  # of a spline, on [-6, 6]; beyond, it is the identity
@@ -261,7 +261,7 @@ class FlowPriorLayer(PriorLayer):
                 f"base must be a prior layer, such as VampPriorLayer(...); got {type(base).__name__}"
             )
         self.base, self.density, self.uses_indices = base, base.density, base.uses_indices
-        self.latent_dims = at_least_one("latent_dims", _width(base) if latent_dims is None else latent_dims)
+        self.latent_dims = at_least_one("latent_dims", width_of(base) if latent_dims is None else latent_dims)
         self.num_couplings = at_least_one("num_couplings", num_couplings)
         self.hidden_units = at_least_one("hidden_units", hidden_units)
         self.transform = transform
@@ -337,12 +337,3 @@ class FlowPriorLayer(PriorLayer):
 def _check_width(of_base: int, dims: int) -> None:
     if of_base != dims:
         raise ValueError(f"a flow of {dims} latents needs a base of as many; got one of {of_base}")
-
-
-def _width(base: PriorLayer) -> int:
-    """Returns D of a prior, without computing anything."""
-    shape: list[int] = []
-    tf.function(
-        lambda: shape.append(base.distribution().event_shape[0]), autograph=False
-    ).get_concrete_function()
-    return shape[0]

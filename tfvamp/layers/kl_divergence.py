@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfvamp.layers.gaussian import GaussianSample, as_diagonal_gaussian, at_least_float32
 from tfvamp.layers.numbering import NumberedLayer
-from tfvamp.layers.priors import PriorLayer
+from tfvamp.layers.priors import PriorLayer, width_of
 
 # Divergences whose z was drawn but has not yet reached them, with the graph in which it was drawn.
 _expected: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -64,19 +64,16 @@ class KLDivergence(NumberedLayer):
 
     def compute_output_spec(self, inputs):
         """Returns the shapes for symbolic inputs; from then on, a z that is drawn must reach this layer."""
-        layer = _drawn_by(inputs[-1]) if isinstance(inputs, (list, tuple)) else None
+        inputs = self._checked(inputs)
+        self._check_width(inputs[-1].shape)  # Keras would put a text of its own before the error of `call`
+        layer = _drawn_by(inputs[-1])
         if layer is not None:
             reference = weakref.ref(self)
             layer.told.append(lambda: _expect(reference()))
         return super().compute_output_spec(inputs)
 
     def call(self, inputs):
-        if not isinstance(inputs, (list, tuple)) or len(inputs) not in (2, 3):
-            raise ValueError(
-                "KLDivergence must be called on [mean, log_variance, z] or on [encoder output, z]; "
-                f"got {type(inputs).__name__}"
-            )
-        *output, z = inputs
+        *output, z = self._checked(inputs)
         posterior = as_diagonal_gaussian(output[0] if len(output) == 1 else output)
         z = tf.convert_to_tensor(z)
         if not z.shape.is_compatible_with(posterior.loc.shape):
@@ -89,6 +86,33 @@ class KLDivergence(NumberedLayer):
         self.add_loss(self.beta * tf.reduce_mean(kl))
         _expected.pop(self, None)
         return z
+
+    def _checked(self, inputs) -> list | tuple:
+        """Returns the inputs, a list of two or three.
+
+        Raises:
+          ValueError: they are something else, or [mean, log_variance] without z.
+        """
+        if not isinstance(inputs, (list, tuple)) or len(inputs) not in (2, 3):
+            raise ValueError(
+                "KLDivergence must be called on [mean, log_variance, z] or on [encoder output, z]; "
+                f"got {type(inputs).__name__}"
+            )
+        first, z = inputs[0], inputs[-1]
+        if len(inputs) == 2 and isinstance(first, type(z)) and first.shape == z.shape:
+            raise ValueError(
+                "KLDivergence reads two inputs as [encoder output, z], and an encoder output that is one tensor has "
+                f"twice as many columns as z; got two of shape {list(z.shape)}: z is missing from "
+                "[mean, log_variance, z], where z = GaussianSample()([mean, log_variance])"
+            )
+        return inputs
+
+    def _check_width(self, shape) -> None:
+        width = width_of(self.prior)
+        if shape[-1] not in (None, width):
+            raise ValueError(
+                f"the prior of {self.name!r} has {width} latents, and z has {shape[-1]}: shape {list(shape)}"
+            )
 
     def get_config(self):
         prior = keras.saving.serialize_keras_object(self.prior)

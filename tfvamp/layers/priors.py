@@ -20,6 +20,7 @@ from tfvamp.errors import UsageError
 from tfvamp.layers.gaussian import (
     LOG_VARIANCE_BOUNDS,
     DiagonalGaussian,
+    as_diagonal_gaussian,
     at_least_float32,
 )
 from tfvamp.layers.mixture import DiagonalGaussianMixture
@@ -172,23 +173,27 @@ class PriorLayer(keras.layers.Layer, abc.ABC):
 class MixturePriorLayer(PriorLayer):
     """A prior p(z) = sum_k w_k q_k(z) of K diagonal normals.
 
+    Subclasses define `components`, and `log_weights` if the weights are not all equal.
+
     >>> class TwoPoints(MixturePriorLayer):
     ...     def components(self):
     ...         return DiagonalGaussian(tf.constant([[-3.0], [3.0]]), tf.zeros([2, 1]))
-    ...
-    ...     def distribution(self):
-    ...         return mixture_of(tf.zeros([2]), self.components())
     >>> TwoPoints().responsibilities(tf.constant([[3.0]])).numpy().round(3)
     array([[0., 1.]], dtype=float32)
     """
 
     @abc.abstractmethod
+    def components(self) -> DiagonalGaussian:
+        """Returns the K components, batch shape [K], from the current weights."""
+
+    def log_weights(self, components: DiagonalGaussian) -> tf.Tensor:
+        """Returns log w_k [K], up to a constant, for the components that `components` returned."""
+        return tf.zeros(components.loc.shape[:-1], components.dtype)
+
     def distribution(self) -> DiagonalGaussianMixture:
         """Returns p(z), event shape [D], from the current weights."""
-
-    @abc.abstractmethod
-    def components(self) -> DiagonalGaussian:
-        """Returns the K components, batch shape [K]."""
+        components = as_diagonal_gaussian(self.components())
+        return mixture_of(self.log_weights(components), components)
 
     def centres(self) -> tf.Tensor:
         return self.components().mean()
@@ -304,9 +309,6 @@ class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
         self.log_variance = self.add_weight(name="log_variance", shape=shape, initializer="zeros")
         self.built = True
 
-    def distribution(self) -> DiagonalGaussianMixture:
-        return mixture_of(tf.zeros([self.num_components], self.density_dtype), self.components())
-
     def components(self) -> DiagonalGaussian:
         return self._components(tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.log_variance))
 
@@ -331,6 +333,15 @@ class MixtureOfGaussiansPriorLayer(MixturePriorLayer):
 def mixture_of(logits: tf.Tensor, components: DiagonalGaussian) -> DiagonalGaussianMixture:
     """Returns the mixture of components, batch shape [K], with the weights softmax(logits) for logits [K]."""
     return DiagonalGaussianMixture(tfd.Categorical(logits=logits), components)
+
+
+def width_of(prior: PriorLayer) -> int:
+    """Returns D, the number of latents of a prior, without computing anything."""
+    shape: list[int] = []
+    tf.function(
+        lambda: shape.append(prior.distribution().event_shape[0]), autograph=False
+    ).get_concrete_function()
+    return shape[0]
 
 
 def at_least_one(name: str, value: int) -> int:

@@ -11,6 +11,7 @@ from tfvamp.layers import pseudo_inputs
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
 from tfvamp.layers.priors import MixturePriorLayer, SomeComponents, at_least_one, choose, mixture_of
+from tfvamp.layers.shared_encoder import is_placeholder
 
 OWN_LOG_VARIANCE = (-10.0, 4.0)  # bounds of log s_k of `VampMixturePriorLayer`
 
@@ -74,6 +75,8 @@ class VampPriorLayer(MixturePriorLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if not callable(encoder):
+            raise TypeError(f"encoder must be a Keras layer or model; got {type(encoder).__name__}")
         self.encoder = encoder
         self.num_components = at_least_one("num_components", num_components)
         self.weighted = bool(weighted)
@@ -177,10 +180,8 @@ class VampPriorLayer(MixturePriorLayer):
         scale = math.log(self.num_components / count) + tf.reduce_logsumexp(log_weights)
         return SomeComponents(mixture_of(log_weights, components), scale, chosen)
 
-    def distribution(self) -> DiagonalGaussianMixture:
-        components = self.components()
-        zeros = tf.zeros([self.num_components], components.dtype)
-        return mixture_of(tf.cast(self.logits, components.dtype) if self.weighted else zeros, components)
+    def log_weights(self, components: DiagonalGaussian) -> tf.Tensor:
+        return tf.cast(self.logits, components.dtype) if self.weighted else super().log_weights(components)
 
     def get_config(self):
         return {
@@ -203,7 +204,7 @@ class VampPriorLayer(MixturePriorLayer):
         """
         config = dict(config)
         serialized = config.pop("encoder")
-        if encoder is None and not _objects_are_shared():
+        if encoder is None and not is_placeholder(serialized) and not _objects_are_shared():
             raise ValueError(
                 f"a {cls.__name__} shares its encoder with the model, and a config alone (clone_model, "
                 "from_config) would give it a copy: clone the whole model with tfvamp.clone_model(model), or "

@@ -16,11 +16,12 @@ from tfvamp import memory, objectives, seeds
 from tfvamp.blocks import in_blocks, rows_of
 from tfvamp.config import LEVEL_PRIORS, TrainConfig, prior_kind
 from tfvamp.errors import UsageError, check_choice
+from tfvamp.layers import shared_encoder
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
 from tfvamp.models import in_parts
-from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer, number_of_components
+from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer, number_of_components, own_prior
 from tfvamp.models.inputs import INDEX, ImageInputs, images_of_step, index_of, num_rows
 from tfvamp.models.objective import Objective
 from tfvamp.networks.images import unchecked
@@ -50,7 +51,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
       decoder_layers, decoder_units: number and width (None: `hidden_units`) of the hidden layers of
         a decoder made of dense layers.
       prior: "standard", "mog", "vamp", "vamp-data", "vamp-weighted", "vamp-mixture", "exemplar" or
-        "flow"; or a function from the encoder to a prior layer.
+        "flow"; or a prior layer of your own, or a function from the encoder to one.
       components: K, for mixtures; "exemplar" has one component per exemplar.
       pseudo_inputs: initial pseudo-inputs of the VampPriors, an array [K, H, W, C] or a Keras
         initializer; "vamp-data" needs the array, and "exemplar" needs the array of all training
@@ -106,7 +107,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         event_shape: Sequence[int] = (28, 28, 1),
         latent_dims: int = TrainConfig.latent_dims,
         hidden_units: int = TrainConfig.hidden_units,
-        prior: str | Callable[[keras.layers.Layer], PriorLayer] = TrainConfig.prior,
+        prior: str | PriorLayer | Callable[[keras.layers.Layer], PriorLayer] = TrainConfig.prior,
         components: int = 500,
         pseudo_inputs: PseudoInputs = None,
         likelihood: str = "bernoulli",
@@ -168,7 +169,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             "level_prior": level_prior,
             "decoder_layers": decoder_layers,
             "decoder_units": decoder_units,
-            "prior": prior,
+            "prior": None if callable(prior) else prior,  # one of your own: see `get_config`
             "components": components,
             "likelihood": likelihood,
             "objective": objective,
@@ -189,7 +190,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         self.make_networks(likelihood_layer(likelihood, self.event_shape))
         self.encoder.check_inputs = self.check_inputs
         if callable(prior):
-            self.prior = prior(self.encoder)
+            self.prior = own_prior(prior, self.encoder, self.latent_dims)
         else:
             self.prior = build_prior(
                 prior, self.encoder, self.event_shape, latent_dims, components, pseudo_inputs, **of_flow
@@ -604,17 +605,16 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         return self.generate_images(z, seed, draw)
 
     def get_config(self):
-        if callable(self.settings["prior"]):
-            raise TypeError(
-                f"a {type(self).__name__} with a prior of your own has no config: save its weights, and build it in code"
-            )
         config = {
             "networks_version": self.networks_version,
             "event_shape": self.event_shape,
             "seed": self.seed,
             "check_inputs": self.check_inputs,
         }
-        return {**super().get_config(), **config, **self.settings}
+        config = {**super().get_config(), **config, **self.settings}
+        if self.settings["prior"] is None:
+            config["prior"] = shared_encoder.config_of(self.prior, self.encoder)
+        return config
 
     @classmethod
     def from_config(cls, config):
@@ -625,6 +625,8 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                 f"the file was made by version {version} of the networks of {cls.__name__}, and this is version "
                 f"{cls.networks_version}, in which the same weights would compute something else: train again"
             )
+        if isinstance(config["prior"], dict):
+            return cls(**{**config, "prior": functools.partial(shared_encoder.from_config, config["prior"])})
         kind = prior_kind(config["prior"], config.get("flow_base", TrainConfig.flow_base))
         if kind.pseudo_inputs in ("images", "exemplars"):  # they come with the weights
             config = {**config, "pseudo_inputs": keras.initializers.Zeros()}

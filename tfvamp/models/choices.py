@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from tensorflow_probability import distributions as tfd
 
 from tfvamp.config import FLOW_BASES, LIKELIHOODS, PRIORS, TrainConfig, prior_kind
 from tfvamp.errors import UsageError, check_choice
@@ -16,6 +17,7 @@ from tfvamp.layers.flow_prior import FlowPriorLayer
 from tfvamp.layers.likelihoods import PROBABILITY_CLIP, BernoulliLikelihood, LikelihoodLayer
 from tfvamp.layers.priors import (
     MixtureOfGaussiansPriorLayer,
+    MixturePriorLayer,
     PriorLayer,
     StandardNormalPriorLayer,
 )
@@ -95,6 +97,46 @@ def build_prior(
         "flow": flow,
     }
     return builders[name]()
+
+
+def own_prior(
+    prior: PriorLayer | Callable[[keras.layers.Layer], PriorLayer],
+    encoder: keras.layers.Layer,
+    latent_dims: int,
+) -> PriorLayer:
+    """Returns a prior of your own, given as a layer or as a function from the encoder to a layer, after checking it.
+
+    Raises:
+      UsageError: it is not a prior layer, or its distribution is not one over `latent_dims` latents.
+    """
+    layer = prior if isinstance(prior, PriorLayer) else prior(encoder)
+    if not isinstance(layer, PriorLayer):
+        raise UsageError(
+            "prior must be a name, a prior layer, or a function from the encoder to a prior layer "
+            f"(a subclass of tfvamp.layers.PriorLayer); got {type(layer).__name__}"
+        )
+    name, distribution = type(layer).__name__, layer()
+    if not isinstance(distribution, tfd.Distribution):
+        raise UsageError(
+            f"{name}.distribution() must return a tfd.Distribution; got {type(distribution).__name__}"
+        )
+    batch, event = distribution.batch_shape, distribution.event_shape
+    if event != [latent_dims] or batch != []:
+        hint = ": tfd.Independent(..., 1) makes it" if [*batch, *event] == [latent_dims] else ""
+        raise UsageError(
+            f"{name}.distribution() must be a distribution over latents, with event shape [{latent_dims}] and "
+            f"batch shape []{hint}; got event shape {event.as_list()} and batch shape {batch.as_list()}"
+        )
+    if isinstance(layer, MixturePriorLayer) and not layer.is_mixture():
+        raise UsageError(
+            f"{name}.distribution() must return a DiagonalGaussianMixture, whose components are known; got "
+            f"{type(distribution).__name__}: leave out the method, because components() and log_weights() define it"
+        )
+    if distribution.dtype != layer.density_dtype:
+        raise UsageError(
+            f"{name}.distribution() must have the dtype {layer.density_dtype}; got {distribution.dtype.name}"
+        )
+    return layer
 
 
 def likelihood_layer(name: str, event_shape: Sequence[int]) -> LikelihoodLayer:
