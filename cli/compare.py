@@ -15,7 +15,7 @@ DIGITS = {**dict.fromkeys(NATS, 2), "monte_carlo_error": 3, "trained_epochs": 0,
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@options.runs
 @click.option(
     "--baseline", metavar="RUN", help="Run with which the others are compared.  [default: the first]"
 )
@@ -41,6 +41,7 @@ def command(ctx, runs, baseline, split, over, form, path):
     """
     light.errors.check_choice("format", form, tables.FORMATS)
     light.errors.check_choice("split", split, light.config.SPLITS)
+    options.check_runs(*runs)
     from tfvamp.runs import compare
 
     table = compare(runs, baseline, split, over, output.say(ctx))

@@ -78,7 +78,7 @@ def info(ctx, name, picture, data_dir, raw_dir, **loading):
     Example:
       tfvamp datasets info caltech101 --picture caltech101.png
     """
-    _check_name(name)
+    _check_name(name, loading)
     from tfvamp import datasets, describe
     from tfvamp_cli import output
 
@@ -104,7 +104,7 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
     Example:
       tfvamp datasets prepare omniglot --raw-dir ~/downloads
     """
-    _check_name(name)
+    _check_name(name, loading)
     from tfvamp import datasets
     from tfvamp.catalog import VERIFIED
 
@@ -116,10 +116,11 @@ def prepare(ctx, name, data_dir, raw_dir, **loading):
     )
 
 
-def _check_name(name: str) -> None:
-    """Raises UsageError for a mistyped name, before TensorFlow is imported."""
+def _check_name(name: str, loading: dict) -> None:
+    """Raises an error for a mistyped name, or for own images that are not there, before TensorFlow is imported."""
     if not name.startswith(light.config.OWN):
         light.config.check_dataset(name)
+    options.check_images(name, loading["image_size"])
 
 
 def _train(name: str, options: dict) -> str:

@@ -44,6 +44,7 @@ def command(ctx, run, samples, limit, seed, dataset, data_dir, raw_dir, device, 
       tfvamp diagnose runs/first
       tfvamp diagnose runs/first --limit 50 --refine-steps 100
     """
+    options.check_runs(run)
     from tfvamp import devices, runs
     from tfvamp.files import shown
     from tfvamp.runs.diagnosis import described
@@ -56,7 +57,7 @@ def command(ctx, run, samples, limit, seed, dataset, data_dir, raw_dir, device, 
     epoch = "" if result["epoch"] is None else f", weights of epoch {result['epoch']}"
     numbers = result["num_images"]
     output.table(
-        f"{run}: {numbers['train']} training and {numbers['test']} test images, {samples} samples each, seed {seed}"
+        f"{run}: {numbers['train']} training and {numbers['test']} test images, {light.files.counted(samples, 'sample')} each, seed {seed}"
         f"{epoch}",
         described(result),
     )

@@ -31,6 +31,7 @@ def command(ctx, run, path, split, limit, dataset, data_dir, raw_dir, device):
     if not path.endswith(".npz"):
         raise click.UsageError(f"--output must end with .npz; got {path}")
     light.errors.check_choice("split", split, light.config.SPLITS)
+    options.check_runs(run)
     from tfvamp import arrays, devices, runs
     from tfvamp.files import shown
 

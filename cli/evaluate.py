@@ -52,6 +52,7 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, sh
     how.check_effect(settings, options=True)
     if how.estimator == "bdmc" and "split" in options.given(ctx, ctx.params):
         raise click.UsageError("--split has no effect with --estimator bdmc: the model makes the images")
+    options.check_runs(run)
     from tfvamp import devices, runs
     from tfvamp.catalog import VERIFIED
     from tfvamp.files import shown
@@ -67,8 +68,8 @@ def command(ctx, run, split, limit, seed, dataset, data_dir, raw_dir, device, sh
         return
     split = result["split"]
     epoch = "" if result["epoch"] is None else f", weights of epoch {result['epoch']}"
-    number = f"{result['num_samples']} {'samples' if result['estimator'] == 'importance' else 'chains'} each"
-    images = f"{result['num_examples']} images, {number}, seed {seed}{epoch}"
+    number = f"{light.files.counted(result['num_samples'], 'sample' if result['estimator'] == 'importance' else 'chain')} each"
+    images = f"{light.files.counted(result['num_examples'], 'image')}, {number}, seed {seed}{epoch}"
     if how.estimator == "bdmc":
         output.table(f"{run}: simulated by the model, {images}", _bounds(result))
     else:

@@ -28,6 +28,7 @@ def command(run, output, overwrite, onnx):
       tfvamp export runs/first --output export/tfvamp/1
       tfvamp export runs/first --output export/tfvamp/1 --overwrite --onnx
     """
+    options.check_runs(run)
     from tfvamp import export
     from tfvamp.files import expanded, shown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import options, output
+from tfvamp_cli import light, options, output
 
 # Settings that are shown if they are not the default.
 LESS_OFTEN = (
@@ -23,6 +23,7 @@ def command(ctx, run):
     Example:
       tfvamp info runs/first
     """
+    options.check_runs(run)
     from tfvamp import runs
     from tfvamp.catalog import VERIFIED
     from tfvamp.config import TrainConfig
@@ -76,6 +77,8 @@ def _evaluated(run) -> str:
         epoch = result.get("epoch")
         of = "of other weights" if epoch is None else f"of epoch {epoch}"
         return f"{of}; trained on since: evaluate again with tfvamp evaluate {run}"
-    what = "chains" if result.get("estimator") == "ais" else "samples"
-    counts = f"{result['num_samples']} {what} from the {result.get('proposal', 'encoder')} q, {result['num_examples']} images"
+    what = light.files.counted(
+        result["num_samples"], "chain" if result.get("estimator") == "ais" else "sample"
+    )
+    counts = f"{what} from the {result.get('proposal', 'encoder')} q, {light.files.counted(result['num_examples'], 'image')}"
     return f"{result['log_likelihood']:.3f} nats ({counts})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,7 +48,24 @@ def _option(field: dataclasses.Field, hint: Any) -> Callable:
     )
 
 
+def check_runs(*runs: str) -> None:
+    """Raises RunError for a run that is not there, before TensorFlow is imported; patterns are looked at later."""
+    for run in runs:
+        if not glob.has_magic(run):
+            light.files.check_run(run)
+
+
+def check_images(name: str, image_size: Any) -> None:
+    """Raises DataError or UsageError for own images that are not there or need a size, before TensorFlow is imported."""
+    kind, _, place = name.partition(":")
+    if kind in ("folder", "npz") and place:
+        light.files.check_images(place, kind == "folder")
+    if kind == "folder" and image_size is None:
+        raise light.errors.UsageError(light.config.NEEDS_SIZE)
+
+
 run = click.argument("run", metavar="RUN")
+runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 seed = click.option(
     "--seed",
     type=click.IntRange(0, light.config.LARGEST_SEED),

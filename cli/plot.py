@@ -34,6 +34,7 @@ def command(ctx, run, seed, file_format, dpi, columns, no_title, dataset, data_d
       tfvamp plot runs/first
       tfvamp plot runs/first --format pdf --no-title
     """
+    options.check_runs(run)
     from tfvamp import devices, plots, runs
     from tfvamp.files import shown
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from tfvamp_cli import tables
+from tfvamp_cli import options, tables
 
 
 @click.command("rate-distortion")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@options.runs
 def command(runs):
     """List the rate and distortion of evaluated runs.
 
@@ -22,6 +22,7 @@ def command(runs):
       tfvamp evaluate runs/beta-0.5
       tfvamp rate-distortion runs/beta-*
     """
+    options.check_runs(*runs)
     from tfvamp.runs import rate_distortion
 
     table = rate_distortion(runs)

@@ -8,7 +8,7 @@ from tfvamp_cli import light, options, output
 
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@options.runs
 @click.option(
     "--output",
     "path",
@@ -51,6 +51,7 @@ def command(
       tfvamp report runs/vamp runs/standard --output report.html
       tfvamp report runs/* --output report.html --overwrite --hide-paths
     """
+    options.check_runs(*runs)
     from tfvamp import devices, reports
 
     with devices.on(device):

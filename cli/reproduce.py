@@ -198,7 +198,10 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, *
         ctx.exit(128 + done.signal)
     if done is not None and done.failed:
         failed = "; ".join(f"{run}: {reason}" for run, reason in done.failed.items())
-        click.echo(f"tfvamp: {len(done.failed)} runs failed: {light.files.printable(failed)}", err=True)
+        click.echo(
+            f"tfvamp: {light.files.counted(len(done.failed), 'run')} failed: {light.files.printable(failed)}",
+            err=True,
+        )
         ctx.exit(1)
 
 

@@ -61,6 +61,7 @@ def command(ctx, run, number, seed, path, file_format, dpi, columns, no_title, c
     if ending == "npz" and typed:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in typed)
         output.say(ctx)(f"{named}: no effect on arrays")
+    options.check_runs(run)
     from tfvamp import arrays, devices, plots, runs
     from tfvamp.files import expanded, replace_file, shown
 
@@ -77,4 +78,4 @@ def command(ctx, run, number, seed, path, file_format, dpi, columns, no_title, c
     else:
         of = "" if component is None else f" of component {component}"
         replace_file(expanded(path), plots.grid(images, f"{number} samples{of}, seed {seed}", look))
-    click.echo(f"wrote {number} images to {shown(path)}")
+    click.echo(f"wrote {light.files.counted(number, 'image')} to {shown(path)}")

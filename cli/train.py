@@ -83,6 +83,7 @@ def command(
         if extra := set(typed) - RESUMABLE:
             name = sorted(extra)[0].replace("_", "-")
             raise click.UsageError(f"--resume takes the run's own settings; leave out --{name}")
+        options.check_runs(resume)
         _finish(
             ctx,
             json_progress,
@@ -111,6 +112,7 @@ def command(
         spec = light.config.CATALOG.get(wanted.dataset)
         click.echo(wanted.to_toml(None if spec is None else wanted.resolve(spec)), nl=False)
         return
+    options.check_images(wanted.dataset, wanted.image_size)
     given = wanted.to_dict()
     if dry_run:
         _dry_run(ctx, given, run_dir, overwrite)
@@ -177,6 +179,6 @@ def _finish(ctx, json_progress: bool, work) -> None:
         click.echo(f"stopped: {text}", err=True)
         ctx.exit(128 + outcome.signal)
     click.echo(
-        f"{outcome.epochs} epochs, best {outcome.best_epoch} (validation ELBO {outcome.best_elbo:.2f}), "
+        f"{light.files.counted(outcome.epochs, 'epoch')}, best {outcome.best_epoch} (validation ELBO {outcome.best_elbo:.2f}), "
         f"in {run}. Next: tfvamp evaluate {run}"
     )

@@ -295,17 +295,17 @@ def test_errors_of_a_run(run, tmp_path):
     assert result.exit_code == 1 and "--overwrite" in result.stderr
 
 
-def test_unexpected_errors_are_one_line_without_debug(monkeypatch):
+def test_unexpected_errors_are_one_line_without_debug(monkeypatch, tmp_path):
     def explode(*_, **__):
         raise RuntimeError("boom\nbang")
 
     monkeypatch.setattr("tfvamp.runs.load", explode)
-    result = tfvamp_command("sample", "r", "--output", "a.png")
+    result = tfvamp_command("sample", tmp_path, "--output", "a.png")
     assert result.exit_code == 1
     assert (
         result.stderr == "tfvamp: RuntimeError: boom bang (unexpected; tfvamp --debug shows the traceback)\n"
     )
-    debugged = tfvamp_command("--debug", "sample", "r", "--output", "a.png")
+    debugged = tfvamp_command("--debug", "sample", tmp_path, "--output", "a.png")
     assert isinstance(debugged.exception, RuntimeError)
 
 

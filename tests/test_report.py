@@ -107,7 +107,7 @@ def test_numbers_are_those_of_the_run_and_of_compare(evaluated_runs, tmp_path):
             assert f"{one['monte_carlo_error']:.3f}" in text
     assert "Comparison of 2 runs" in text and "learning_rate 0.01" in text
     assert "The paper prints no number for this data set, model and prior." in text
-    assert "@inproceedings{tomczak2018vae," in text and "lecun1998gradient" in text
+    assert "@inproceedings{tomczak2018vampprior," in text and "lecun1998gradient" in text
 
 
 def test_the_printed_number_stands_beside_the_encoders(evaluated, tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def test_a_dry_run_measures_and_writes_nothing(data_dir, tmp_path, monkeypatch):
         int(number.replace(",", "")) for number in count.groups()[1:]
     )
     assert re.search(r"memory +about [\d.]+ [KM]iB", result.stdout)
-    assert re.search(r"one epoch +[\d.]+ minutes, 1 steps and the validation", result.stdout)
+    assert re.search(r"one epoch +[\d.]+ minutes, 1 step and the validation", result.stdout)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
@@ -176,6 +176,7 @@ def test_products_of_float32_are_products_of_float32():
 
     class Model:
         prior = tfd.MultivariateNormalDiag([0.0])
+        likelihood = None
 
         def posterior(self, x):
             seen.append(enabled())
@@ -352,15 +353,16 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path, monkeypatch
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
     monkeypatch.setattr("tfvamp.runs.load", lambda run: seen.append(list(tmp_path.iterdir())) or 1 / 0)
-    command("sample", "r", "--output", "s.png")
-    assert seen == [[]]  # nothing that a killed command could leave
+    (tmp_path / "r").mkdir()
+    command("sample", tmp_path / "r", "--output", "s.png")
+    assert seen == [[tmp_path / "r"]]  # and nothing that a killed command could leave
 
 
 # --- a broken installation ---
 
 
 def test_another_backend_is_one_line(tmp_path):
-    code = "import sys\nfrom tfvamp_cli.main import main\nmain(['info', 'nothing'])\n"
+    code = "import sys\nfrom tfvamp_cli.main import main\nmain(['info', '.'])\n"
     for backend in ("jax", "torch"):
         result = process(code, KERAS_BACKEND=backend)
         assert result.returncode == 1
@@ -379,7 +381,7 @@ def test_another_backend_is_one_line(tmp_path):
 def test_a_broken_tensorflow_is_one_line(tmp_path):
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow" / "__init__.py").write_text("raise ImportError('DLL load failed\\nmore lines')")
-    code = "from tfvamp_cli.main import main\nmain(['info', 'nothing'])\n"
+    code = f"from tfvamp_cli.main import main\nmain(['info', {str(tmp_path)!r}])\n"
     result = process(code, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     assert result.returncode == 1 and result.stderr == (
         "tfvamp: cannot import what tfvamp needs (DLL load failed): install tfvamp and TensorFlow again, or see "

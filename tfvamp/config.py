@@ -60,6 +60,7 @@ OPTIMIZERS = (
     "normalized-adam", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon",
     "nadam", "rmsprop", "sgd",
 )  # fmt: skip
+NEEDS_SIZE = "folder: needs --image-size HxW, the size that all images are brought to"
 DECAYED = ("decoder", "encoder", "both")
 STRATEGIES = ("one", "mirrored", "multiworker", "auto")
 STOP_BY = ("elbo", "iwae")

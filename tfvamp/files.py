@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .errors import FileError
+from .errors import DataError, FileError, RunError
 
 SCRATCH = ".tfvamp-"  # prefix of the names of unfinished files and folders
 ASIDE = ".tfvamp-replaced"  # suffix of a folder's name while another one takes its place in two steps
@@ -50,10 +50,30 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number of things, such as "1 image" and "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def reason(error: BaseException) -> str:
     """Returns what went wrong, in a few words."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return printable(text)[:200]
+
+
+def check_run(path: str | os.PathLike) -> None:
+    """Raises RunError unless there is a folder of that name."""
+    if not expanded(path).is_dir():
+        raise RunError(
+            f"there is no run folder {shown(path)}: train one with tfvamp train --run-dir {shown(path)}"
+        )
+
+
+def check_images(path: str | os.PathLike, folder: bool) -> None:
+    """Raises DataError unless there is a file of images, or a folder."""
+    there = expanded(path)
+    if not (there.is_dir() if folder else there.is_file()):
+        raise DataError(f"there is no {'folder' if folder else 'file'} {shown(path)}")
 
 
 def read_bytes(path: pathlib.Path, largest: int) -> bytes:

@@ -13,6 +13,7 @@ import orjson
 import tensorflow as tf
 
 from tfvamp_cli import light
+from tfvamp_cli.serving.exports import newest_version
 from tfvamp_cli.serving.limits import Limits, Refused
 
 METADATA_FILE = pathlib.PurePath("assets.extra", "tfvamp.json")
@@ -197,22 +198,6 @@ class ServedModel:
         """Returns some pseudo-inputs, and what they generate, as JSON."""
         part = slice(first, first + count)
         return _json({name: self._components[name][part] for name in ("images", "generated")})
-
-
-def newest_version(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Returns the SavedModel to serve, and its version."""
-    if (folder / "saved_model.pb").is_file():
-        return folder, folder.name if folder.name.isdigit() else "1"
-    versions = [
-        path for path in folder.glob("*/") if path.name.isdigit() and (path / "saved_model.pb").is_file()
-    ]
-    if not versions:
-        raise light.errors.UsageError(
-            f"{light.files.shown(folder)} is not a SavedModel and contains none: write one with tfvamp export RUN "
-            "--output DIR"
-        )
-    newest = max(versions, key=lambda path: int(path.name))
-    return newest, newest.name
 
 
 def _about(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:

@@ -19,7 +19,7 @@ from tfvamp.datasets.preparation import Preparation
 from tfvamp.datasets.sources import is_data
 from tfvamp.datasets.splits import SPLIT_SEED, SPLITS
 from tfvamp.errors import DataError
-from tfvamp.files import printable, reason, shown
+from tfvamp.files import check_images, counted, printable, reason, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_IMAGE = 2**26  # pixels
@@ -51,8 +51,7 @@ def of_folder(
       DataError: there is no such folder, or no image in it, or more than one file in ten is broken;
         or the images are not prepared and must not be prepared.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f"there is no folder {shown(folder)}")
+    check_images(folder, folder=True)
     found = [split for split in SPLITS if os.path.isdir(folder / split)]
     by_split = len(found) == len(SPLITS)
     if found and not by_split:
@@ -113,11 +112,13 @@ def of_folder(
     store = image_store.kept(key, images(), len(listing), shape, preparation, str(folder), broken, classes)
     if store.broken:
         named = ", ".join(store.broken[:SHOWN]) + (", ..." if len(store.broken) > SHOWN else "")
-        preparation.say(f"{len(store.broken)} of {len(listing)} files are broken and left out: {named}")
+        are = "is" if len(store.broken) == 1 else "are"
+        preparation.say(f"{len(store.broken)} of {len(listing)} files {are} broken and left out: {named}")
     if transparent:
         other = "black" if background == "white" else "white"
         preparation.say(
-            f"{transparent} transparent images are laid over {background} (--background {other} for the other)"
+            f"{counted(transparent, 'transparent image')} {'is' if transparent == 1 else 'are'} laid over {background} "
+            f"(--background {other} for the other)"
         )
     if said:
         preparation.say(f"left out of {shown(folder)} ({said})")

@@ -25,7 +25,7 @@ from tfvamp import files
 from tfvamp.datasets.preparation import Preparation, put
 from tfvamp.datasets.splits import SPLITS, split_counts
 from tfvamp.errors import DataError
-from tfvamp.files import printable, reason, shown
+from tfvamp.files import counted, printable, reason, shown
 
 FOLDER = "tfvamp_images"  # of all stores, in the data folder
 LARGEST_INDEX = 2**26  # bytes: it names each broken file
@@ -107,7 +107,9 @@ def kept(
         if not os.path.isfile(folder / "index.json"):
             preparation.check(root)
             needed = files.size(_checked_size(most, shape(), root, what))
-            preparation.say(f"reading {most} images of {shown(what)} into {shown(folder)} ({needed})")
+            preparation.say(
+                f"reading {counted(most, 'image')} of {shown(what)} into {shown(folder)} ({needed})"
+            )
             hidden = not preparation.progress
             bar = tqdm.tqdm(images, printable(what), most, leave=False, unit=" images", disable=hidden)
             with files.scratch_folder(root) as scratch:

@@ -17,12 +17,12 @@ import tensorflow as tf
 from tfvamp import memory
 from tfvamp.arrays import DAMAGE, read_member
 from tfvamp.catalog import BINARIZATIONS, Binarization, DatasetSpec
-from tfvamp.config import height_and_width
+from tfvamp.config import NEEDS_SIZE, height_and_width
 from tfvamp.datasets import image_folder, image_store, image_tfds, pipeline
 from tfvamp.datasets.preparation import Preparation
 from tfvamp.datasets.splits import SPLIT_SEED, SPLITS, split_counts
 from tfvamp.errors import DataError, FileError, UsageError, check_choice
-from tfvamp.files import expanded, printable, reason, shown
+from tfvamp.files import check_images, expanded, printable, reason, shown
 
 SAMPLE = 2000  # number of images whose mean the initial pseudo-inputs use
 LABELS: dict[str, tuple[str, ...]] = {  # names of the arrays of labels that belong to an array of images
@@ -74,7 +74,7 @@ def read(
         return dataclasses.replace(data, labels=labels, class_names=names, checksums=checksums)
     if kind == "folder":
         if size is None:
-            raise UsageError("folder: needs --image-size HxW, the size that all images are brought to")
+            raise UsageError(NEEDS_SIZE)
         if not rest:
             raise UsageError("folder: must be followed by a folder")
         folder = expanded(rest)
@@ -160,8 +160,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       DataError: there is no such file, it is damaged, it holds objects, or it has other keys.
     """
-    if not os.path.isfile(path):
-        raise DataError(f"there is no file {shown(path)}")
+    check_images(path, folder=False)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

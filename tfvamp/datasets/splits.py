@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfvamp.config import SPLITS, SplitName
 from tfvamp.errors import DataError
+from tfvamp.files import counted
 
 __all__ = ["SHARE", "SPLITS", "SPLIT_SEED", "SplitName", "split_counts"]
 
@@ -20,5 +21,5 @@ def split_counts(count: int, what: str) -> dict[str, int]:
     """
     part = max(1, count // SHARE)
     if count < 3:
-        raise DataError(f"{what} has {count} images: at least 3 are needed, one for each split")
+        raise DataError(f"{what} has {counted(count, 'image')}: at least 3 are needed, one for each split")
     return {"train": count - 2 * part, "validation": part, "test": part}

@@ -16,7 +16,7 @@ from tfvamp.evaluation import proposals
 from tfvamp.evaluation.annealing import PILOTS
 from tfvamp.evaluation.images import AT_ONCE, encode
 from tfvamp.evaluation.protocol import Evaluable, levels_of, prior_of
-from tfvamp.files import size
+from tfvamp.files import counted, size
 from tfvamp.graph import traced
 
 COPIES = 8  # of a mixing while it is fitted: the mixing itself, Adam's moments, gradients
@@ -53,7 +53,7 @@ def check_memory(dims: Sequence[int], how: Estimation) -> None:
     needs = []
     if how.estimator == "importance":
         noise = 8.0 * sum(dims) + 8.0 * (1 + len(dims))
-        needs.append((how.samples * noise, f"{how.samples} samples of an image", "fewer samples"))
+        needs.append((how.samples * noise, f"{counted(how.samples, 'sample')} of an image", "fewer samples"))
     if how.proposal == "refined":
         values = 4.0 * _values_refined(dims, how)
         needs.append(
@@ -138,7 +138,7 @@ def say_time(
     listed = ", ".join(f"{name} {_duration(value)}" for name, value in parts.items())
     fewer = "fewer samples" if how.estimator == "importance" else "fewer steps or chains"
     say(
-        f"{count} images will take about {_duration(total)}{f' ({listed})' if len(parts) > 1 else ''}: a smaller limit "
+        f"{counted(count, 'image')} will take about {_duration(total)}{f' ({listed})' if len(parts) > 1 else ''}: a smaller limit "
         f"or {fewer} would be faster; what is stopped can go on later"
     )
 

@@ -11,7 +11,7 @@ from tfvamp.reports.evaluated import encoders, other, stated
 from tfvamp.reports.html import Html, facts, items, section, tag
 from tfvamp.reports.parts import described
 
-PAPER = """@inproceedings{tomczak2018vae,
+PAPER = """@inproceedings{tomczak2018vampprior,
   title = {{VAE} with a {VampPrior}},
   author = {Tomczak, Jakub M. and Welling, Max},
   booktitle = {Proceedings of the Twenty-First International Conference on Artificial Intelligence and Statistics},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from tfvamp.files import printable
+from tfvamp.files import counted, printable
 from tfvamp.paper import SAMPLES
 from tfvamp.reports import charts
 from tfvamp.reports.contents import Contents, Estimate, Evaluation
@@ -111,7 +111,7 @@ def _rows(contents: Contents, result: Evaluation, split: str) -> list[list]:
     sizes = sorted({size for one in estimates if one.by_importance for size, _, _ in one.curve})
     for size in sizes[:5]:
         means = [{point[0]: point[1] for point in one.curve}.get(size) for one in estimates]
-        rows.append([f"estimate with {size:g} samples", *map(stated, means)])
+        rows.append([f"estimate with {counted(int(size), 'sample')}", *map(stated, means)])
     rows += [
         plain("effective sample size, median", "effective_sample_size", "median", digits=0),
         plain("effective sample size, 5 % quantile", "effective_sample_size", "quantile_5", digits=1),

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfvamp.config import TrainConfig, fields
 from tfvamp.evaluation import diagnostics
+from tfvamp.models import MODELS as CLASSES
 from tfvamp.plots import FEW_EPOCHS
 from tfvamp.reports import charts
 from tfvamp.reports.contents import Contents
@@ -103,6 +104,7 @@ def settings(contents: Contents) -> Html:
     config, spec = contents.document.settings, contents.document.spec
     values = {name: value for name, value in config.to_dict().items() if name not in PLACES}
     usual = TrainConfig().to_dict() | {"learning_rate": spec.learning_rate, "likelihood": spec.likelihood}
+    usual["jit"] = CLASSES[config.model].faster_with_xla
     if config.mixture:
         usual["components"] = spec.num_components
     shown = {name: _shown(name, value) for name, value in values.items()}

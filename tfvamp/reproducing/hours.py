@@ -76,7 +76,9 @@ def hours_of(
                 minutes = known[key]
             found[run.name] = left * minutes / 60.0
     if left_out:
-        say(f"the hours of {left_out} runs are not measured yet: the same command goes on with that")
+        say(
+            f"the hours of {files.counted(left_out, 'run')} are not measured yet: the same command goes on with that"
+        )
     return found
 
 

@@ -99,8 +99,7 @@ class RunFolder:
 
     def check_exists(self) -> None:
         """Raises RunError unless this is a run folder."""
-        if not self.path.is_dir():
-            raise RunError(f"there is no run folder {self}: train one with tfvamp train --run-dir {self}")
+        files.check_run(self.path)
         if not self.config_file.is_file():
             raise RunError(f"{self} is not a run folder (it has no config.json)")
 

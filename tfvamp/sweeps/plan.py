@@ -67,7 +67,8 @@ class Planned:
         run = Run(self.path)
         if other := _differing(run.config, self.config):
             raise RunError(
-                f"{run} has other settings than the sweep ({', '.join(other)}): choose another run_dir"
+                f"{run} has other settings ({', '.join(other)}): give the command the settings that it was made with, or "
+                "another folder for its runs"
             )
         if not has_ended(run.rows(), self.config):
             return "unfinished"

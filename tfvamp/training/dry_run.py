@@ -14,7 +14,7 @@ from tfvamp import devices
 from tfvamp.blocks import images_at_once
 from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset
-from tfvamp.files import size
+from tfvamp.files import counted, size
 from tfvamp.runs import building
 from tfvamp.training.loop import prepared
 from tfvamp.training.progress import Progress
@@ -41,6 +41,7 @@ def dry_run(config: TrainConfig, console: rich.console.Console | None = None) ->
     with devices.on(config.device):
         config, dataset = prepared(config, progress)
         sizes = dataset.train.num_examples, dataset.validation.num_examples
+        progress.say(f"measuring {STEPS} steps and two validation batches, which are compiled first")
         return measured(config, dataset, sizes, progress.say)
 
 
@@ -95,7 +96,7 @@ def described(measured: dict[str, Any]) -> dict[str, str]:
         "parameters": f"{sum(counts.values()):,}: {networks}",
         "memory": f"about {size(measured['memory'])}, besides TensorFlow and the data",
         "one step": f"{1000 * measured['seconds_per_step']:.0f} ms (the first: {measured['seconds_to_compile']:.0f} s)",
-        "one epoch": f"{measured['minutes_per_epoch']:.2f} minutes, {measured['steps']} steps and the validation",
+        "one epoch": f"{measured['minutes_per_epoch']:.2f} minutes, {counted(measured['steps'], 'step')} and the validation",
         "all epochs": f"at most {config.epochs}: {hours:.1f} hours; early stopping may end them sooner",
     }
 

@@ -23,7 +23,7 @@ from tfvamp.catalog import CATALOG
 from tfvamp.config import PIXELS, SPLITS, TrainConfig
 from tfvamp.datasets import Dataset
 from tfvamp.errors import FileError, RunError, TrainingError, UsageError
-from tfvamp.files import expanded, printable, shown
+from tfvamp.files import counted, expanded, printable, shown
 from tfvamp.models import LatentVariableModel
 from tfvamp.networks.images import unchecked
 from tfvamp.optimizers import averaged
@@ -327,7 +327,7 @@ def _checkpoint(run: Run, model: LatentVariableModel, restart: bool, progress: P
         return checkpoint
     rows, _ = history.read(folder.history_file)
     raise RunError(
-        f"{run} has no checkpoint (of this version of tfvamp), but a history of {len(rows)} epochs: put its folder "
+        f"{run} has no checkpoint (of this version of tfvamp), but a history of {counted(len(rows), 'epoch')}: put its folder "
         "checkpoints back, or start again from epoch 1 with --restart, which replaces its history and its best weights"
     )
 
@@ -582,7 +582,7 @@ def _announce(config: TrainConfig, dataset: Dataset, progress: Progress) -> None
         )
     if config.warmup > config.epochs:
         progress.say(
-            f"warning: the warm-up ({config.warmup} epochs) is longer than the training ({config.epochs}): "
+            f"warning: the warm-up ({counted(config.warmup, 'epoch')}) is longer than the training ({config.epochs}): "
             f"beta never reaches {config.beta:g}; choose a smaller --warmup"
         )
     if (config.schedule_epochs or 0) > config.epochs:
