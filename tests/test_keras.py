@@ -221,6 +221,9 @@ def test_fit_reports_nll_plus_beta_kl(images, eager):
         (lambda: [np.zeros((2, 3), np.float32)] * 2 + [np.zeros((2, 4), np.float32)], ValueError, r"shape \[2, 3\]; got \[2, 4\]"),
         (lambda: [np.zeros((2, 5), np.float32), np.zeros((2, 3), np.float32)], TypeError, "must return a diagonal normal"),
         (lambda: [np.zeros((2, 2), np.float32)] * 3, ValueError, r"\[\.\.\., 3\]; got \[2, 2\]"),
+        (lambda: [np.zeros((2, 3), np.float32)] * 2, ValueError, r"z is missing from \[mean, log_variance, z\]"),
+        (lambda: [keras.Input((3,)), keras.Input((3,))], ValueError, r"KLDivergence reads .* z is missing"),
+        (lambda: [keras.Input((2,)) for _ in range(3)], ValueError, r"the prior of 'kl.*' has 3 latents, and z has 2"),
     ],
 )  # fmt: skip
 def test_kl_refuses_what_does_not_fit(inputs, error, match):

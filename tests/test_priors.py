@@ -361,6 +361,11 @@ def test_bad_arguments(make, text):
         make()
 
 
+def test_an_encoder_is_needed():
+    with pytest.raises(TypeError, match="encoder must be a Keras layer or model; got NoneType"):
+        VampPriorLayer(None, K, SHAPE)
+
+
 def test_mixed_precision_keeps_densities_in_float32():
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -17,6 +17,7 @@ from tfvamp import paper
 from tfvamp.catalog import CATALOG
 from tfvamp.config import MODELS, PRIORS, TrainConfig
 from tfvamp.errors import UsageError
+from tfvamp.models import VAE
 from tfvamp.reports import report
 from tfvamp.reports.contents import collected
 from tfvamp.reports.images import Look
@@ -92,6 +93,16 @@ def test_two_runs_in_a_browser(evaluated_runs, tmp_path):
             ground = shown.evaluate("getComputedStyle(document.body).backgroundColor")  # the style is allowed
             assert ground == {"light": "rgb(246, 245, 242)", "dark": "rgb(22, 24, 27)"}[scheme]
     assert [url for url in seen if not url.startswith("data:")] == [path.as_uri()] * 2
+
+
+def test_settings_that_are_not_the_default_come_first(evaluated_runs, tmp_path, monkeypatch):
+    def chosen(name):
+        text = words(report([evaluated_runs / "a"], tmp_path / name, images=0))
+        return text.split("All others have their defaults")[0].split()
+
+    assert {"components", "jit"} <= set(chosen("1.html"))
+    monkeypatch.setattr(VAE, "faster_with_xla", False)  # then the run has what the model would choose
+    assert "jit" not in chosen("2.html")
 
 
 def test_numbers_are_those_of_the_run_and_of_compare(evaluated_runs, tmp_path):

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from tensorflow_probability import distributions as tfd
 
 import tfvamp
-from tfvamp import devices, training
+from tfvamp import devices, files, training
 from tfvamp.errors import UsageError
 from tfvamp.runs import Run
 from tfvamp.training import loop
@@ -70,6 +70,43 @@ def test_typing_errors_need_no_tensorflow():
     assert len(
         [line for line in result.stderr.splitlines() if line.startswith(("tfvamp:", "Error:"))]
     ) == len(words)
+
+
+def test_what_is_not_there_is_said_without_tensorflow(tmp_path):
+    code = (
+        "import sys\n"
+        "from tfvamp_cli.main import main\n"
+        "try: main({words!r})\n"
+        "except SystemExit as end: pass\n"
+        "assert 'tensorflow' not in sys.modules and 'tfvamp' not in sys.modules\n"
+    )
+    commands = {
+        "evaluate r": "no run folder r",
+        "diagnose r": "no run folder r",
+        "sample r --output s.png": "no run folder r",
+        "encode r --output z.npz": "no run folder r",
+        "export r --output e": "no run folder r",
+        "plot r": "no run folder r",
+        "info r": "no run folder r",
+        "report r": "no run folder r",
+        "compare r": "no run folder r",
+        "rate-distortion r": "no run folder r",
+        "train --resume r": "no run folder r",
+        "train --dataset folder:r --image-size 8x8": "no folder r",
+        "train --dataset npz:r": "no file r",
+        "datasets info folder:r": "no folder r",
+        f"train --dataset folder:{tmp_path}": "folder: needs --image-size",
+        "serve r": "r is not a SavedModel",
+    }
+    result = process("\n".join(code.format(words=words.split()) for words in commands))
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("tfvamp:")]
+    for line, text in zip(lines, commands.values(), strict=True):
+        assert text in line
+
+
+def test_one_image_and_two_images():
+    assert [files.counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 def test_settings_come_from_a_file_and_flags_win(tmp_path, monkeypatch):
