@@ -328,7 +328,7 @@ def test_the_table_of_annealed_estimates_is_that_of_the_runs():
             f"{row['gap']:.2f} +- {row['gap_error']:.2f}",
         ]
         assert f"| {' | '.join(cells)} |" in page, cells
-    assert len(rows) == 4
+    assert len(rows) == 7
 
 
 def test_the_tables_of_the_study_are_those_of_its_runs():
