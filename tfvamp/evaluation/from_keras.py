@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfvamp.evaluation.protocol import Evaluable
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.losses import NegativeLogLikelihood
 
@@ -53,7 +54,7 @@ class _OfKeras:
         return tfd.Independent(self.loss.distribution(predictions), rank)
 
 
-def from_keras(encoder, decoder, prior, loss: NegativeLogLikelihood | None = None) -> _OfKeras:
+def from_keras(encoder, decoder, prior, loss: NegativeLogLikelihood | None = None) -> Evaluable:
     """Returns a VAE of Keras models as an `Evaluable`, for `tfvamp.log_likelihood` and `bracket`.
 
     Args:
