@@ -31,7 +31,7 @@ class _Reshaped(NamedTuple):
         return tf.reshape(x, tf.concat([self.batch, tf.shape(x)[1:]], axis=0))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _OfKeras:
     """An `Evaluable` of Keras models."""
 
