@@ -229,7 +229,7 @@ class ExemplarPriorLayer(VampPriorLayer):
     @classmethod
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
         """Returns the layer built from a config; its exemplars are 0 until its weights are loaded."""
-        return super().from_config({**config, "exemplars": keras.initializers.Zeros()}, encoder)
+        return super().from_config({**config, "exemplars": pseudo_inputs.LOADED_LATER}, encoder)
 
 
 def nearest_others(rows: np.ndarray, count: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from tfvamp.layers.distribution_layer import DistributionLayer
 from tfvamp.layers.gaussian import as_diagonal_gaussian
 
 SOFTMAX = "softmax"
+LOADED_LATER = keras.initializers.Zeros()  # initial values that weights will replace: they are not checked
 SPREAD = 0.02  # standard deviation of the default initial values, relative to the width of the bounds
 SMALLEST_PROBABILITY = 1e-3  # of data from which pseudo-inputs start under a softmax
 
@@ -75,6 +76,8 @@ class PseudoInput:
                 return keras.initializers.RandomNormal(mean=0.0, stddev=1.0)
             low, high = self.bounds if isinstance(self.bounds, tuple) else (0.0, 1.0)
             return keras.initializers.RandomNormal(mean=(low + high) / 2, stddev=SPREAD * (high - low))
+        if initial is LOADED_LATER:
+            return initial
         initialize = self._initializer(initial, num_components)
 
         def looked_at(shape, dtype=None):

@@ -20,6 +20,7 @@ from tfvamp.layers import shared_encoder
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
+from tfvamp.layers.pseudo_inputs import LOADED_LATER
 from tfvamp.models import in_parts
 from tfvamp.models.choices import PseudoInputs, build_prior, likelihood_layer, number_of_components, own_prior
 from tfvamp.models.inputs import INDEX, ImageInputs, images_of_step, index_of, num_rows
@@ -629,5 +630,5 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             return cls(**{**config, "prior": functools.partial(shared_encoder.from_config, config["prior"])})
         kind = prior_kind(config["prior"], config.get("flow_base", TrainConfig.flow_base))
         if kind.pseudo_inputs in ("images", "exemplars"):  # they come with the weights
-            config = {**config, "pseudo_inputs": keras.initializers.Zeros()}
+            config = {**config, "pseudo_inputs": LOADED_LATER}
         return cls(**config)

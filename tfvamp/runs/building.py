@@ -19,6 +19,7 @@ from tfvamp.blocks import CONV_LAYERS, DENSE_LAYERS
 from tfvamp.config import TrainConfig, has_option, height_and_width
 from tfvamp.datasets import Dataset, DatasetSpec
 from tfvamp.errors import UsageError
+from tfvamp.layers.pseudo_inputs import LOADED_LATER
 from tfvamp.models import MODELS, LatentVariableModel
 from tfvamp.models.choices import PseudoInputs
 from tfvamp.models.objective import Objective
@@ -92,7 +93,7 @@ def _weight_shapes(
     before = list(global_state.get_global_attribute(UNINITIALIZED) or [])
     try:
         with keras.StatelessScope(initialize_variables=False):
-            made = _made(model, mixed, dict(modelling), event_shape, keras.initializers.Zeros())
+            made = _made(model, mixed, dict(modelling), event_shape, LOADED_LATER)
         return {weight.path: tuple(weight.shape) for weight in made.weights}
     finally:
         global_state.set_global_attribute(UNINITIALIZED, before)

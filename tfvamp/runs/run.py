@@ -9,14 +9,13 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
-
 from tfvamp import datasets, memory
 from tfvamp.catalog import OWN
 from tfvamp.config import TrainConfig
 from tfvamp.datasets import Dataset, DatasetSpec
 from tfvamp.errors import DataError, FileError, RunError, TfvampError, UsageError
 from tfvamp.files import expanded, printable, sha256
+from tfvamp.layers.pseudo_inputs import LOADED_LATER
 from tfvamp.models import LatentVariableModel
 from tfvamp.runs import building, history, weights
 from tfvamp.runs.folder import RunFolder
@@ -164,7 +163,7 @@ class Run:
     def _model(self) -> LatentVariableModel:
         stored = self.stored_weights
         # Fixed pseudo-inputs come with the weights; the zeros are overwritten.
-        model = building.model_of(self.config, self.spec.shape, keras.initializers.Zeros())
+        model = building.model_of(self.config, self.spec.shape, LOADED_LATER)
         weights.load(model, stored, self.folder.best_weights)
         model.train_config = self.config
         model.dataset_spec = self.spec
