@@ -145,6 +145,9 @@ EXAMPLES = {
     ),
     "pseudo_inputs": example("pseudo_inputs", f"{QUICK} --components 12 --picture inputs.png"),
     "table_vae": example("table_vae", "--epochs 2 --picture table.png"),
+    "encoder_on_samples": example(  # of the run that the README's Python makes
+        "encoder_on_samples", "runs/python --epochs 2 --limit 40 --samples 5 --save further.keras"
+    ),
     "two_estimates": example(
         "two_estimates",
         " ".join(str(RESULTS / f"caltech101-vae-{prior}-seed0.json") for prior in ("vamp", "standard"))
@@ -193,6 +196,18 @@ def test_the_python_of_the_pages_and_the_example_run(programs, name):
         assert written.strip() == "(12, 10, 1) logistic"
     if name == "conditional":
         assert json.loads(written.splitlines()[-1]).keys() == {"test_elbo", "agreement", "on_real_digits"}
+    if name == "encoder_on_samples":
+        model, run = (
+            keras.saving.load_model(folder / "further.keras"),
+            tfvamp.Run(folder / "runs" / "python").model(),
+        )
+        z = model.prior.sample(10, seed=0)
+        np.testing.assert_allclose(model.prior.log_prob(z), run.prior.log_prob(z), rtol=1e-5)
+        np.testing.assert_array_equal(model.decoder(z).mean(), run.decoder(z).mean())
+        x = model.sample(5, seed=0, draw=True)
+        assert np.any(model.encoder(x).loc != run.encoder(x).loc)
+        outcome = json.loads(written.splitlines()[-1])
+        assert outcome["difference"] == pytest.approx(outcome["after"] - outcome["before"], abs=1e-3)
     if name == "two_estimates":
         assert (folder / "estimates.png").is_file()
         assert json.loads(written)["VAE, standard"]["refined_difference"] == pytest.approx(-4.73, abs=0.005)
