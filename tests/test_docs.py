@@ -328,7 +328,9 @@ def test_the_table_of_annealed_estimates_is_that_of_the_runs():
     page = (ROOT / "docs" / "evaluation.md").read_text()
     rows = json.loads((RESULTS / "annealed.json").read_text())
     for row in rows:
-        archived = json.loads((RESULTS / f"caltech101-{row['model']}-{row['prior']}-seed0.json").read_text())
+        archived = json.loads(
+            (RESULTS / f"{row['dataset']}-{row['model']}-{row['prior']}-seed0.json").read_text()
+        )
         annealed = np.array(row["log_likelihood"])
         refined = np.array(archived["images"]["log_likelihood"])[: len(annealed)]
         encoder = np.mean(archived["images"]["encoder_log_likelihood"][: len(annealed)])
@@ -343,7 +345,7 @@ def test_the_table_of_annealed_estimates_is_that_of_the_runs():
             f"{row['gap']:.2f} +- {row['gap_error']:.2f}",
         ]
         assert f"| {' | '.join(cells)} |" in page, cells
-    assert len(rows) == 7
+    assert [row["dataset"] for row in rows] == ["caltech101"] * 7 + ["frey_faces"] * 4
 
 
 def test_the_tables_of_the_study_are_those_of_its_runs():
@@ -360,6 +362,16 @@ def test_the_tables_of_the_study_are_those_of_its_runs():
             cells.append(f"{row[name]:.2f} +- {row[f'{name}_error']:.2f}" if name in row else "")
         line = re.search(rf"^\| `{case}` \|.*$", page, re.MULTILINE).group()
         assert line.endswith(f"| {' | '.join(cells)} |"), case
+
+
+def test_the_table_of_the_encoder_alone_is_that_of_its_run():
+    page = (ROOT / "docs" / "study.md").read_text()
+    for row in json.loads((RESULTS / "encoder_on_samples.json").read_text()):
+        assert f"\n    {row['command']}\n" in page
+        model, case = re.search("case=(h?vae)-(.*),seed=0", row["run"]).groups()
+        difference = f"{row['difference']:.2f} +- {row['difference_error']:.2f}"
+        cells = [f"{row['before']:.2f}", f"{row['after']:.2f}", difference, f"{row['validation_elbo']:.2f}"]
+        assert f"| {model.upper()}, `{case}` | {' | '.join(cells)} |" in page
 
 
 def test_the_table_of_the_sweep_is_that_of_its_runs():
