@@ -52,8 +52,8 @@ def command(ctx, export, host, port, allow_host, name, **settings):
     if not name or len(name) > 100 or not all(c.isalnum() or c in "-_." for c in name):
         raise light.errors.UsageError("--name must be letters, digits, '-', '_' and '.', at most 100")
     folder, chosen = light.files.expanded(export), limits.Limits(**settings)
-    exports.newest_version(folder)  # raises its error before TensorFlow is imported
     listening = _listen(host, port)
+    exports.newest_version(folder)  # raises its error before TensorFlow is imported
     try:
         import uvicorn
 

@@ -282,6 +282,7 @@ def test_graph_and_xla_give_the_same_refined_estimates():
 def test_functions_of_one_evaluation_are_counted_alone(caplog):
     """TensorFlow warns of code that is traced again and again, as by evaluations of a model in a loop."""
     monitor = tf.get_logger()
+    caplog.set_level("WARNING", logger=monitor.name)  # other tests silence it
     monitor.addHandler(caplog.handler)
     try:
         for factor in range(7):

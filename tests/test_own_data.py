@@ -331,7 +331,7 @@ def test_broken_files_are_named_and_left_out(folder, tmp_path):
     said = []
     data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
     assert sum(data.spec.sizes) == 29
-    assert said[1].startswith("1 of 30 files are broken and left out: ") and victim.name in said[1]
+    assert said[1].startswith("1 of 30 files is broken and left out: ") and victim.name in said[1]
     for path in sorted(folder.rglob("*.png"))[:8]:
         path.write_bytes(b"")
     with pytest.raises(DataError, match="more than one file in ten is broken"):
@@ -346,7 +346,7 @@ def test_a_picture_whose_turning_makes_no_sense_is_broken(folder, tmp_path):
     Image.new("RGB", (8, 8)).save(folder / "turned.jpg", exif=exif)
     said = []
     data = datasets.load(f"folder:{folder}", tmp_path / "data", say=said.append, image_size="8x8")
-    assert sum(data.spec.sizes) == 30 and "1 of 31 files are broken and left out: turned.jpg (" in said[1]
+    assert sum(data.spec.sizes) == 30 and "1 of 31 files is broken and left out: turned.jpg (" in said[1]
     again = []  # said each time, not only when they are read
     datasets.load(f"folder:{folder}", tmp_path / "data", say=again.append, image_size="8x8")
     assert again == said[1:]

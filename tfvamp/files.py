@@ -63,7 +63,7 @@ def reason(error: BaseException) -> str:
 
 def check_run(path: str | os.PathLike) -> None:
     """Raises RunError unless there is a folder of that name."""
-    if not expanded(path).is_dir():
+    if not os.path.isdir(expanded(path)):
         raise RunError(
             f"there is no run folder {shown(path)}: train one with tfvamp train --run-dir {shown(path)}"
         )
@@ -72,7 +72,7 @@ def check_run(path: str | os.PathLike) -> None:
 def check_images(path: str | os.PathLike, folder: bool) -> None:
     """Raises DataError unless there is a file of images, or a folder."""
     there = expanded(path)
-    if not (there.is_dir() if folder else there.is_file()):
+    if not (os.path.isdir(there) if folder else os.path.isfile(there)):
         raise DataError(f"there is no {'folder' if folder else 'file'} {shown(path)}")
 
 
