@@ -41,7 +41,7 @@ def command(ctx, runs, baseline, split, over, form, path):
     """
     light.errors.check_choice("format", form, tables.FORMATS)
     light.errors.check_choice("split", split, light.config.SPLITS)
-    options.check_runs(*runs)
+    options.check_runs(*runs, *([] if baseline is None else [baseline]))
     from tfvamp.runs import compare
 
     table = compare(runs, baseline, split, over, output.say(ctx))

@@ -51,7 +51,7 @@ def command(
       tfvamp report runs/vamp runs/standard --output report.html
       tfvamp report runs/* --output report.html --overwrite --hide-paths
     """
-    options.check_runs(*runs)
+    options.check_runs(*runs, *([] if baseline is None else [baseline]))
     from tfvamp import devices, reports
 
     with devices.on(device):

@@ -55,6 +55,8 @@ def command(ctx, spec, run_dir, jobs, list_only, search, trials, ray, ray_addres
       tfvamp sweep rates.toml --search --trials 30
     """
     light.errors.check_choice("format", form, tables.FORMATS)
+    # Raises its error before TensorFlow is imported.
+    light.files.read_bytes(light.files.expanded(spec), light.config.LARGEST_TOML)
     typed = ctx.get_parameter_source("trials") is click.core.ParameterSource.COMMANDLINE
     if typed and not search:
         raise click.UsageError("--trials goes with --search")

@@ -316,7 +316,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         latents = [z]
         for index, level in enumerate(self.levels):
             below = level.prior(latents[-1])
-            # `loc`, not `mean()`: TFP broadcasts that, which ONNX cannot express.
+            # Every `OfNoise` has `loc`; the mean of a density of your own may have no closed form.
             latents.append(below.loc if noise is None else below.at(noise[index]))
         return self.decoder(*latents)
 
