@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 
 from tests import twins
-from tests.conftest import small_model
+from tests.small import small_model
 from tfvamp.models import MODELS
 
 PATH = pathlib.Path(__file__).parent / "goldens.json"

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfvamp
-from tests.conftest import build_optimizer
+from tests.small import build_optimizer
 from tfvamp import layers, models
 from tfvamp.networks import conv, levels, mlp, pixelcnn
 from tfvamp.networks.conv import ConvDecoder, ConvEncoder, ConvJointDecoder, ConvJointEncoder
@@ -426,7 +426,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
-from tests.conftest import build_optimizer, shallow_networks
+from tests.small import build_optimizer, shallow_networks
 from tests.test_contract import CASES, fresh
 shallow_networks(setattr)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

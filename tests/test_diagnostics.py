@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tensorflow_probability import distributions as tfd
 
 import tfvamp
-from tests.conftest import small_vae
+from tests.small import small_vae
 from tfvamp.errors import UsageError
 from tfvamp.evaluation import diagnostics
 from tfvamp.layers import DiagonalGaussian, DiagonalGaussianMixture

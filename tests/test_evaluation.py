@@ -8,8 +8,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import tfvamp
-from tests.conftest import small_vae
 from tests.oracles import LinearGaussian, TwoLayers
+from tests.small import small_vae
 from tfvamp import blocks
 from tfvamp.config import Estimation
 from tfvamp.errors import UsageError

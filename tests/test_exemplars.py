@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfvamp
 from tests import twins
-from tests.conftest import build_optimizer, small_hvae, small_vae
+from tests.small import build_optimizer, small_hvae, small_vae
 from tfvamp import datasets, objectives, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError

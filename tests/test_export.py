@@ -17,7 +17,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tests import twins
-from tests.conftest import shallow_networks, small_model, small_vae
+from tests.small import shallow_networks, small_model, small_vae
 from tests.storm import small_blocks
 from tests.test_docs import ROOT, blocks
 from tfvamp import evaluation, export, files, runs, seeds, training

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import check_runs_agree, small_vae
+from tests.small import check_runs_agree, small_vae
 from tfvamp import devices
 from tfvamp.training import checkpoints
 

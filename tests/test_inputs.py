@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfvamp
-from tests.conftest import small_model, small_vae
+from tests.small import small_model, small_vae
 from tfvamp.errors import UsageError
 from tfvamp.layers import BernoulliLikelihood, DiscretizedLogisticLikelihood, GaussianLikelihood
 from tfvamp.models import VAE, ConvHVAE, ConvVAE, PixelHVAE
@@ -238,7 +238,7 @@ FLOATX = """
 import keras, numpy as np, tensorflow as tf
 keras.config.set_floatx("float64")
 import tfvamp
-from tests.conftest import shallow_networks, small_model
+from tests.small import shallow_networks, small_model
 from tfvamp import export, layers, models
 from tfvamp.evaluation import annealing, images, importance, needs
 from tfvamp.losses import NegativeLogLikelihood

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfvamp
 from tests import twins
-from tests.conftest import build_optimizer, small_model, small_vae
+from tests.small import build_optimizer, small_model, small_vae
 from tfvamp import seeds
 from tfvamp.callbacks import DrawSamples, EarlyStopping, WarmUp
 from tfvamp.layers import (
@@ -510,7 +510,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras, numpy as np
-from tests.conftest import small_vae
+from tests.small import small_vae
 from tfvamp import seeds
 x = np.random.default_rng(0).integers(0, 2, (8, 6, 5, 1)).astype("float32")
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -10,7 +10,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import tfvamp
-from tests.conftest import small_hvae, small_model, small_vae
+from tests.small import small_hvae, small_model, small_vae
 from tfvamp import evaluation, export, objectives, runs, seeds
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tests.conftest import build_optimizer, small_hvae, small_model, small_vae
+from tests.small import build_optimizer, small_hvae, small_model, small_vae
 from tfvamp import blocks, evaluation, seeds
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError

@@ -11,9 +11,9 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tests import twins
-from tests.conftest import build_optimizer, small_hvae, small_model, small_vae
 from tests.make_goldens import LIKELIHOODS, PATH, TWINS, case
 from tests.oracles import LinearGaussian, TwoLayers
+from tests.small import build_optimizer, small_hvae, small_model, small_vae
 from tfvamp import evaluation, objectives, seeds
 from tfvamp.errors import UsageError
 from tfvamp.evaluation.images import AT_ONCE

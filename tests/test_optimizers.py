@@ -11,7 +11,7 @@ import rich.console
 import tensorflow as tf
 
 import tfvamp
-from tests.conftest import build_optimizer, small_model, small_vae
+from tests.small import build_optimizer, small_model, small_vae
 from tfvamp import objectives, seeds, training
 from tfvamp.catalog import CATALOG
 from tfvamp.config import OPTIMIZERS, PRIORS, TrainConfig, from_toml

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import twins
-from tests.conftest import small_model
+from tests.small import small_model
 from tfvamp import seeds
 from tfvamp.layers import MaskedConv2D
 from tfvamp.models import PixelHVAE, likelihood_layer

@@ -10,7 +10,7 @@ from tensorflow_probability import distributions as tfd
 
 import tfvamp.layers
 from tests import twins
-from tests.conftest import build_optimizer, small_vae
+from tests.small import build_optimizer, small_vae
 from tfvamp import seeds
 from tfvamp.errors import UsageError
 from tfvamp.layers import (
@@ -415,14 +415,15 @@ def test_a_flow_starts_as_its_base(transform, base):
 def test_a_flow_is_inverted_and_its_determinant_is_that_of_the_jacobian(transform, dims):
     distribution = flow(dims, transform)()
     z = tf.constant(np.random.default_rng(0).normal(0.0, 3.0, (6, dims)))
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(z)
         e, log_det = distribution.to_base(z)
-    jacobian = tape.batch_jacobian(e, z)
+        sums = tf.unstack(tf.reduce_sum(e, axis=0))  # rows do not depend on each other
+    jacobian = np.stack([tape.gradient(each, z) for each in sums], axis=1)
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(distribution.from_base(e), z, rtol=1e-8, atol=1e-8)
     assert dims == 1 or np.abs(log_det).max() > 0.1  # all dimensions take part
-    assert (np.abs(np.asarray(jacobian)).max(axis=(0, 2)) > 0).all()
+    assert (np.abs(jacobian).max(axis=(0, 2)) > 0).all()
 
 
 def test_a_coupling_equals_the_numpy_twin():

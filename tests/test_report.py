@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import tfvamp
 from tests.browser import browser
-from tests.conftest import eagerly, small_model
+from tests.small import eagerly, small_model
 from tfvamp import paper
 from tfvamp.catalog import CATALOG
 from tfvamp.config import MODELS, PRIORS, TrainConfig

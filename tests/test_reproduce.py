@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import tfvamp
 from tests import made
-from tests.conftest import eagerly
+from tests.small import eagerly
 from tests.test_sweeps import Here
 from tfvamp import paper, plots, reproducing
 from tfvamp.config import PRIORS, TrainConfig

@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 
 import tfvamp
 from tests.browser import browser
-from tests.conftest import small_model, small_vae
+from tests.small import small_model, small_vae
 from tfvamp_cli import light
 from tfvamp_cli.serving import app, protocol
 from tfvamp_cli.serving.limits import Limits

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import check_runs_agree
+from tests.small import check_runs_agree
 from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, UsageError
 from tfvamp.runs import Run

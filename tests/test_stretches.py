@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tests.conftest import small_vae
+from tests.small import small_vae
 from tfvamp.optimizers import NormalizedAdam
 from tfvamp.training import checkpoints, stretches
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import tfvamp
-from tests.conftest import eagerly
+from tests.small import eagerly
 from tfvamp import sweeps
 from tfvamp.config import TrainConfig
 from tfvamp.errors import FileError, RunError, UsageError

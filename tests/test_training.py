@@ -16,7 +16,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import tfvamp
-from tests.conftest import small_model
+from tests.small import small_model
 from tfvamp import runs, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import RunError, TrainingError, UsageError
