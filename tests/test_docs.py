@@ -324,6 +324,35 @@ def test_the_table_of_both_estimates_is_that_of_the_runs():
     assert table.count("\n| ") == 1 + len(runs) == 8
 
 
+def test_the_tables_of_frey_faces_are_those_of_the_runs():
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    diagnosed = json.loads((RESULTS / "diagnosed.json").read_text())
+    paths = sorted(RESULTS.glob("frey_faces-*-seed0.json"))
+    assert len(paths) == len(diagnosed) == 4
+    for path in paths:
+        run = json.loads(path.read_text())
+        name = f"{run['model'].upper()}, {run['prior']}"
+        refined, encoder = run["evaluation"], run["evaluation"]["encoder"]
+        cells = [name]
+        for way, digits in ((encoder, 2), (refined, 3)):
+            few, more, most = (
+                f"{point['mean']:.{d}f}" for point, d in zip(way["curve"], (2, 2, digits), strict=True)
+            )
+            error = f"{way['monte_carlo_error']:.{digits}f}"
+            size = f"{way['effective_sample_size']['median']:.0f}"
+            cells += [f"{way['elbo']:.2f}", f"{few} / {more} / {most} +- {error}", size]
+        cells.append(f"{encoder['bits_per_dim']:.3f} / {refined['bits_per_dim']:.3f}")
+        assert f"| {' | '.join(cells)} |" in page, cells
+        fit = diagnosed[path.stem.removesuffix("-seed0")]["fit"]
+        pairs = [
+            f"{fit['train'][key]:.1f} / {fit['test'][key]:.1f}"
+            for key in ("elbo", "refined_log_likelihood", "amortisation_gap")
+        ]
+        gap = f"{fit['gap']:.1f} +- {fit['gap_error']:.1f}"
+        cells = [f"Frey, {name}", *pairs, gap, f"{fit['gap_of_encoder']:.1f}", f"{fit['gap_of_decoder']:.1f}"]
+        assert f"| {' | '.join(cells)} |" in page, cells
+
+
 def test_the_table_of_annealed_estimates_is_that_of_the_runs():
     page = (ROOT / "docs" / "evaluation.md").read_text()
     rows = json.loads((RESULTS / "annealed.json").read_text())
