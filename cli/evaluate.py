@@ -126,7 +126,8 @@ def _bounds(result) -> dict[str, str]:
     return {
         "lower bound": f"{result['log_likelihood']:.3f} nats",
         "upper bound": f"{result['upper_bound']:.3f} nats",
-        "gap": f"{result['gap']:.3f} nats{error} over images",
+        "gap": f"{result['gap']:.3f} nats{error} over images; median {result['gap_median']:.3f}, largest "
+        f"{result['gap_largest']:.3f}",
         "effective sample size": f"median {result['effective_sample_size']['median']:.1f} of {result['num_samples']} "
         "chains",
     }

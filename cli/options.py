@@ -64,6 +64,15 @@ def check_images(name: str, image_size: Any) -> None:
         raise light.errors.UsageError(light.config.NEEDS_SIZE)
 
 
+def _place_of_images(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Refuses a data set that cannot be a run's, before TensorFlow is imported; a folder's images may be kept as prepared."""
+    if name is not None and not name.startswith(light.config.OWN):
+        light.config.check_dataset(name)
+    if name is not None and name.startswith("npz:"):
+        check_images(name, None)
+    return name
+
+
 run = click.argument("run", metavar="RUN")
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 seed = click.option(
@@ -84,6 +93,7 @@ limit = click.option("--limit", type=int, metavar="N", help="Use at most N image
 dataset = click.option(
     "--dataset",
     metavar="NAME",
+    callback=_place_of_images,
     help="Where your own images are now: npz:FILE, folder:DIR or tfds:NAME.  [default: the run's]",
 )
 data_dir = click.option("--data-dir", metavar="DIR", help="Folder of prepared data.  [default: the run's]")

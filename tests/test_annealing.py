@@ -162,6 +162,8 @@ def test_from_the_command_line(run, monkeypatch):
     bounds = opened.evaluation("simulated")
     assert bounds["warning"] is None
     assert bounds["gap"] == pytest.approx(bounds["upper_bound"] - bounds["log_likelihood"], abs=1e-6)
+    assert bounds["gap_median"] <= bounds["gap_largest"] >= bounds["gap"]
+    assert f"median {bounds['gap_median']:.3f}, largest {bounds['gap_largest']:.3f}" in result.stdout
     assert opened.evaluation()["estimator"] == "ais" and len(list((run / "evaluations").iterdir())) == 3
 
 

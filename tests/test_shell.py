@@ -62,6 +62,7 @@ def test_typing_errors_need_no_tensorflow():
         ["train", "--epochs", "0"],
         ["train", "--image-size", "x"],
         ["evaluate", "r", "--split", "tset"],
+        ["evaluate", "r", "--dataset", "caltec"],
         ["encode", "r", "--output", "z.npz", "--split", "tset"],
         ["trian"],
     )
@@ -97,6 +98,7 @@ def test_what_is_not_there_is_said_without_tensorflow(tmp_path):
         "train --resume r": "no run folder r",
         "train --dataset folder:r --image-size 8x8": "no folder r",
         "train --dataset npz:r": "no file r",
+        f"diagnose {tmp_path} --dataset npz:r": "no file r",
         "datasets info folder:r": "no folder r",
         f"train --dataset folder:{tmp_path}": "folder: needs --image-size",
         "serve r": "r is not a SavedModel",

@@ -153,14 +153,19 @@ class Bracket:
     chains: np.ndarray
 
     @property
+    def gaps(self) -> np.ndarray:
+        """The distance of the bounds of each image, [N]."""
+        return self.upper - self.lower.per_example
+
+    @property
     def gap(self) -> float:
-        """The mean of upper - lower, which bounds the mean error of either."""
-        return float((self.upper - self.lower.per_example).mean())
+        """The mean of `gaps`, which bounds the mean error of either."""
+        return float(self.gaps.mean())
 
     @property
     def gap_error(self) -> float | None:
         """The standard error of `gap` over images; None for one image."""
-        gaps = self.upper - self.lower.per_example
+        gaps = self.gaps
         return float(gaps.std(ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
 
 

@@ -176,6 +176,8 @@ def _bracketed(model, how: Estimation, count: int, common: dict[str, Any]) -> tu
         "upper_bound": float(result.upper.mean()),
         "gap": result.gap,
         "gap_error": result.gap_error,
+        "gap_median": float(np.median(result.gaps)),
+        "gap_largest": float(result.gaps.max()),
     }
     return document, {**result.lower.arrays(), "upper_bound": result.upper}
 
