@@ -1,12 +1,15 @@
 """Trains the encoder of a run further, also on images that the model generates; decoder and prior stay as they are.
 
 An encoder that sees only the training images overfits: q(z | x) is worse for test images, and with it every bound. Images that
-the model generates never run out, and the best q(z | x) for them is the posterior as well (Zhang, Hayes and Barber 2022). p(x)
-does not change. A VampPrior's components become those of a mixture of normals, because they must not follow the encoder:
+the model generates never run out, and come with the latents that they were made from. p(x) does not change. A VampPrior's
+components become those of a mixture of normals, because they must not follow the encoder:
 
     python examples/encoder_on_samples.py runs/first --save model.keras
 
-Prints the test log-likelihood from the encoder's q, before and after, as JSON. The epoch is chosen by the validation ELBO.
+The objective "importance" raises the importance-weighted bound of training images (Burda, Grosse and Salakhutdinov 2016) and
+log q(z | x) of generated images (the sleep phase of Hinton and others 1995): q covers the posterior, as importance sampling
+needs it. The objective "elbo" raises the ELBO of both (Zhang, Hayes and Barber 2022). Prints the test log-likelihood from the
+encoder's q, before and after, as JSON. The epoch is chosen by the bound of the validation images.
 """
 
 import argparse
@@ -17,7 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 import tfvamp
-from tfvamp import seeds
+from tfvamp import objectives, seeds
+
+BATCH = 100  # half of them generated
+IMPORTANCE = 8  # importance samples in training
+CHECKED = 10  # epochs between validations
 
 
 def with_fixed_prior(model):
@@ -40,38 +47,76 @@ def with_fixed_prior(model):
     return copy
 
 
-def batches(model, images: np.ndarray, share: float, epochs: int, batch_size: int = 100) -> tf.data.Dataset:
-    """Returns batches of training images, a share of which is replaced by images that the model generates."""
-    generated = round(share * batch_size)
-
-    def with_generated(step, x):
-        if not generated:
-            return x
-        seed = seeds.fold_in(seeds.stateless(0, "samples"), step)
-        return tf.concat([x, model.sample(generated, seed, draw=True)], axis=0)
-
-    data = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images), seed=0).repeat(epochs)
-    return data.batch(batch_size - generated, drop_remainder=True).enumerate().map(with_generated).prefetch(1)
+def generated(model, count: int, seed):
+    """Returns latents [N, D] of each layer, the top one first, and images [N, H, W, C] drawn from p(x | z) at them."""
+    latents = [model.prior.sample(count, seed=seeds.fold_in_name(seed, "latents"))]
+    for level in model.levels:
+        below = level.prior(latents[-1])
+        latents.append(below.at(seeds.normal([count, level.dims], seeds.fold_in_name(seed, level.name))))
+    return latents, model.likelihood(*latents).sample(seed=seeds.fold_in_name(seed, "pixels"))
 
 
-class Best(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the best validation ELBO, and gives them back at the end."""
+def with_noise(model, x, seed):
+    """Returns the encoder's input: images with as many pixels dropped as in the run's training."""
+    kept = 1.0 - model.input_dropout
+    uniform = seeds.uniform(tf.shape(x), seeds.fold_in_name(seed, "dropped"), x.dtype)
+    return tf.where(uniform < kept, x / kept, 0.0)
 
-    best = -np.inf
 
-    def on_epoch_end(self, epoch, logs=None):
-        if logs["val_elbo"] > self.best:
-            self.best, self.epoch, self.weights = logs["val_elbo"], epoch + 1, self.model.get_weights()
+def bound(model, x, inputs, seed, samples: int):
+    """Returns the mean importance-weighted bound of images, or the ELBO for one sample."""
+    posterior, generator = model.posterior(inputs), model.generator()
+    noise = objectives.noise(posterior, model.levels, seed, samples)
+    if samples == 1:
+        terms = objectives.elbo(posterior, generator, x, noise, inputs=inputs)
+    else:
+        terms = objectives.iwae_bound(
+            posterior,
+            generator,
+            x,
+            noise,
+            num_importance_samples=samples,
+            doubly_reparameterized=True,
+            inputs=inputs,
+        )
+    return tf.reduce_mean(terms.surrogate)
 
-    def on_train_end(self, logs=None):
-        self.model.set_weights(self.weights)
+
+def log_q(model, latents, inputs):
+    """Returns the mean of log q(z | x), all layers together."""
+    total = model.posterior(inputs).log_prob(latents[0])
+    for level, above, z in zip(model.levels, latents[:-1], latents[1:], strict=True):
+        total += level.posterior(inputs, above).log_prob(z)
+    return tf.reduce_mean(total)
+
+
+def step_of(model, optimizer, objective: str):
+    """Returns a function that takes one step on training images, with seed; half a batch of generated ones is added."""
+    variables = [v for network in model.networks("encoder") for v in network.trainable_variables]
+    optimizer.build(variables)
+
+    @tf.function(jit_compile=True)
+    def step(x, seed):
+        latents, made = generated(model, len(x), seed)
+        with tf.GradientTape() as tape:
+            if objective == "elbo":
+                both = tf.concat([x, made], axis=0)
+                loss = -bound(model, both, with_noise(model, both, seed), seed, 1)
+            else:
+                loss = -bound(model, x, with_noise(model, x, seed), seed, IMPORTANCE)
+                loss -= log_q(model, latents, with_noise(model, made, seeds.fold_in_name(seed, "generated")))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    return step
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="run folder")
-    parser.add_argument("--epochs", type=int, default=600, help="number of epochs (default 600)")
-    parser.add_argument("--share", type=float, default=0.5, help="share of generated images (default 0.5)")
+    parser.add_argument(
+        "--objective", choices=("importance", "elbo"), default="importance", help="default importance"
+    )
+    parser.add_argument("--epochs", type=int, default=200, help="number of epochs (default 200)")
     parser.add_argument(
         "--learning-rate", type=float, default=3e-4, help="first learning rate (default 3e-4)"
     )
@@ -85,26 +130,34 @@ def main():
     data = run.dataset(limit=words.limit, data_dir=words.data_dir)
     train, validation, test = (data.split(name).array()[0] for name in ("train", "validation", "test"))
     model = with_fixed_prior(run.model())
-    steps = max(1, len(train) // 100)
-    schedule = keras.optimizers.schedules.CosineDecay(words.learning_rate, words.epochs * steps, alpha=0.01)
-    before = tfvamp.log_likelihood(model, test, words.samples).per_example
-    model.compile(tfvamp.optimizers.NormalizedAdam(schedule))
-    best = Best()
-    model.fit(
-        batches(model, train, words.share, 2 * words.epochs),
-        epochs=words.epochs,
-        steps_per_epoch=steps,
-        validation_data=validation,
-        callbacks=[best],
-        verbose=2,
+    size = min(BATCH // 2, len(train))
+    steps = len(train) // size
+    total = words.epochs * steps
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, total, alpha=0.01, warmup_target=words.learning_rate, warmup_steps=max(1, total // 20)
     )
+    step = step_of(model, tfvamp.optimizers.NormalizedAdam(schedule), words.objective)
+    before = tfvamp.log_likelihood(model, test, words.samples).per_example
+    best, best_epoch, weights, order = -np.inf, 0, None, np.random.default_rng(0)
+    for epoch in range(1, words.epochs + 1):
+        images = tf.constant(train[order.permutation(len(train))])
+        for index in range(steps):
+            seed = seeds.fold_in(seeds.stateless(0, "further"), epoch * steps + index)
+            step(images[index * size : (index + 1) * size], seed)
+        if epoch % CHECKED == 0 or epoch == words.epochs:
+            samples = 1 if words.objective == "elbo" else 100
+            value = tfvamp.log_likelihood(model, validation, samples).mean
+            print(f"epoch {epoch}/{words.epochs}  validation bound {value:.2f}", flush=True)
+            if value > best:
+                best, best_epoch, weights = value, epoch, model.get_weights()
+    model.set_weights(weights)
     after = tfvamp.log_likelihood(model, test, words.samples).per_example
     if words.save:
         model.save(words.save)
     difference = after - before
     result = {
-        "epoch": best.epoch,
-        "validation_elbo": best.best,
+        "epoch": best_epoch,
+        "validation_bound": best,
         "before": before.mean(),
         "after": after.mean(),
         "difference": difference.mean(),
