@@ -402,8 +402,20 @@ def test_the_table_of_the_encoder_alone_is_that_of_its_run():
         assert f"\n    {row['command']}\n" in page
         model, case = re.search("case=(h?vae)-(.*),seed=0", row["run"]).groups()
         difference = f"{row['difference']:.2f} +- {row['difference_error']:.2f}"
-        cells = [f"{row['before']:.2f}", f"{row['after']:.2f}", difference, f"{row['validation_elbo']:.2f}"]
+        cells = [
+            row["objective"],
+            str(row["epochs"]),
+            f"{row['before']:.2f}",
+            f"{row['after']:.2f}",
+            difference,
+        ]
         assert f"| {model.upper()}, `{case}` | {' | '.join(cells)} |" in page
+    last = row
+    assert f"rises from {last['before_5000']:.2f} to {last['after_5000']:.2f}" in page
+    assert f"({last['difference_5000']:.2f} +- {last['difference_error_5000']:.2f})" in page
+    for row in json.loads((RESULTS / "encoder_objectives.json").read_text()):
+        cells = [row["objective"], *(f"{row[name]:.2f}" for name in ("elbo", "s10", "s100", "s1000"))]
+        assert f"\n| {' | '.join(cells)} |\n" in page
 
 
 def test_the_table_of_the_sweep_is_that_of_its_runs():

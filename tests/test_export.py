@@ -51,8 +51,14 @@ def moved(name: str):
     rng = np.random.default_rng(5)
     for variable in model.trainable_variables:
         fan_in = int(np.prod(variable.shape[:-1]))
-        # Convolutions that keep the size of what goes in: larger ones multiply float32's rounding layer by layer.
-        spread = 0.4 if len(variable.shape) < 4 or variable.name == "pseudo_inputs" else fan_in**-0.5
+        # Convolutions and couplings that keep the size of what goes in: larger ones multiply float32's rounding
+        # layer by layer.
+        if "coupling" in variable.name:
+            spread = 0.3 * fan_in**-0.5
+        elif len(variable.shape) == 4 and variable.name != "pseudo_inputs":
+            spread = fan_in**-0.5
+        else:
+            spread = 0.4
         variable.assign_add(rng.normal(0.0, spread, variable.shape))
     return model
 
