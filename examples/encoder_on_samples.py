@@ -36,12 +36,17 @@ def with_fixed_prior(model):
             raise SystemExit("the components must have equal weights")
         components = mixture.components_distribution
         config |= {"prior": "mog", "components": components.batch_shape[0]}
+    elif {id(v) for network in model.networks("encoder") for v in network.variables} & {
+        id(v) for v in model.prior.variables
+    }:
+        raise SystemExit("a prior that follows the encoder must be a mixture")
     copy = type(model).from_config(config)
     for which in ("encoder", "decoder"):
         for ours, theirs in zip(copy.networks(which), model.networks(which), strict=True):
             ours.set_weights(theirs.get_weights())
-    if components is not None:
-        copy.prior.set_weights([components.loc, components.log_variance])
+    copy.prior.set_weights(
+        model.prior.get_weights() if components is None else [components.loc, components.log_variance]
+    )
     for layer in (copy.prior, *copy.networks("decoder")):
         layer.trainable = False
     return copy
