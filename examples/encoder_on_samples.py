@@ -22,7 +22,8 @@ import tensorflow as tf
 import tfvamp
 from tfvamp import objectives, seeds
 
-BATCH = 100  # half of them generated
+IMAGES = 50  # training images per step
+GENERATED = 200  # generated images per step
 IMPORTANCE = 8  # importance samples in training
 CHECKED = 10  # epochs between validations
 
@@ -96,13 +97,13 @@ def log_q(model, latents, inputs):
 
 
 def step_of(model, optimizer, objective: str):
-    """Returns a function that takes one step on training images, with seed; half a batch of generated ones is added."""
+    """Returns a function that takes one step on training images, with seed, and on as many new images as GENERATED says."""
     variables = [v for network in model.networks("encoder") for v in network.trainable_variables]
     optimizer.build(variables)
 
     @tf.function(jit_compile=True)
     def step(x, seed):
-        latents, made = generated(model, len(x), seed)
+        latents, made = generated(model, GENERATED, seed)
         with tf.GradientTape() as tape:
             if objective == "elbo":
                 both = tf.concat([x, made], axis=0)
@@ -123,7 +124,7 @@ def main():
     )
     parser.add_argument("--epochs", type=int, default=200, help="number of epochs (default 200)")
     parser.add_argument(
-        "--learning-rate", type=float, default=3e-4, help="first learning rate (default 3e-4)"
+        "--learning-rate", type=float, default=1e-3, help="first learning rate (default 1e-3)"
     )
     parser.add_argument("--samples", type=int, default=5000, help="importance samples (default 5000)")
     parser.add_argument("--limit", type=int, help="number of images of each split (default all)")
@@ -135,7 +136,7 @@ def main():
     data = run.dataset(limit=words.limit, data_dir=words.data_dir)
     train, validation, test = (data.split(name).array()[0] for name in ("train", "validation", "test"))
     model = with_fixed_prior(run.model())
-    size = min(BATCH // 2, len(train))
+    size = min(IMAGES, len(train))
     steps = len(train) // size
     total = words.epochs * steps
     schedule = keras.optimizers.schedules.CosineDecay(

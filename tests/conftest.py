@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -40,6 +42,13 @@ REAL_RAW_DIR = pathlib.Path(
 def pytest_collection_modifyitems(items):
     """Tests that stay together on one core come first, so that none of these groups is left for the end."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def pytest_collection_finish():
+    """Leaves what is imported by now, a million objects, out of garbage collection."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+    atexit.register(gc.freeze)
 
 
 def pytest_make_parametrize_id(val) -> str | None:

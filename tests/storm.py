@@ -8,6 +8,7 @@ to the standard output and error streams. With `detach` it answers with the `pid
 `{"wait": pid}`.
 """
 
+import gc
 import json
 import mmap
 import os
@@ -164,7 +165,11 @@ class Child:
 
 
 def serve() -> None:
+    gc.disable()
     import tfvamp  # noqa: F401 (what the children share)
+
+    gc.freeze()  # a child that collected garbage would copy all of it
+    gc.enable()
 
     detached: dict[int, Child] = {}
     for line in sys.stdin:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -81,18 +82,33 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def test_two_processes_give_the_curve_of_one(storm, small, one, tmp_path):
+def start_two(storm, *words) -> list[int]:
+    """Starts the command line in two processes of one cluster, and returns their ids, the chief's first."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    pids = []
+    for index in (0, 1):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        python = f"import os; os.environ['TF_CONFIG'] = {json.dumps(task)!r}"
+        pids.append(storm(*words, python=python, eager=False, detach=True)["pid"])
+    return pids
+
+
+def test_two_processes_give_the_curve_of_one(storm, one, tmp_path):
+    """From epoch 1 to the end, on two processes, in a run that has lost its checkpoints."""
+    run = shutil.copytree(one, tmp_path / "run")
+    for path in checkpoints.found(run / "checkpoints"):
+        path.unlink()
+    for pid in start_two(storm, "train", "--resume", run, "--restart", "--strategy", "multiworker"):
+        answer = storm.wait(pid)
+        assert answer["status"] == 0, answer
+    assert Run(run).rows() != Run(one).rows()  # trained again
+    check_equal(run, one)
+
+
+def test_two_processes_end_and_go_on_together(storm, small, tmp_path):
     """One of them is killed in the middle, and the other one says so; both are stopped by a signal to one; both go on."""
     run = tmp_path / "run"
-
-    def start(*words) -> list[int]:
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-        pids = []
-        for index in (0, 1):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            python = f"import os; os.environ['TF_CONFIG'] = {json.dumps(task)!r}"
-            pids.append(storm(*words, python=python, eager=False, detach=True)["pid"])
-        return pids
+    model = ("--model", "vae", "--prior", "standard")  # the smallest graph
 
     def after(rows: int) -> None:
         deadline = time.monotonic() + 100
@@ -101,7 +117,9 @@ def test_two_processes_give_the_curve_of_one(storm, small, one, tmp_path):
         ):
             time.sleep(0.1)
 
-    chief, worker = start(*small, "--epochs", 10**6, "--run-dir", run, "--strategy", "multiworker")
+    chief, worker = start_two(
+        storm, *small, *model, "--epochs", 10**6, "--run-dir", run, "--strategy", "multiworker"
+    )
     after(1)
     os.kill(worker, signal.SIGKILL)
     assert storm.wait(worker)["status"] == -signal.SIGKILL
@@ -109,7 +127,7 @@ def test_two_processes_give_the_curve_of_one(storm, small, one, tmp_path):
     assert answer["status"] == 1 and "another worker is gone" in answer["stderr"], answer
     assert f"go on with tfvamp train --resume {run}" in answer["stderr"]
     done = len(Run(run).rows())
-    chief, worker = start("train", "--resume", run)
+    chief, worker = start_two(storm, "train", "--resume", run)
     after(done + 1)
     os.kill(worker, signal.SIGTERM)
     for answer in (storm.wait(chief), storm.wait(worker)):
@@ -118,14 +136,6 @@ def test_two_processes_give_the_curve_of_one(storm, small, one, tmp_path):
         ), answer
     rows = Run(run).rows()
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
-    for path in checkpoints.found(run / "checkpoints"):
-        path.unlink()
-    # From epoch 1 to the end, on two processes without a break.
-    pids = start("train", "--resume", run, "--restart", "--epochs", EPOCHS)
-    for pid in pids:
-        answer = storm.wait(pid)
-        assert answer["status"] == 0, answer
-    check_equal(run, one)
 
 
 @pytest.mark.parametrize(
