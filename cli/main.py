@@ -17,7 +17,7 @@ from tfvamp_cli.groups import SuggestingGroup
 
 # TensorFlow's million objects live as long as the program: looking for garbage among them, again and again while they are
 # imported and once more at the end, would cost each command two seconds.
-gc.set_threshold(50_000, 10, 10)
+gc.set_threshold(10_000, 10, 10)
 atexit.register(gc.freeze)
 
 COMMANDS = {

@@ -63,7 +63,10 @@ def generated(model, count: int, seed):
 
 
 def with_noise(model, x, seed):
-    """Returns the encoder's input: images with as many pixels dropped as in the run's training."""
+    """Returns the encoder's input: training images with as many pixels dropped as in the run's training.
+
+    Generated images need no noise: there are always new ones.
+    """
     kept = 1.0 - model.input_dropout
     uniform = seeds.uniform(tf.shape(x), seeds.fold_in_name(seed, "dropped"), x.dtype)
     return tf.where(uniform < kept, x / kept, 0.0)
@@ -106,11 +109,14 @@ def step_of(model, optimizer, objective: str):
         latents, made = generated(model, GENERATED, seed)
         with tf.GradientTape() as tape:
             if objective == "elbo":
-                both = tf.concat([x, made], axis=0)
-                loss = -bound(model, both, with_noise(model, both, seed), seed, 1)
+                both, inputs = (
+                    tf.concat([images, made], axis=0) for images in (x, with_noise(model, x, seed))
+                )
+                loss = -bound(model, both, inputs, seed, 1)
             else:
-                loss = -bound(model, x, with_noise(model, x, seed), seed, IMPORTANCE)
-                loss -= log_q(model, latents, with_noise(model, made, seeds.fold_in_name(seed, "generated")))
+                loss = -bound(model, x, with_noise(model, x, seed), seed, IMPORTANCE) - log_q(
+                    model, latents, made
+                )
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
     return step

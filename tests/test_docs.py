@@ -415,6 +415,10 @@ def test_the_tables_of_the_study_are_those_of_its_runs():
             cells.append(f"{row[name]:.2f} +- {row[f'{name}_error']:.2f}" if name in row else "")
         line = re.search(rf"^\| `{case}` \|.*$", page, re.MULTILINE).group()
         assert line.endswith(f"| {' | '.join(cells)} |"), case
+        if "annealed" in row:
+            assert f"it gives {row['annealed']:.2f} +- {row['annealed_error']:.2f}" in page
+            paired = f"{row['annealed_difference']:.2f} +- {row['annealed_difference_error']:.2f}"
+            assert f"which is {paired} above the refined estimate" in page
 
 
 def test_the_table_of_the_encoder_alone_is_that_of_its_run():
@@ -437,6 +441,16 @@ def test_the_table_of_the_encoder_alone_is_that_of_its_run():
     for row in json.loads((RESULTS / "encoder_objectives.json").read_text()):
         cells = [row["objective"], *(f"{row[name]:.2f}" for name in ("elbo", "s10", "s100", "s1000"))]
         assert f"\n| {' | '.join(cells)} |\n" in page
+    search = json.loads((RESULTS / "encoder_search.json").read_text())
+    assert f"which was {search['before']:.2f} before" in page
+    for row in search["after"]:
+        cells = [
+            row["generated"],
+            "yes" if row["dropped"] else "no",
+            f"{row['learning_rate']:g}",
+            row["epochs"],
+        ]
+        assert f"\n| {' | '.join(map(str, cells))} | {row['validation_bound']:.2f} |\n" in page
 
 
 def test_the_table_of_the_sweep_is_that_of_its_runs():
