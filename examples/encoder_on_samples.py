@@ -100,7 +100,7 @@ def log_q(model, latents, inputs):
 
 
 def step_of(model, optimizer, objective: str):
-    """Returns a function that takes one step on training images, with seed, and on as many new images as GENERATED says."""
+    """Returns a function that takes one step with a seed, on the given training images and on GENERATED new ones."""
     variables = [v for network in model.networks("encoder") for v in network.trainable_variables]
     optimizer.build(variables)
 
@@ -114,9 +114,8 @@ def step_of(model, optimizer, objective: str):
                 )
                 loss = -bound(model, both, inputs, seed, 1)
             else:
-                loss = -bound(model, x, with_noise(model, x, seed), seed, IMPORTANCE) - log_q(
-                    model, latents, made
-                )
+                loss = -bound(model, x, with_noise(model, x, seed), seed, IMPORTANCE)
+                loss -= log_q(model, latents, made)
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
     return step

@@ -441,7 +441,9 @@ def test_the_table_of_the_encoder_alone_is_that_of_its_run():
     for row in json.loads((RESULTS / "encoder_objectives.json").read_text()):
         cells = [row["objective"], *(f"{row[name]:.2f}" for name in ("elbo", "s10", "s100", "s1000"))]
         assert f"\n| {' | '.join(cells)} |\n" in page
+    assert f"{last['refined_above']:.1f} nats below the refined one" in page
     search = json.loads((RESULTS / "encoder_search.json").read_text())
+    assert f"without dropping pixels of generated images, gives {search['further']['test_5000']:.2f}." in page
     assert f"which was {search['before']:.2f} before" in page
     for row in search["after"]:
         cells = [
