@@ -11,6 +11,7 @@ from tfvamp_cli import light, options, output, tables
 NAMES = light.paper.NAMES
 OF_TABLES = {"text": "text", "md": "markdown", "csv": "csv", "tex": "latex", "json": "json"}
 LARGEST_PAGE = 2**24  # bytes
+MOST_COMPONENTS = 10**6
 # Columns that a section of a page leaves out if all rows agree.
 SAID_ONCE = ("data set", "model", "unit", "seeds", "state")
 MINUTES_OF_MEASURING = 3.0  # of steps, in one call
@@ -27,6 +28,11 @@ def _listed(kind: str, known) -> str:
 @click.option("--datasets", metavar="NAMES", help=_listed("data sets", light.paper.DATASETS))
 @click.option("--models", metavar="NAMES", help=_listed("models", light.paper.MODELS))
 @click.option("--priors", metavar="NAMES", help=_listed("priors", light.config.PRIORS))
+@click.option(
+    "--components",
+    metavar="K,...",
+    help="Take these numbers of components in figure2 and figure3, separated by commas.  [default: the paper's]",
+)
 @click.option(
     "--seeds",
     type=click.IntRange(1, 1000),
@@ -50,9 +56,8 @@ def _listed(kind: str, known) -> str:
     "--samples",
     type=click.IntRange(1),
     metavar="S",
-    default=light.paper.SAMPLES,
-    show_default=True,
-    help="Number of importance samples per test image.",
+    help=f"Number of importance samples per test image.  [default: {light.paper.SAMPLES}; for figure2 and figure3 "
+    f"{light.paper.ELBO_SAMPLES}]",
 )
 @click.option(
     "--run-root",
@@ -133,11 +138,13 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, *
       tfvamp reproduce table1 --datasets caltech101 --models vae --budget-minutes 60
       tfvamp reproduce table1 --datasets caltech101 --no-train --output table1.tex
       tfvamp reproduce figure2 --seeds 3 --budget-minutes 600
+      tfvamp reproduce figure3 --datasets caltech101 --components 1,10,100,500
       tfvamp reproduce figure7 --datasets caltech101 --no-train --output figure7.pdf
     """
     light.errors.check_choice("table or figure", name, NAMES)
     kinds = {kind: _names(chosen[kind]) for kind in ("datasets", "models", "priors")}
-    light.paper.points(name, **kinds)
+    counts = _counts(chosen["components"])
+    light.paper.points(name, **kinds, components=counts)
     is_table = name in light.paper.TABLE_NAMES
     form = _form(form, path, is_table)
     if section is not None and (path is None or form != "md"):
@@ -153,10 +160,10 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, *
 
     def look():
         return reproducing.cells_of(
-            paper.points(name, **kinds),
+            paper.points(name, **kinds, components=counts),
             chosen["run_root"],
             chosen["seeds"],
-            None if name in paper.NOT_EVALUATED else chosen["samples"],
+            paper.evaluation(name, chosen["samples"]),
             settings,
             chosen["archive"],
         )
@@ -208,6 +215,18 @@ def command(ctx, name, form, path, section, details, no_hours, component, dpi, *
 def _names(text: str | None) -> list[str] | None:
     """Returns the names of an option that takes several."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _counts(text: str | None) -> list[int] | None:
+    """Returns the numbers of --components, in order, each once."""
+    if text is None:
+        return None
+    words = _names(text) or [text]
+    if not all(word.isdecimal() and len(word) < 10 and 0 < int(word) <= MOST_COMPONENTS for word in words):
+        raise click.UsageError(
+            f"--components must be whole numbers from 1 to {MOST_COMPONENTS}, separated by commas; got {text!r}"
+        )
+    return sorted({int(word) for word in words})
 
 
 def _form(form: str | None, path: str | None, is_table: bool) -> str:

@@ -97,7 +97,9 @@ def result(value: float = -100.0, **more) -> Result:
 
 def cell(point: paper.Point, *results: Result | None) -> Cell:
     """A cell with made-up results; None for a run that is at epoch 7."""
-    runs = planned_runs(point, tfvamp.files.expanded("runs/none"), len(results), 5000, {})
+    runs = planned_runs(
+        point, tfvamp.files.expanded("runs/none"), len(results), paper.evaluation("table1"), {}
+    )
     looks = [Look("unfinished", "epoch 7") if one is None else Look("finished", "", one) for one in results]
     return Cell(point, runs, tuple(looks))
 
@@ -123,6 +125,40 @@ def test_tables_and_figures_share_runs():
     assert len(paper.points("figure2")) == 13 and len(paper.points("figure3")) == 14
     names = [name_of(p, 0) for p in paper.points("figure3")]
     assert len(set(names)) == 14 and "static_mnist-hvae-vamp-k1-iwae-seed0" in names
+
+
+def test_figures_of_other_data_sets_and_numbers_of_components():
+    """The paper has them for HVAEs on static MNIST; other cells have no published number."""
+    ours = paper.points("figure2", ["caltech101"], components=[1, 7])
+    assert [(p.prior, p.components) for p in ours] == [
+        ("standard", None), ("mog", 1), ("mog", 7), ("vamp", 1), ("vamp", 7),
+    ]  # fmt: skip
+    assert all(p.published is None for p in ours)
+    theirs = paper.points("figure2", components=[1000, 7])
+    assert [p.published for p in theirs] == [-94.40, -92.79, None, -90.94, None]
+    assert all(p.published is None for p in paper.points("figure3") if p.objective == "iwae")
+    assert len(paper.points("figure3", paper.DATASETS)) == 6 * 14
+    with pytest.raises(UsageError, match="--components goes with figure2 and figure3, not with table1"):
+        paper.points("table1", components=[1])
+
+
+def test_the_elbo_needs_no_refined_evaluation(root, places, tmp_path):
+    """One of more samples, whatever its proposals, is as good; a table needs its own number of samples."""
+    point = paper.Point("caltech101", "", None, "vae", "standard")
+    settings = {**SMALL, **places}
+
+    def of(evaluate, **how):
+        return cells_of([point], root, 1, evaluate, settings, **how)[0]
+
+    enough = [of({"samples": count, "proposal": "encoder"}) for count in (3, 5)]
+    assert [cell.looks[0].state for cell in enough] == ["finished"] * 2
+    for few in (of({"samples": 6, "proposal": "encoder"}), of({"samples": 3})):
+        assert few.looks[0].state == "trained" and "S = 5, not" in few.text
+    assert command_of(few.runs[0], few.looks[0]).endswith("caltech101-vae-standard-seed0' --samples 3")
+    missing = paper.Point("caltech101", "", None, "vae", "flow")
+    (cell,) = cells_of([missing], tmp_path, 1, paper.evaluation("figure2"), settings)
+    assert command_of(cell.runs[0], cell.looks[0]).endswith(" --samples 100 --proposal encoder")
+    assert paper.evaluation("figure4") is None and paper.evaluation("table1") == {"samples": 5000}
 
 
 @pytest.mark.parametrize(
@@ -217,15 +253,15 @@ def test_the_forms_of_a_table(root, places, config, tmp_path):
 def test_results_are_kept_and_found_without_their_runs(root, places, tmp_path):
     points = paper.points("table1", ["caltech101"], ["vae"])
     settings = {**SMALL, **places}
-    cells = cells_of(points, root, 1, 5, settings)
+    cells = cells_of(points, root, 1, {"samples": 5}, settings)
     assert [path.name for path in reproducing.keep(cells, tmp_path / "kept")] == [
         "caltech101-vae-standard-seed0.json"
     ]
     assert reproducing.keep(cells, tmp_path / "kept") == []  # nothing is new
-    again = cells_of(points, tmp_path / "none", 1, 5, settings, tmp_path / "kept")
+    again = cells_of(points, tmp_path / "none", 1, {"samples": 5}, settings, tmp_path / "kept")
     assert again[0].results[0].encoder == cells[0].results[0].encoder
     assert again[1].looks[0].state == "missing"
-    other = cells_of(points, tmp_path / "none", 1, 6, settings, tmp_path / "kept")
+    other = cells_of(points, tmp_path / "none", 1, {"samples": 6}, settings, tmp_path / "kept")
     assert other[0].text == "evaluated with S = 5, not 6" and not other[0].results
     path = tmp_path / "kept" / "caltech101-vae-standard-seed0.json"
     entry = json.loads(path.read_text())
@@ -255,14 +291,14 @@ def test_what_is_left_is_run_and_the_rest_left_alone(copy, places, monkeypatch):
     monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.0)
     points = paper.points("table1", ["caltech101"], ["vae"], ["standard", "vamp", "mog"])
     settings, here = {**SMALL, **places}, Quick()
-    cells = cells_of(points, copy, 1, 5, settings)
+    cells = cells_of(points, copy, 1, {"samples": 5}, settings)
     done = reproducing.carry_out(cells, copy, workers=here)
     assert [run.name for run in done.runs] == ["caltech101-vae-vamp-seed0"] and not done.failed
     assert [words[:2] for words in here.started[0]] == [
         ["train", "--resume"],
         ["evaluate", str(copy / "caltech101-vae-vamp-seed0")],
     ]
-    after = cells_of(points, copy, 1, 5, settings)
+    after = cells_of(points, copy, 1, {"samples": 5}, settings)
     assert [one.looks[0].state for one in after] == ["finished", "finished", "damaged"]
     assert after[1].results[0].epochs == 2
     again = reproducing.carry_out(after, copy, workers=Here())
@@ -291,7 +327,7 @@ class Endless:
 
 def test_a_budget_stops_the_run_in_training_and_starts_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.0)
-    cells = cells_of(paper.points("table1", ["caltech101"], ["vae"]), tmp_path, 2, 5, {})
+    cells = cells_of(paper.points("table1", ["caltech101"], ["vae"]), tmp_path, 2, {"samples": 5}, {})
     said, endless = [], Endless()
     done = reproducing.carry_out(cells, tmp_path, minutes=1e-3, workers=endless, say=said.append)
     assert endless.started == 1 and endless.stopped == [1] and done.signal is None and not done.failed
@@ -306,7 +342,7 @@ def test_hours_of_what_is_left_are_measured_once(root, places, tmp_path, monkeyp
     monkeypatch.setattr(hours, "minutes_per_epoch", lambda config: asked.append(config.prior) or 6.0)
     cells = cells_of(
         paper.points("table1", ["caltech101"], ["vae"], ["standard", "vamp", "mog", "vamp-data"]),
-        root, 1, 5, {**SMALL, "epochs": 400, **places},
+        root, 1, {"samples": 5}, {**SMALL, "epochs": 400, **places},
     )  # fmt: skip
     cells = [
         dataclasses.replace(one, looks=(Look("missing", "not run"),))
@@ -340,6 +376,17 @@ def test_figures_of_numbers():
         name: [cell(point, None if point.components == 10 else result()) for point in paper.points(name)]
         for name in ("figure2", "figure3")
     }
+    assert (
+        len({reproducing.draw(name, of_figure, plots.Look(dpi=30)) for name, of_figure in cells.items()}) == 2
+    )
+    for name in ("figure2", "figure3"):
+        points = paper.points(name, ["static_mnist", "caltech101"], components=[1, 7])
+        drawn = reproducing.draw(name, [cell(point, result()) for point in points], plots.Look("svg"))
+        # Texts of a picture are paths, with their text in a comment.
+        assert (
+            drawn.count(b"Caltech 101") == drawn.count(b"static MNIST") == {"figure2": 1, "figure3": 2}[name]
+        )
+        assert b"<!-- 7 -->" in drawn and b"<!-- 300 -->" not in drawn
     cells["figure7"] = [
         cell(point, *([result()] if point.prior == "vamp" and point.model == "vae" else [None]))
         for point in paper.points("figure7", ["static_mnist"], ["vae", "hvae"])
@@ -415,6 +462,10 @@ def test_commands_name_what_differs():
         (["table2", "--datasets", "omniglot"], "table2 has no run of these data sets, models and priors"),
         (["table1", "--output", "x.png"], "--output must end with one of .md, .csv, .tex, .json"),
         (["figure2", "--format", "csv"], "unknown format 'csv'"),
+        (["figure2", "--components", "1,x"], "--components must be whole numbers from 1 to 1000000"),
+        (["figure2", "--components", "0"], "--components must be whole numbers"),
+        (["figure3", "--components", ","], "--components must be whole numbers"),
+        (["figure7", "--components", "1"], "--components goes with figure2 and figure3, not with figure7"),
         (["table1", "--section", "vae"], "--section goes with --output PAGE.md of a table"),
     ],
 )
@@ -425,7 +476,11 @@ def test_mistakes_are_told_at_once(arguments, text):
 
 def test_a_run_of_other_settings_is_no_cell(root, places):
     run = cells_of(
-        paper.points("table1", *([one] for one in VAE)), root, 1, 5, {**SMALL, "warmup": 1, **places}
+        paper.points("table1", *([one] for one in VAE)),
+        root,
+        1,
+        {"samples": 5},
+        {**SMALL, "warmup": 1, **places},
     )
     assert "has other settings" in run[0].text and "warmup" in run[0].text
     with pytest.raises(RunError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .catalog import CATALOG
 from .config import PRIORS
@@ -63,6 +63,8 @@ FIGURE3_OTHERS = {"VAE": (17, 6), "IWAE": (24, 7)}
 OBJECTIVES = ("elbo", "iwae")
 # The default choice: these figures' other data sets and models are not the paper's, or cost as much again.
 USUAL: dict[str, dict[str, Sequence[str]]] = {
+    "figure2": {"datasets": ("static_mnist",)},
+    "figure3": {"datasets": ("static_mnist",)},
     "figure4": {"models": ("pixelhvae",)},
     "gradients": {"datasets": ("static_mnist",), "models": ("vae",)},
 }
@@ -155,6 +157,8 @@ FIGURES = {
 }
 NAMES = (*TABLE_NAMES, *FIGURES)
 NOT_EVALUATED = ("figure4", "figure5", "figure6", "gradients")  # their runs need no log-likelihood
+BY_COMPONENTS = ("figure2", "figure3")  # they need the ELBO and the active units alone
+ELBO_SAMPLES = 100  # per image, for these two
 # Public evidence on cells whose printed number others did not get: docs/reproducing.md has the sources.
 EVIDENCE = {
     (
@@ -195,6 +199,7 @@ def points(
     datasets: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     priors: Sequence[str] | None = None,
+    components: Sequence[int] | None = None,
 ) -> list[Point]:
     """Returns the cells of a table, or of the runs behind a figure.
 
@@ -203,11 +208,14 @@ def points(
       datasets, models, priors: keep only these, by their short names; None keeps all, or those in
         `USUAL`. For table1 and figure7, priors may be other ones than the paper's; their cells have
         no published number.
+      components: numbers of components of figure2 and figure3; None for the paper's.
 
     Raises:
       UsageError: a name does not exist, or nothing is left.
     """
     check_choice("table or figure", name, NAMES)
+    if components is not None and name not in BY_COMPONENTS:
+        raise UsageError(f"--components goes with {' and '.join(BY_COMPONENTS)}, not with {name}")
     for kind, chosen, known in (
         ("data set", datasets, DATASETS),
         ("model", models, MODELS),
@@ -222,7 +230,7 @@ def points(
     models = usual.get("models") if models is None else models
     found = [
         point
-        for point in _all(name, priors)
+        for point in _all(name, priors, COMPONENTS if components is None else components)
         if (datasets is None or point.dataset in datasets)
         and (models is None or point.model in models)
         and (priors is None or point.prior in priors)
@@ -234,7 +242,21 @@ def points(
     return found
 
 
-def _all(name: str, priors: Sequence[str] | None) -> Iterable[Point]:
+def evaluation(name: str, samples: int | None = None) -> dict[str, Any] | None:
+    """Returns how the runs behind a table or figure are evaluated; None if they are not.
+
+    Args:
+      name: one of `NAMES`.
+      samples: number of importance samples per image; None for the usual number.
+    """
+    if name in NOT_EVALUATED:
+        return None
+    if name in BY_COMPONENTS:
+        return {"samples": samples or ELBO_SAMPLES, "proposal": "encoder"}
+    return {"samples": samples or SAMPLES}
+
+
+def _all(name: str, priors: Sequence[str] | None, components: Sequence[int]) -> Iterable[Point]:
     if name in TABLES:
         return TABLES[name]
     if name in ("table1", "figure7"):
@@ -245,9 +267,9 @@ def _all(name: str, priors: Sequence[str] | None) -> Iterable[Point]:
             for prior in priors or PRINTED_PRIORS
         )
     if name == "figure2":
-        return _by_components(("standard", "mog", "vamp"), ("elbo",))
+        return _by_components(("standard", "mog", "vamp"), ("elbo",), components)
     if name == "figure3":
-        return _by_components(PRINTED_PRIORS, OBJECTIVES)
+        return _by_components(PRINTED_PRIORS, OBJECTIVES, components)
     if name == "figure4":
         pairs = [(model, "vamp") for model in MODELS]
     elif name == "gradients":
@@ -264,16 +286,22 @@ def _of_table1(dataset: str, model: str, prior: str) -> Point:
     return Point(dataset, f"{TITLES[model]} + {TITLES[prior]}", published, model, prior)
 
 
-def _by_components(priors: Sequence[str], objectives: Sequence[str]) -> list[Point]:
-    """Returns HVAEs on static MNIST for each prior and each number of components."""
-    found = []
-    for objective in objectives:
-        for prior in priors:
-            for index, count in enumerate(COMPONENTS if PRIORS[prior].mixture else [None]):
-                published = FIGURE2[prior][index] if objective == "elbo" else None
+def _by_components(
+    priors: Sequence[str], objectives: Sequence[str], components: Sequence[int]
+) -> Iterable[Point]:
+    """Returns HVAEs on each data set for each prior and each number of components."""
+    for dataset in DATASETS:
+        for objective in objectives:
+            for prior in priors:
+                printed = (dataset, objective) == ("static_mnist", "elbo")
+                published = dict(zip(COMPONENTS, FIGURE2[prior], strict=False)) if printed else {}
                 title = f"HVAE + {TITLES[prior]}"
-                found.append(Point("static_mnist", title, published, "hvae", prior, count, objective))
-    return found
+                if not PRIORS[prior].mixture:
+                    level = FIGURE2[prior][0] if printed else None
+                    yield Point(dataset, title, level, "hvae", prior, None, objective)
+                    continue
+                for count in components:
+                    yield Point(dataset, title, published.get(count), "hvae", prior, count, objective)
 
 
 def in_bits(dataset: str) -> bool:

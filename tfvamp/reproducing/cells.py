@@ -73,7 +73,7 @@ def planned_runs(
     point: Point,
     root: pathlib.Path,
     seeds: int,
-    samples: int | None,
+    evaluate: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
 ) -> tuple[Planned, ...]:
     """Returns the runs of a cell, one per seed from 0 on; none for a method that tfvamp does not have.
@@ -82,7 +82,7 @@ def planned_runs(
       point: content of the cell.
       root: folder of the runs.
       seeds: number of seeds.
-      samples: S of the evaluation; None for runs that need no evaluation.
+      evaluate: settings of the evaluation, as from `paper.evaluation`; None for runs that need none.
       settings: settings that differ from the defaults, such as where the data are.
 
     Raises:
@@ -93,7 +93,6 @@ def planned_runs(
     if own := sorted(set(settings) & set(OF_A_CELL)):
         raise UsageError(f"{own[0]} is given by the cells of the table: leave it out of the settings")
     spec, runs = CATALOG[point.dataset], []
-    evaluate = None if samples is None else {"samples": samples}
     for seed in range(seeds):
         chosen = {
             "dataset": point.dataset,
@@ -128,7 +127,7 @@ def cells_of(
     points: Sequence[Point],
     root: str | os.PathLike,
     seeds: int,
-    samples: int | None,
+    evaluate: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     archive: str | os.PathLike | None = None,
 ) -> list[Cell]:
@@ -137,7 +136,7 @@ def cells_of(
     kept = None if archive is None else expanded(archive)
     cells = []
     for point in points:
-        runs = planned_runs(point, place, seeds, samples, settings)
+        runs = planned_runs(point, place, seeds, evaluate, settings)
         cells.append(Cell(point, runs, tuple(look(run, kept) for run in runs)))
     return cells
 
@@ -155,7 +154,7 @@ def look(run: Planned, archive: pathlib.Path | None = None) -> Look:
             path = None if archive is None else archive / f"{run.name}.json"
             if path is None or run.evaluate is None or not os.path.lexists(path):
                 return Look("missing", "not run")
-            return _evaluated(result_of(read_entry(path), shown(path)), run.evaluate["samples"])
+            return _evaluated(result_of(read_entry(path), shown(path)), run.evaluate)
         if state == "unfinished":
             return Look("unfinished", f"epoch {run.progress().epochs}")
         if run.evaluate is None:
@@ -164,15 +163,17 @@ def look(run: Planned, archive: pathlib.Path | None = None) -> Look:
         evaluation = opened.evaluation()
         if evaluation is None or not evaluation["current"]:
             return Look("trained", "trained, not evaluated yet")
-        return _evaluated(result_of(entry(opened, evaluation), str(opened)), run.evaluate["samples"])
+        return _evaluated(result_of(entry(opened, evaluation), str(opened)), run.evaluate)
     except TfvampError as error:
         return Look("damaged", f"not usable: {printable(str(error))[:LONGEST_TEXT]}")
 
 
-def _evaluated(result: Result, samples: int) -> Look:
-    if result.samples != samples:
-        return Look("trained", f"evaluated with S = {result.samples}, not {samples}")
-    return Look("finished", "", result)
+def _evaluated(result: Result, wanted: Mapping[str, Any]) -> Look:
+    """Returns the look of an evaluated run; if the encoder's numbers are enough, so is any evaluation of that many samples."""
+    samples = wanted["samples"]
+    if result.samples == samples or (wanted.get("proposal") == "encoder" and result.samples > samples):
+        return Look("finished", "", result)
+    return Look("trained", f"evaluated with S = {result.samples}, not {samples}")
 
 
 def keep(cells: Sequence[Cell], archive: str | os.PathLike) -> list[pathlib.Path]:
@@ -214,7 +215,8 @@ def command_of(run: Planned, of_run: Look, config_file: str | None = None) -> st
     """
     evaluate = []
     if run.evaluate is not None:
-        evaluate = [f"tfvamp evaluate {shown(run.path)} --samples {run.evaluate['samples']}"]
+        options = "".join(f" --{name} {value}" for name, value in run.evaluate.items())
+        evaluate = [f"tfvamp evaluate {shown(run.path)}{options}"]
     if of_run.state == "unfinished":
         return " && ".join([f"tfvamp train --resume {shown(run.path)}", *evaluate])
     if of_run.state == "trained":

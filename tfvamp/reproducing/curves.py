@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -15,64 +15,78 @@ from tfvamp.reproducing.results import Result
 
 COLOURS = {"standard": "0.35", "mog": "tab:orange", "vamp": "tab:blue"}
 MARKERS = {"elbo": "o", "iwae": "s"}
-PLACES = {count: place for place, count in enumerate(paper.COMPONENTS)}  # places on the axis of K
 BINS = 100  # as in the paper
 WIDE, SMALL = 6.6, 8  # inches, points
 LINES = 4  # of a text in a panel
 
 
 def elbo(cells: Sequence[Cell], look: plots.Look) -> bytes:
-    """Draws Figure 2: the test ELBO against K, ours and the paper's."""
-    figure = matplotlib.figure.Figure(figsize=(WIDE * 0.72, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for prior, values in paper.FIGURE2.items():
-        of_prior = [cell for cell in cells if cell.point.prior == prior]
-        if not of_prior:
-            continue
-        colour, title = COLOURS[prior], paper.TITLES[prior]
-        _line(axes, of_prior, lambda result: result.elbo, colour, "o", "-", f"{title}, ours")
-        if len(values) == 1:
-            axes.axhline(values[0], color=colour, linestyle="--", linewidth=1, label=f"{title}, paper")
-        else:
-            axes.plot(
-                range(len(values)), values, "--", color=colour, marker="o", markerfacecolor="white", markersize=4,
-                linewidth=1, label=f"{title}, paper",
-            )  # fmt: skip
-    axes.set_title("HVAE on static MNIST", fontsize=SMALL + 2)
-    axes.set_ylabel("test ELBO (nats)", fontsize=SMALL)
-    _by_components(axes)
-    _legend(figure, axes, cells, 3)
+    """Draws Figure 2: the test ELBO against K, ours and the paper's, with a panel for each data set."""
+    datasets = _datasets_of(cells)
+    size = (WIDE * max(0.72, 0.5 * len(datasets)), 3.4)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(datasets), squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        here = [cell for cell in cells if cell.point.dataset == dataset]
+        places = _by_components(axes, here)
+        for prior in paper.FIGURE2:
+            of_prior = [cell for cell in here if cell.point.prior == prior]
+            colour, title = COLOURS[prior], paper.TITLES[prior]
+            _line(axes, of_prior, places, lambda result: result.elbo, colour, "o", "-", f"{title}, ours")
+            printed = {
+                cell.point.components: cell.point.published
+                for cell in of_prior
+                if cell.point.published is not None
+            }
+            _printed(axes, printed, places, colour, f"{title}, paper")
+        axes.set_title(f"HVAE on {paper.TITLES[dataset]}", fontsize=SMALL + 2)
+    panels[0].set_ylabel("test ELBO (nats)", fontsize=SMALL)
+    _legend(figure, panels, cells, 3)
     return plots.rendered(figure, look)
 
 
 def active_units(cells: Sequence[Cell], look: plots.Look) -> bytes:
-    """Draws Figure 3: the active units of z1 and z2 against K, trained by the ELBO and by the importance-weighted bound."""
-    figure = matplotlib.figure.Figure(figsize=(WIDE, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for index, (axes, layer) in enumerate(zip(panels, ("z1", "z2"), strict=True)):
-        for objective in paper.OBJECTIVES:
-            for prior in paper.PRINTED_PRIORS:
-                of_line = [
-                    cell for cell in cells if (cell.point.prior, cell.point.objective) == (prior, objective)
-                ]
-                label = f"{paper.TITLES[prior]}, {objective.upper()}, ours"
-                style = "-" if objective == "elbo" else "-."
-                _line(axes, of_line, _units_of(layer), COLOURS[prior], MARKERS[objective], style, label)
-        axes.plot(
-            range(len(paper.COMPONENTS)), paper.FIGURE3[layer], "--", color=COLOURS["vamp"], marker="o", markerfacecolor="white",
-            markersize=4, linewidth=1, label="VampPrior, ELBO, paper",
-        )  # fmt: skip
-        styles: tuple[Any, ...] = (":", (0, (1, 3)))
-        for (name, counts), style in zip(paper.FIGURE3_OTHERS.items(), styles, strict=True):
-            axes.axhline(
-                counts[index], color="tab:red", linestyle=style, linewidth=1,
-                label=f"{name}, another network, paper",
-            )  # fmt: skip
-        axes.set_title(f"${layer[0]}_{layer[1]}$", fontsize=SMALL + 3)
-        axes.set_ylabel("active units of 40", fontsize=SMALL)
-        axes.set_ylim(0, 41)
-        _by_components(axes)
-    _legend(figure, panels[0], cells, 3)
+    """Draws Figure 3: the active units of z1 and z2 against K, trained by the ELBO and by the importance-weighted bound.
+
+    Each data set has a row.
+    """
+    datasets = _datasets_of(cells)
+    figure = matplotlib.figure.Figure(figsize=(WIDE, 1.0 + 2.4 * len(datasets)), layout="constrained")
+    grid = figure.subplots(len(datasets), 2, squeeze=False)
+    for row, dataset in zip(grid, datasets, strict=True):
+        here = [cell for cell in cells if cell.point.dataset == dataset]
+        for index, (axes, layer) in enumerate(zip(row, ("z1", "z2"), strict=True)):
+            places = _by_components(axes, here)
+            for objective in paper.OBJECTIVES:
+                for prior in paper.PRINTED_PRIORS:
+                    of_line = [
+                        cell
+                        for cell in here
+                        if (cell.point.prior, cell.point.objective) == (prior, objective)
+                    ]
+                    label = f"{paper.TITLES[prior]}, {objective.upper()}, ours"
+                    style = "-" if objective == "elbo" else "-."
+                    _line(
+                        axes,
+                        of_line,
+                        places,
+                        _units_of(layer),
+                        COLOURS[prior],
+                        MARKERS[objective],
+                        style,
+                        label,
+                    )
+            if dataset == "static_mnist":
+                printed = dict(zip(paper.COMPONENTS, paper.FIGURE3[layer], strict=True))
+                _printed(axes, printed, places, COLOURS["vamp"], "VampPrior, ELBO, paper")
+                styles: tuple[Any, ...] = (":", (0, (1, 3)))
+                for (name, counts), style in zip(paper.FIGURE3_OTHERS.items(), styles, strict=True):
+                    label = f"{name}, another network, paper"
+                    axes.axhline(counts[index], color="tab:red", linestyle=style, linewidth=1, label=label)
+            axes.set_title(f"{paper.TITLES[dataset]}, ${layer[0]}_{layer[1]}$", fontsize=SMALL + 2)
+            axes.set_ylabel("active units of 40", fontsize=SMALL)
+            axes.set_ylim(0, 41)
+    _legend(figure, grid.flat, cells, 3)
     return plots.rendered(figure, look)
 
 
@@ -136,14 +150,20 @@ def nothing(axes, text: str) -> None:
         spine.set_color("0.8")
 
 
-def _line(axes, cells, number: Callable[[Result], float], colour: str, marker: str, style: Any, label: str):
+def _datasets_of(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.point.dataset for cell in cells))
+
+
+def _line(
+    axes, cells, places, number: Callable[[Result], float], colour: str, marker: str, style: Any, label: str
+) -> None:
     """Draws the means over seeds as a line with standard errors, or as a level if there is no number of components."""
     points = []
     for cell in cells:
         values = [number(result) for result in cell.results]
         if values:
             error = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-            points.append((PLACES.get(cell.point.components), float(np.mean(values)), error))
+            points.append((places.get(cell.point.components), float(np.mean(values)), error))
     if not points:
         return
     if points[0][0] is None:
@@ -156,21 +176,40 @@ def _line(axes, cells, number: Callable[[Result], float], colour: str, marker: s
     )  # fmt: skip
 
 
+def _printed(axes, values: Mapping[Any, float], places, colour: str, label: str) -> None:
+    """Draws the paper's numbers by number of components, or as a level if there is none."""
+    if None in values:
+        axes.axhline(values[None], color=colour, linestyle="--", linewidth=1, label=label)
+        return
+    shown = {places[count]: value for count, value in values.items() if count in places}
+    if shown:
+        axes.plot(
+            list(shown), list(shown.values()), "--", color=colour, marker="o", markerfacecolor="white", markersize=4,
+            linewidth=1, label=label,
+        )  # fmt: skip
+
+
 def _units_of(layer: str) -> Callable[[Result], float]:
     return lambda result: float(result.active_units.get(layer, 0))
 
 
-def _by_components(axes) -> None:
-    """Places the numbers of components at equal distances."""
+def _by_components(axes, cells: Sequence[Cell]) -> dict[int | None, int]:
+    """Places the numbers of components at equal distances; returns the place of each."""
+    counts = sorted({cell.point.components for cell in cells if cell.point.components is not None})
     axes.set_xlabel("number of components K", fontsize=SMALL)
-    axes.set_xticks(range(len(paper.COMPONENTS)), [str(count) for count in paper.COMPONENTS])
+    axes.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes.tick_params(labelsize=SMALL)
     axes.grid(alpha=0.3)
+    return {count: place for place, count in enumerate(counts)}
 
 
-def _legend(figure, axes, cells: Sequence[Cell], columns: int) -> None:
+def _legend(figure, panels, cells: Sequence[Cell], columns: int) -> None:
     """Draws a legend below the panels, which also says how many runs are missing."""
-    pairs = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1])
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    pairs = [(handles[label], label) for label in sorted(handles)]
     total = sum(len(cell.runs) for cell in cells)
     missing = total - sum(len(cell.results) for cell in cells)
     figure.legend(
