@@ -180,6 +180,9 @@ def append(path: pathlib.Path, text: str) -> None:
 
 def cannot_write(path: str | os.PathLike, error: Exception) -> FileError:
     """Returns the error for a file or folder that could not be written."""
+    for parent in reversed(pathlib.Path(path).parents):
+        if os.path.lexists(parent) and not os.path.isdir(parent):
+            return FileError(f"cannot write {shown(path)}: {shown(parent)} is not a folder")
     return FileError(f"cannot write {shown(path)} ({reason(error)})")
 
 
@@ -190,9 +193,12 @@ def scratch_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     The folder is locked while it is in use, so that the leftovers of a killed process can be told
     from what is being written.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    sweep(parent)
     path = parent / f"{SCRATCH}{secrets.token_hex(8)}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise cannot_write(path, error) from error
+    sweep(parent)
     path.mkdir()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

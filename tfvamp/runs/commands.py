@@ -73,6 +73,7 @@ def evaluate(
 
     Raises:
       RunError: the run cannot be loaded, or its log-likelihood is not finite.
+      FileError: the results cannot be written into its folder.
       UsageError: an argument is out of bounds, or the samples need more memory than there is.
     """
     how = Estimation(samples=num_samples, **settings)
@@ -95,6 +96,7 @@ def evaluate(
     }
 
     def begin(of: dict[str, Any], example: tf.Tensor, count: int) -> Unfinished:
+        run.folder.check_evaluations()
         unfinished = Unfinished(run.folder, depends_on | of)
         common["kept"] = unfinished if own is None else Shared(unfinished, own, say)
         evaluation.say_time(model, example, count // (own.count if own else 1), how, say)

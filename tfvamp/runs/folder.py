@@ -186,6 +186,15 @@ class RunFolder:
         except FileError as error:
             raise RunError(str(error)) from error
 
+    def check_evaluations(self) -> None:
+        """Raises FileError unless an evaluation can be written: known before the minutes that it takes, not after."""
+        place = self.file(EVALUATIONS)
+        try:
+            with files.scratch_folder(place):
+                pass
+        except OSError as error:
+            raise files.cannot_write(place, error) from error
+
     def write_evaluation(
         self, split: str, document: dict[str, Any], arrays: dict[str, Any]
     ) -> dict[str, Any]:

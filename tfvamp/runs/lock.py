@@ -40,7 +40,7 @@ def writing(folder: pathlib.Path) -> Iterator[Held]:
     its lock is gone.
 
     Raises:
-      RunError: another process holds it.
+      RunError: another process holds it, or something else has its name.
       OSError: the folder cannot be written.
     """
     descriptor, held = _acquire(folder), Held(folder)
@@ -63,7 +63,12 @@ def writing(folder: pathlib.Path) -> Iterator[Held]:
 def _acquire(folder: pathlib.Path) -> int:
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(folder / NAME, flags, 0o666)
+        try:
+            descriptor = os.open(folder / NAME, flags, 0o666)
+        except OSError as error:
+            if os.path.islink(folder / NAME) or os.path.isdir(folder / NAME):
+                raise RunError(f"{shown(folder / NAME)} is not a file: remove it") from error
+            raise
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

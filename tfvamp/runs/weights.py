@@ -69,7 +69,9 @@ def read(path: pathlib.Path, shapes: Sequence[Sequence[int]]) -> Stored:
       RunError: it is missing, damaged, larger than such weights are, or holds something else.
     """
     if not path.is_file():
-        raise RunError(f"{shown(path)} is missing: the run has not finished an epoch yet")
+        raise RunError(
+            f"{shown(path)} is missing: the run has not finished an epoch yet, or lost the file, which tfvamp train --resume restores"
+        )
     count = sum(math.prod(shape) for shape in shapes)
     try:
         contents = read_bytes(path, 8 * count + MARGIN + MARGIN_PER_ARRAY * len(shapes))
