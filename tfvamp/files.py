@@ -193,12 +193,9 @@ def scratch_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     The folder is locked while it is in use, so that the leftovers of a killed process can be told
     from what is being written.
     """
-    path = parent / f"{SCRATCH}{secrets.token_hex(8)}"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise cannot_write(path, error) from error
+    parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
+    path = parent / f"{SCRATCH}{secrets.token_hex(8)}"
     path.mkdir()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -193,7 +193,7 @@ class RunFolder:
             with files.scratch_folder(place):
                 pass
         except OSError as error:
-            raise files.cannot_write(place, error) from error
+            raise files.cannot_write(place / "evaluation.json", error) from error
 
     def write_evaluation(
         self, split: str, document: dict[str, Any], arrays: dict[str, Any]
