@@ -61,7 +61,8 @@ def command(ctx, run):
     if best is not None:
         minutes = sum(row["seconds"] for row in history) / 60.0
         rows["epochs"] = f"{len(history)} in {minutes:.1f} minutes"
-        rows["best epoch"] = f"{best['epoch']}, validation ELBO {best['val_elbo']:.2f}"
+        iwae = f", importance-weighted bound {best['val_iwae']:.2f}" if "val_iwae" in best else ""
+        rows["best epoch"] = f"{best['epoch']}, validation ELBO {best['val_elbo']:.2f}{iwae}"
     else:
         rows["epochs"] = f"none. Next: tfvamp train --resume {opened}"
     rows["test log-likelihood"] = _evaluated(opened)

@@ -64,7 +64,7 @@ def command(
 ):
     """Train a model and its prior into a run folder.
 
-    Training ends when the validation ELBO has not risen for --patience epochs; the best
+    Training ends when the validation bound has not risen for --patience epochs; the best
     epoch's weights are kept. Ctrl-C stops after saving; --resume continues as if nothing had
     happened.
 
@@ -161,7 +161,7 @@ def _finish(ctx, json_progress: bool, work) -> None:
     run = shown(outcome.run_dir)
     if json_progress:
         numbers = {name: getattr(outcome, name) for name in ("epochs", "steps", "best_epoch", "signal")}
-        bound = outcome.best_elbo if outcome.best_epoch else None
+        bound = outcome.best_bound if outcome.best_epoch else None
         click.echo(
             json.dumps({"event": "end", **numbers, "best_bound": bound, "run_dir": str(outcome.run_dir)})
         )
@@ -179,6 +179,6 @@ def _finish(ctx, json_progress: bool, work) -> None:
         click.echo(f"stopped: {text}", err=True)
         ctx.exit(128 + outcome.signal)
     click.echo(
-        f"{light.files.counted(outcome.epochs, 'epoch')}, best {outcome.best_epoch} (validation ELBO {outcome.best_elbo:.2f}), "
+        f"{light.files.counted(outcome.epochs, 'epoch')}, best {outcome.best_epoch} (validation bound {outcome.best_bound:.2f}), "
         f"in {run}. Next: tfvamp evaluate {run}"
     )

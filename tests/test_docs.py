@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from click.testing import CliRunner
 
 import tfvamp
 from tests.small import small_vae
@@ -322,6 +323,28 @@ def test_the_results_of_the_readme_are_those_of_the_page():
         lines = "\n".join(line for line in text.splitlines() if line.startswith("|") == kept)
         numbers = re.findall(r"-\d+\.\d+", lines)
         assert len(numbers) == count and all(f"| {number} |" in page for number in numbers), numbers
+
+
+def test_the_tables_of_the_results_are_those_of_the_archive(tmp_path):
+    """`make results` writes the tables of the page again, because all its runs are archived."""
+    page = tmp_path / "results.md"
+    text = (ROOT / "docs" / "results.md").read_text()
+    empty, count = re.subn(r"(<!-- (table .*) -->\n)(?:.*\n)*?(<!-- end of \2 -->)", r"\1\3", text)
+    page.write_text(empty)
+    sections = re.findall(r"\$\(REPRODUCE\) (--section .*)", (ROOT / "Makefile").read_text())
+    where = ("--archive", str(RESULTS), "--run-root", str(tmp_path / "none"), "--output", str(page))
+    for options in sections:
+        words = (
+            "reproduce",
+            "table1",
+            "--details",
+            "--no-train",
+            "--no-hours",
+            *where,
+            *shlex.split(options),
+        )
+        assert CliRunner().invoke(main, words).exit_code == 0
+    assert page.read_text() == text != empty and len(sections) == count
 
 
 def test_the_table_of_both_estimates_is_that_of_the_runs():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
+from click.testing import CliRunner
 
 import tfvamp
 from tests.small import build_optimizer, small_model, small_vae
@@ -22,6 +23,7 @@ from tfvamp.runs import Run, history
 from tfvamp.training import checkpoints
 from tfvamp.training.schedules import learning_rate
 from tfvamp.training.steps import compile_model
+from tfvamp_cli.main import main
 
 CONFIG = TrainConfig(learning_rate=0.01, components=5, epochs=20, warmup=0)
 
@@ -380,9 +382,14 @@ def test_validation_by_the_importance_weighted_bound(images):
 @pytest.mark.usefixtures("eager")
 def test_a_run_that_is_stopped_by_the_importance_weighted_bound(small_config, tmp_path):
     config = dataclasses.replace(small_config, stop_by="iwae", validation_samples=7, epochs=2)
-    outcome = training.train(config, tmp_path / "run")
+    console = rich.console.Console(file=io.StringIO(), width=300)
+    outcome = training.train(config, tmp_path / "run", console=console)
     rows = Run(tmp_path / "run").rows()
-    assert outcome.best_elbo == max(row["val_iwae"] for row in rows)
+    assert outcome.best_bound == max(row["val_iwae"] for row in rows)
+    assert f" (beta 0.5), IWAE {rows[0]['val_iwae']:.2f} *" in console.file.getvalue()
+    told = CliRunner().invoke(main, ["info", str(tmp_path / "run")]).stdout
+    assert f"{outcome.best_epoch}, validation ELBO " in told
+    assert f", importance-weighted bound {outcome.best_bound:.2f}" in told
     assert all(row["val_iwae"] > row["val_elbo"] for row in rows)
     assert history.best_of(rows, 1.0)["epoch"] == outcome.best_epoch
     checkpoints.found(tmp_path / "run" / "checkpoints")[0].unlink()

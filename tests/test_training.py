@@ -112,7 +112,7 @@ def test_a_run_writes_its_folder(small_config, tmp_path):
             row["beta"] * row["train_kl"] - row["train_reconstruction"], rel=1e-5
         )
         assert row["val_elbo"] == pytest.approx(row["val_reconstruction"] - row["val_kl"], rel=1e-5)
-    assert outcome.best_elbo == max(row["val_elbo"] for row in rows)
+    assert outcome.best_bound == max(row["val_elbo"] for row in rows)
     assert list((folder / "tensorboard").glob("events*"))
     assert not outcome.interrupted and outcome.epochs == 3
 
@@ -224,7 +224,7 @@ def test_early_stopping_ends_training_with_the_best_weights(small_config, tmp_pa
     monkeypatch.setattr(loop, "epoch_of", epoch)
     config = dataclasses.replace(small_config, epochs=50, warmup=0, patience=1)
     outcome = training.train(config, tmp_path / "run")
-    assert (outcome.epochs, outcome.best_epoch, outcome.best_elbo) == (4, 2, -5.0)
+    assert (outcome.epochs, outcome.best_epoch, outcome.best_bound) == (4, 2, -5.0)
     for a, b in zip(outcome.model.trainable_variables, kept[1], strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -470,7 +470,7 @@ def test_a_jump_of_the_validation_bound_is_a_divergence(small_config, tmp_path, 
 
     monkeypatch.setattr(loop, "epoch_of", epoch)
     with pytest.raises(
-        TrainingError, match=r"the validation ELBO fell from -\S+ to -\S+ in epoch 3 \(.*2 whole epochs\)"
+        TrainingError, match=r"the validation bound fell from -\S+ to -\S+ in epoch 3 \(.*2 whole epochs\)"
     ):
         training.train(small_config, tmp_path / "run")
 

@@ -367,7 +367,7 @@ class TrainConfig:
         most=1e6,
     )
     patience: int = setting(
-        50, "Stop after this many epochs without a better validation ELBO.", metavar="N", least=0
+        50, "Stop after this many epochs without a better validation bound.", metavar="N", least=0
     )
     stop_by: str = setting(
         "elbo",

@@ -56,7 +56,7 @@ class Outcome:
       epochs: number of complete epochs in all.
       steps: number of steps of the next epoch that are also saved.
       best_epoch: the epoch whose weights were kept.
-      best_elbo: its one-sample validation ELBO, in nats.
+      best_bound: its validation bound (see `stop_by` of TrainConfig), in nats.
       signal: number of the signal that ended training (Ctrl-C: SIGINT); None if it ended by itself.
       old_run_kept: whether the training was to replace a run, and ended before its first epoch;
         `run_dir` is gone then.
@@ -71,7 +71,7 @@ class Outcome:
     run_dir: pathlib.Path
     epochs: int
     best_epoch: int
-    best_elbo: float
+    best_bound: float
     signal: int | None
     steps: int = 0
     old_run_kept: bool = False
@@ -519,9 +519,9 @@ def _saved(what: str, folder: RunFolder, epochs: int, steps: int, replaces: bool
 def _check_bound(bound: float, best: float, epoch: int, warmup: int) -> None:
     """Raises Diverged if the validation bound is NaN or infinite or, after the warm-up, far below the best one."""
     if not math.isfinite(bound):
-        raise Diverged(f"the validation ELBO became NaN or infinite in epoch {epoch}")
+        raise Diverged(f"the validation bound became NaN or infinite in epoch {epoch}")
     if epoch > warmup and math.isfinite(best) and bound < best - JUMP * max(abs(best), 1.0):
-        raise Diverged(f"the validation ELBO fell from {best:.2f} to {bound:.4g} in epoch {epoch}")
+        raise Diverged(f"the validation bound fell from {best:.2f} to {bound:.4g} in epoch {epoch}")
 
 
 def _kept(folder: RunFolder, epochs: int, steps: int, replaces: bool) -> str:

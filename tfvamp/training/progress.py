@@ -98,7 +98,8 @@ class Progress:
         self._event("epoch", best=best, epochs_left_if_none_is_better=left, **row)
         parts = f"reconstruction {row['val_reconstruction']:.2f} - KL {row['val_kl']:.2f}"
         beta = f" (beta {row['beta']:.2g})" if row["beta"] != 1.0 else ""
-        text = f"val ELBO {row['val_elbo']:.2f} = {parts}{beta}{' *' if best else '  '}"
+        iwae = f", IWAE {row['val_iwae']:.2f}" if "val_iwae" in row else ""
+        text = f"val ELBO {row['val_elbo']:.2f} = {parts}{beta}{iwae}{' *' if best else '  '}"
         if self._bar is not None:
             seconds = left * row["seconds"]
             end = f"; {_duration(seconds)} if none is better" if row["epoch"] + left < self._epochs else ""
