@@ -73,7 +73,7 @@ results: .venv/.dev  ## Train and evaluate the runs of docs/results.md, those th
 	$(REPRODUCE) --section "table hvae" --datasets caltech101 --models hvae
 	$(REPRODUCE) --section "table frey-vae" --datasets frey_faces --models vae
 	$(REPRODUCE) --section "table frey-hvae" --datasets frey_faces --models hvae
-	$(REPRODUCE) --section "table mnist-vae" --datasets static_mnist --models vae
+	$(REPRODUCE) --section "table mnist-vae" --datasets static_mnist --models vae --priors vamp
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-peer site build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,9 +13,9 @@ from tests.small import build_optimizer, small_hvae, small_vae
 from tfvamp import datasets, objectives, seeds, training
 from tfvamp.config import TrainConfig
 from tfvamp.errors import UsageError
-from tfvamp.layers import ExemplarPriorLayer, FlowPriorLayer, exemplar_prior
+from tfvamp.layers import ExemplarPriorLayer, FlowPriorLayer, KLDivergence, exemplar_prior
 from tfvamp.models import VAE
-from tfvamp.runs import Run
+from tfvamp.runs import Run, building
 
 LATENTS = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)  # [S, B, D]
 INDICES = np.array([0, 3, -1, 4])  # of the images of the batch; the third one is no exemplar
@@ -140,9 +140,10 @@ def test_fit_takes_images_with_their_indices(images):
     posterior = model.posterior(images)
     noise = objectives.noise(posterior, (), seed, 1)
     z = posterior.at(noise[0])
-    kl = posterior.log_prob(z) - model.prior.leaving_out(model.prior(), np.arange(8)).log_prob(z)
+    indices = np.array([0, 1, 2, 3, 4, -1, -1, -1])  # the last three are no exemplars
+    kl = posterior.log_prob(z) - model.prior.leaving_out(model.prior(), indices).log_prob(z)
     by_hand = model.decoder(z).log_prob(images) - kl
-    data = {"image": images, "index": np.arange(8)}
+    data = {"image": images, "index": indices}
     history = model.fit(data, batch_size=8, shuffle=False, verbose=0).history
     assert history["elbo"][0] == pytest.approx(float(tf.reduce_mean(by_hand)), rel=1e-5)
     batches = tf.data.Dataset.from_tensor_slices(data).batch(4)
@@ -150,6 +151,81 @@ def test_fit_takes_images_with_their_indices(images):
     with pytest.raises(UsageError, match=r'batches .*\{"image": images, "index": numbers of the images'):
         model.fit(images, verbose=0)
     assert np.isfinite(model.evaluate(images, verbose=0)[0])  # no image is left out there
+
+
+WRONG_INDICES = {
+    "a column": (
+        np.arange(8)[:, np.newaxis] % 5,
+        r"whole numbers of shape \[8\], one per image; got int64 of shape \[8, 1\]",
+    ),
+    "too few": (np.arange(5), r"of shape \[8\], one per image; got int64 of shape \[5\]"),
+    "halves": (np.arange(8) / 2, "must be whole numbers.*; got float64"),
+    "texts": (np.array(["a"] * 8), "must be whole numbers.*; got string"),
+    "of other images": (
+        np.arange(8),
+        r"must lie between -1 \(-1: the image is no exemplar\) and 4.*; got values from 0 to 7",
+    ),
+    "below": (np.arange(8) - 4, "got values from -4 to 3"),
+    "unsigned": (np.arange(8, dtype=np.uint8), "got values from 0 to 7"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INDICES)
+def test_wrong_indices_are_refused(case, images):
+    """In arrays, in data sets and in a bound of your own: they would leave out other images, or none."""
+    model = small_vae("exemplar")
+    model.compile("sgd", jit_compile=False)
+    data = {"image": images, "index": WRONG_INDICES[case][0]}
+    with pytest.raises(UsageError, match=WRONG_INDICES[case][1]):
+        model.fit(data, verbose=0)
+    with pytest.raises(UsageError, match=WRONG_INDICES[case][1]):
+        model.train_on_batch(data)
+    if case != "too few":
+        batches = tf.data.Dataset.from_tensor_slices(data).batch(8, drop_remainder=True)
+        with pytest.raises(UsageError, match=WRONG_INDICES[case][1]):
+            model.fit(batches, verbose=0)
+        with pytest.raises(UsageError, match=WRONG_INDICES[case][1].replace("[8\\]", "[B\\]")):
+            model.bound(data, seeds.stateless(0), training=True)
+    assert np.isfinite(model.evaluate(data, verbose=0)[0])  # leaves nothing out, and looks at no index
+
+
+def test_neighbours_need_the_index_of_an_exemplar(images):
+    model = small_vae("exemplar", neighbours_per_step=2)
+    model.compile("sgd", jit_compile=False)
+    with pytest.raises(UsageError, match="must lie between 0 and 4, .*; got values from -1 to 6"):
+        model.fit({"image": images, "index": np.arange(8) - 1}, verbose=0)
+
+
+def test_neighbours_follow_the_exemplars(images, tmp_path):
+    """Also in the step that `fit` has compiled, when other weights are loaded."""
+    one, other = (
+        VAE((6, 5, 1), 3, 8, prior="exemplar", pseudo_inputs=chosen, neighbours_per_step=2)
+        for chosen in (images, images[::-1].copy())
+    )
+    data = {"image": images, "index": np.arange(8)}
+    one.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    one.fit(data, verbose=0)
+    assert np.any(one.prior.neighbours(2) != other.prior.neighbours(2))
+    other.save_weights(tmp_path / "other.weights.h5")
+    one.load_weights(tmp_path / "other.weights.h5")
+    np.testing.assert_array_equal(one.prior.neighbours(2), other.prior.neighbours(2))
+    other.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    losses = []
+    for model in (one, other):
+        build_optimizer(model)
+        model.optimizer.iterations.assign(7)  # the step's seed
+        losses.append(model.fit(data, batch_size=8, shuffle=False, verbose=0).history["loss"][0])
+    assert losses[0] == losses[1]
+
+
+def test_what_cannot_leave_an_image_out(images):
+    with pytest.warns(UserWarning, match="the ExemplarPriorLayer does not leave them out"):
+        KLDivergence(small_vae("exemplar").prior)
+    with pytest.raises(UsageError, match="components_per_step must be at least 2"):
+        small_vae("exemplar", components_per_step=1)
+    config = TrainConfig(dataset="mnist5k", prior="exemplar")
+    with pytest.raises(UsageError, match="needs two images: choose a larger --limit"):
+        building.check_pseudo_inputs(config, 1)
 
 
 def test_a_flow_over_exemplars_leaves_images_out(images):

@@ -59,7 +59,7 @@ def test_a_step_agrees_with_the_cpu(prior, images):
             model.compile(optimizer=keras.optimizers.SGD(1e-3))
             step = tf.function(model.train_step, jit_compile=True, autograph=False)
             for _ in range(3):
-                given = {"image": images, "index": np.arange(8)} if model.prior.uses_indices else images
+                given = {"image": images, "index": np.arange(8) % 5} if model.prior.uses_indices else images
                 result = step(tf.nest.map_structure(tf.constant, given))
             logs[device] = {name: float(value) for name, value in result.items()}
             assert f"{device.upper()}:0" in model.trainable_variables[0].value.device

@@ -1,6 +1,7 @@
 """The whole model: sizes, gradients, equal paths, likelihood, sampling, optimiser."""
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -213,7 +214,7 @@ def _check_equal_steps(kind, prior, images, ways=(None, False, True), **settings
         )
         batch = tf.constant(images)
         if model.prior.uses_indices:
-            batch = {"image": batch, "index": tf.range(len(images))}
+            batch = {"image": batch, "index": tf.range(len(images)) % 5}
         for _ in range(2):
             logs = step(batch)
         results.append([float(v) for v in logs.values()])
@@ -434,6 +435,17 @@ class Wrong(PriorLayer):
         return self.made()
 
 
+class Unclear(StudentT):
+    density = "bond"
+
+
+class Pair(MixturePriorLayer):
+    MEANS = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
+
+    def components(self):
+        return tf.constant(self.MEANS), tf.zeros([2, 3])
+
+
 class WrongMixture(Corners):
     def distribution(self):
         return tfd.MixtureSameFamily(tfd.Categorical(logits=tf.zeros([3])), self.components())
@@ -456,11 +468,25 @@ class WrongMixture(Corners):
             "must have the dtype float32; got float64",
         ),
         (WrongMixture, r"DiagonalGaussianMixture.*; got MixtureSameFamily: leave out the method"),
+        (lambda: Corners, "prior must be a name, .*; got the class Corners: make the layer first"),
+        (lambda: Unclear(3), "Unclear.density must be one of exact, bound, estimate; got 'bond'"),
     ],
 )
 def test_a_prior_of_your_own_that_does_not_fit(prior, text):
     with pytest.raises(UsageError, match=text):
         VAE((6, 5, 1), 3, 8, prior=prior())
+
+
+def test_the_components_of_a_mixture_of_your_own():
+    """They may be a pair, as an encoder's output may be; their weights are as many."""
+    pair = VAE((6, 5, 1), 3, 8, prior=Pair()).prior
+    np.testing.assert_array_equal(pair.centres(), Pair.MEANS)
+    np.testing.assert_allclose(pair().mean(), tf.reduce_mean(Pair.MEANS, 0))
+    pair.log_weights = lambda components: tf.zeros([5])
+    with pytest.raises(
+        ValueError, match=r"components \[K, D\] and log_weights \[K\]; got \[2, 3\] and \[5\]"
+    ):
+        pair.distribution()
 
 
 def test_normalized_adam_equals_its_twin():
@@ -488,6 +514,22 @@ def test_normalisation_is_per_variable():
     optimizer.build([a, b])
     optimizer.apply_gradients([(tf.constant([3.0, 0.0, 4.0]), a), (tf.constant([300.0, 0.0, 400.0]), b)])
     np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+
+
+def test_a_compiled_model_goes_on_from_its_file(images, tmp_path, eager):
+    """With its optimiser: two epochs and two more are four."""
+    unbroken = small_vae()
+    unbroken.compile(NormalizedAdam(1e-2), jit_compile=False)
+    unbroken.fit(images, epochs=2, shuffle=False, verbose=0)
+    unbroken.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.optimizer, NormalizedAdam) and not loaded.jit_compile
+    for model in (unbroken, loaded):
+        model.fit(images, epochs=2, shuffle=False, verbose=0)
+    for ours, theirs in zip(loaded.get_weights(), unbroken.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @every_pair

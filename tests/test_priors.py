@@ -1,6 +1,7 @@
 """The prior layers' contract, and the VampPrior itself."""
 
 import inspect
+import math
 
 import keras
 import numpy as np
@@ -495,7 +496,7 @@ def test_a_flow_over_a_flow_and_what_a_base_may_be():
     with pytest.raises(ValueError, match="a flow of 4 latents needs a base of as many; got one of 3"):
         FlowPriorLayer(StandardNormalPriorLayer(3), latent_dims=4)
     with pytest.raises(ValueError, match="a flow of 4 latents needs a base of as many; got one of 3"):
-        FlowPriorLayer(VampPriorLayer(encoder(), K, SHAPE), latent_dims=4)()
+        FlowPriorLayer(VampPriorLayer(encoder(), K, SHAPE), latent_dims=4)
     with pytest.raises(ValueError, match="a flow needs a base, or latent_dims"):
         FlowPriorLayer()
     with pytest.raises(
@@ -504,8 +505,51 @@ def test_a_flow_over_a_flow_and_what_a_base_may_be():
         FlowPriorLayer(3)
     with pytest.raises(ValueError, match="transform must be one of affine, spline; got 'cubic'"):
         FlowPriorLayer(latent_dims=3, transform="cubic")
-    with pytest.raises(ValueError, match="num_couplings must be at least 1; got 0"):
-        FlowPriorLayer(latent_dims=3, num_couplings=0)
+    for wrong in (0, 1.5, True, "6", math.inf):
+        text = f"num_couplings must be {'at least 1' if wrong == 0 else 'a whole number'}; got {wrong!r}"
+        with pytest.raises(ValueError, match=text):
+            FlowPriorLayer(latent_dims=3, num_couplings=wrong)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_flow_in_a_graph_that_does_not_know_the_number_of_latents(transform, dims):
+    """As `fit`, an export and an evaluation run it; with one latent, a coupling keeps nothing."""
+    prior = flow(dims, transform)
+    z = tf.constant(np.random.default_rng(0).normal(size=(5, dims)))
+    graph = tf.function(prior.log_prob, input_signature=[tf.TensorSpec([None, dims], tf.float64)])
+    np.testing.assert_allclose(graph(z), prior.log_prob(z), rtol=1e-12)
+    draws = tf.function(lambda n: prior.sample(n, seed=1), input_signature=[tf.TensorSpec([], tf.int32)])
+    assert draws(4).shape == (4, dims)
+    np.testing.assert_allclose(draws(4), prior.sample(4, seed=1), rtol=1e-12)
+    with tf.GradientTape() as tape:
+        loss = graph(z)
+    assert all(gradient is not None for gradient in tape.gradient(loss, prior.trainable_variables))
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
+def test_a_flow_has_its_own_dtype_over_any_base(dtypes):
+    base = MixtureOfGaussiansPriorLayer(K, 3, dtype=dtypes[0])
+    prior = FlowPriorLayer(base, num_couplings=2, hidden_units=4, dtype=dtypes[1])
+    z = np.random.default_rng(0).normal(size=(5, 3))
+    spec = prior(keras.Input((3,), dtype=dtypes[1]))
+    assert (
+        prior.sample(2, seed=0).dtype == prior.log_prob(z).dtype == prior().dtype == spec.dtype == dtypes[1]
+    )
+    assert prior.responsibilities(z).dtype == prior.centres().dtype == dtypes[1]
+    np.testing.assert_allclose(prior.log_prob(z), base.log_prob(z), rtol=1e-5)
+
+
+def test_the_config_of_a_flow_takes_the_encoder_of_its_base():
+    shared = encoder()
+    prior = FlowPriorLayer(VampPriorLayer(shared, K, SHAPE), num_couplings=2, hidden_units=4)
+    with pytest.raises(ValueError, match=r"\.from_config\(config, encoder=encoder\)"):
+        FlowPriorLayer.from_config(prior.get_config())
+    assert FlowPriorLayer.from_config(prior.get_config(), encoder=shared).base.encoder is shared
+    outer = FlowPriorLayer(prior, num_couplings=2, hidden_units=4)
+    assert FlowPriorLayer.from_config(outer.get_config(), encoder=shared).base.base.encoder is shared
+    without = FlowPriorLayer(latent_dims=3, num_couplings=2, hidden_units=4).get_config()
+    assert FlowPriorLayer.from_config(without, encoder=shared).latent_dims == 3
 
 
 class OwnMixture(MixturePriorLayer):

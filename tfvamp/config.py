@@ -559,7 +559,7 @@ class TrainConfig:
             defaults["components"] = count = min(spec.sizes[0], self.limit or spec.sizes[0])
             if self.components not in (None, count):
                 raise UsageError(
-                    f"the prior {self.prior} has a component for each of the {count} training images: leave components out"
+                    f"a prior of exemplars has a component for each of the {count} training images: leave components out"
                 )
         elif self.mixture:
             defaults["components"] = spec.num_components

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvamp.errors import UsageError
+from tfvamp.layers import indices as numbers_of_images
 from tfvamp.layers import pseudo_inputs
 from tfvamp.layers.gaussian import LOG_VARIANCE_BOUNDS, DiagonalGaussian
 from tfvamp.layers.mixture import DiagonalGaussianMixture
@@ -142,6 +145,7 @@ class ExemplarPriorLayer(VampPriorLayer):
             )
         self.initial_variance = float(initial_variance)
         self._neighbours: dict[int, np.ndarray] = {}
+        self._neighbours_of = b""  # the digest of the exemplars that they belong to
         self.log_variance = self.add_weight(
             name="log_variance", shape=(), initializer=keras.initializers.Constant(math.log(initial_variance))
         )
@@ -152,7 +156,6 @@ class ExemplarPriorLayer(VampPriorLayer):
         Indices for `leaving_out` must follow the order of the exemplars in `pseudo_inputs`.
         """
         super().adapt(data, seed)
-        self._neighbours.clear()
 
     def leaving_out(self, prior: DiagonalGaussianMixture | SomeComponents, indices: tf.Tensor) -> LeaveOneOut:
         """Returns p(z) for training on the exemplars themselves: each image's density without its own component.
@@ -163,7 +166,7 @@ class ExemplarPriorLayer(VampPriorLayer):
             -1) leaves out nothing.
 
         Raises:
-          ValueError: the prior has only one component.
+          ValueError: the prior has only one component, or the indices are not whole numbers [B].
         """
         if isinstance(prior, SomeComponents):
             mixture, numbers = prior.mixture, prior.chosen
@@ -171,7 +174,7 @@ class ExemplarPriorLayer(VampPriorLayer):
             mixture, numbers = prior, tf.range(self.num_components)
         if mixture.num_components < 2:
             raise ValueError("a prior of one exemplar cannot leave out an image: it needs at least two")
-        left_out = tf.cast(indices, numbers.dtype)[:, tf.newaxis] == numbers
+        left_out = tf.cast(numbers_of_images.checked(indices), numbers.dtype)[:, tf.newaxis] == numbers
         return LeaveOneOut(mixture, left_out)
 
     def of_neighbours(self, count: int, indices: tf.Tensor) -> OfNeighbours:
@@ -187,6 +190,7 @@ class ExemplarPriorLayer(VampPriorLayer):
         Raises:
           UsageError: there are fewer than `count` other exemplars.
         """
+        indices = numbers_of_images.checked(indices)
         chosen = tf.reshape(tf.gather(self.neighbours(count), indices), [-1])  # [B M]
         weights = self._weights()
         inputs = {key: part.seen(tf.gather(weights[key], chosen)) for key, part in self._parts.items()}
@@ -198,7 +202,8 @@ class ExemplarPriorLayer(VampPriorLayer):
     def neighbours(self, count: int) -> np.ndarray:
         """Returns the indices of the nearest other exemplars of each exemplar, nearest first, [N, count], int32.
 
-        They are found at the first call, and again after `adapt`.
+        They are found at the first call, and again when the exemplars have changed. A compiled step keeps those
+        that it was traced with.
 
         Raises:
           UsageError: there are fewer than `count` other exemplars.
@@ -208,9 +213,12 @@ class ExemplarPriorLayer(VampPriorLayer):
                 f"the number of neighbours must be at least 1 and below the number of exemplars, {self.num_components}; "
                 f"got {count}"
             )
+        with tf.init_scope():  # concrete values, also inside a graph
+            leaves = [weight.numpy() for weight in self._weights().values()]
+        if (digest := digest_of(leaves)) != self._neighbours_of:
+            self._neighbours.clear()
+            self._neighbours_of = digest
         if count not in self._neighbours:
-            with tf.init_scope():  # concrete values, also inside a graph
-                leaves = [weight.numpy() for weight in self._weights().values()]
             rows = [leaf.reshape(self.num_components, -1).astype(np.float32) for leaf in leaves]
             self._neighbours[count] = nearest_others(np.concatenate(rows, axis=1), count)
         return self._neighbours[count]
@@ -230,6 +238,14 @@ class ExemplarPriorLayer(VampPriorLayer):
     def from_config(cls, config, encoder: keras.layers.Layer | None = None):
         """Returns the layer built from a config; its exemplars are 0 until its weights are loaded."""
         return super().from_config({**config, "exemplars": pseudo_inputs.LOADED_LATER}, encoder)
+
+
+def digest_of(arrays: Sequence[np.ndarray]) -> bytes:
+    """Returns a digest that differs between different arrays."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def nearest_others(rows: np.ndarray, count: int) -> np.ndarray:

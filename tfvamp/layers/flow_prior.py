@@ -75,6 +75,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
       base: p(e), a distribution with event shape [D].
       arrays: kernels and biases of the networks, six arrays per coupling, in the order from z to e.
       kind: how the arrays are to be read.
+      dtype: dtype of z and of log p(z); None for the base's.
 
     >>> flow = FlowPriorLayer(StandardNormalPriorLayer(latent_dims=4))()
     >>> e, log_det = flow.to_base(tf.zeros([3, 4]))
@@ -87,6 +88,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         base,
         arrays: Sequence[tf.Tensor],
         kind: Kind,
+        dtype=None,
         validate_args=False,
         allow_nan_stats=True,
         name="FlowDistribution",
@@ -95,7 +97,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
         _check_width(base.event_shape[0], kind.dims)
         self.base, self.arrays, self.kind = base, list(arrays), kind
         super().__init__(
-            dtype=base.dtype,
+            dtype=tf.as_dtype(dtype or base.dtype),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
             validate_args=validate_args,
             allow_nan_stats=allow_nan_stats,
@@ -110,7 +112,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 
     def rebuilt(self, tensors):
         count = len(tensors) - len(self.arrays)
-        return FlowDistribution(self.base.rebuilt(tensors[:count]), tensors[count:], self.kind)
+        return FlowDistribution(self.base.rebuilt(tensors[:count]), tensors[count:], self.kind, self.dtype)
 
     def to_base(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns f^-1(z) and log |det df^-1 / dz| for z [..., D]."""
@@ -141,7 +143,8 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
     def component_log_prob(self, value) -> tf.Tensor:
         """Returns log w_k + log p_k(value), [..., K] for a value [..., D], in nats; the base must be a mixture."""
         e, log_det = self.to_base(value)
-        return self.base.component_log_prob(e) + log_det[..., tf.newaxis]
+        of_base = self.base.component_log_prob(tf.cast(e, self.base.dtype))
+        return tf.cast(of_base, self.dtype) + log_det[..., tf.newaxis]
 
     def sample_component(self, component: int | tf.Tensor, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Returns n draws [n, D] from one component of the base, mapped by f."""
@@ -168,7 +171,7 @@ class FlowDistribution(TravellingDistribution, tfd.Distribution):
 
     def _log_prob(self, value):
         e, log_det = self.to_base(value)
-        return self.base.log_prob(e) + log_det
+        return tf.cast(self.base.log_prob(tf.cast(e, self.base.dtype)), self.dtype) + log_det
 
     def _sample_n(self, n, seed):
         return self.from_base(self.base.sample(n, seed=tfp.random.sanitize_seed(seed)))
@@ -182,11 +185,16 @@ def _coupled(
     rolled = tf.concat([rows[:, first:], rows[:, :first]], axis=1)
     changed, kept = rolled[:, : kind.changed], rolled[:, kind.changed :]
     kernels, biases = network[0::2], network[1::2]
-    hidden = tf.nn.silu(tf.matmul(kept, kernels[0]) + biases[0])
+    if kind.dims > 1:
+        hidden = tf.matmul(kept, kernels[0])
+    else:  # a single latent: nothing is kept, and oneDNN ends the process at a product without inputs
+        hidden = tf.reduce_sum(kept[:, :, tf.newaxis] * kernels[0], axis=1)
+    hidden = tf.nn.silu(hidden + biases[0])
     hidden = tf.nn.silu(tf.matmul(hidden, kernels[1]) + biases[1])
     parameters = tf.matmul(hidden, kernels[2]) + biases[2]
     transform = _affine if kind.transform == "affine" else _spline
     changed, log_det = transform(changed, parameters, to_base)
+    changed = tf.ensure_shape(changed, [None, kind.changed])  # a spline of one latent forgets it
     rolled = tf.concat([changed, kept], axis=1)
     back = kind.dims - first
     return tf.concat([rolled[:, back:], rolled[:, :back]], axis=1), tf.reduce_sum(log_det, axis=1)
@@ -265,7 +273,7 @@ class FlowPriorLayer(PriorLayer):
         self.num_couplings = at_least_one("num_couplings", num_couplings)
         self.hidden_units = at_least_one("hidden_units", hidden_units)
         self.transform = transform
-        _check_width(getattr(base, "latent_dims", self.latent_dims), self.latent_dims)
+        _check_width(getattr(base, "latent_dims", None) or width_of(base), self.latent_dims)
         self._kind = kind = Kind(transform, self.latent_dims)
         widths = (kind.dims - kind.changed, self.hidden_units, self.hidden_units, kind.changed * kind.outputs)
         self._networks = []
@@ -287,7 +295,7 @@ class FlowPriorLayer(PriorLayer):
         # Splines in float64: their slopes may reach 1e3, and a single inverse in float32 loses about 1e-3.
         dtype = tf.float64 if self.transform == "spline" else self.density_dtype
         arrays = [tf.cast(tf.convert_to_tensor(one), dtype) for one in self._networks]
-        return FlowDistribution(base, arrays, self._kind)
+        return FlowDistribution(base, arrays, self._kind, self.density_dtype)
 
     @property
     def num_components(self) -> int | None:
@@ -304,7 +312,8 @@ class FlowPriorLayer(PriorLayer):
         return self._over(self.base.of_neighbours(count, indices))
 
     def leaving_out(self, prior: FlowDistribution, indices: tf.Tensor) -> FlowDistribution:
-        return FlowDistribution(self.base.leaving_out(prior.base, indices), prior.arrays, prior.kind)
+        base = self.base.leaving_out(prior.base, indices)
+        return FlowDistribution(base, prior.arrays, prior.kind, prior.dtype)
 
     def penalty(self) -> tf.Tensor | None:
         return self.base.penalty()
@@ -330,8 +339,15 @@ class FlowPriorLayer(PriorLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "base": keras.saving.deserialize_keras_object(config["base"])})
+    def from_config(cls, config, encoder: keras.layers.Layer | None = None):
+        """Returns the layer built from a config; `encoder` is that of its base, if it has one, as for `VampPriorLayer`."""
+        base = config["base"]
+        if encoder is None or not {"encoder", "base"} & base["config"].keys():
+            base = keras.saving.deserialize_keras_object(base)
+        else:
+            kind = keras.saving.get_registered_object(base["registered_name"])
+            base = kind.from_config(base["config"], encoder)
+        return cls(**{**config, "base": base})
 
 
 def _check_width(of_base: int, dims: int) -> None:

@@ -51,6 +51,13 @@ class KLDivergence(NumberedLayer):
             )
         if not beta >= 0.0:
             raise ValueError(f"beta must be at least 0; got {beta}")
+        if prior.uses_indices:
+            warnings.warn(
+                f"KLDivergence does not know which training images a batch has, so that the {type(prior).__name__} does not "
+                "leave them out, and can put its mass on them: train it in tfvamp.VAE(prior=...), or call its "
+                "`leaving_out` in a train_step of your own",
+                stacklevel=2,
+            )
         self.prior = prior
         self.final_beta = float(beta)
         self.beta = self.add_weight(

@@ -8,6 +8,7 @@ built from the current weights at each call; `layer(z)` and `layer.log_prob(z)` 
 from __future__ import annotations
 
 import abc
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -193,10 +194,16 @@ class MixturePriorLayer(PriorLayer):
     def distribution(self) -> DiagonalGaussianMixture:
         """Returns p(z), event shape [D], from the current weights."""
         components = as_diagonal_gaussian(self.components())
-        return mixture_of(self.log_weights(components), components)
+        log_weights, shape = self.log_weights(components), components.loc.shape
+        if shape.rank != 2 or not log_weights.shape.is_compatible_with(shape[:1]):
+            raise ValueError(
+                f"{type(self).__name__} must have components [K, D] and log_weights [K]; got {list(shape)} and "
+                f"{list(log_weights.shape)}"
+            )
+        return mixture_of(log_weights, components)
 
     def centres(self) -> tf.Tensor:
-        return self.components().mean()
+        return as_diagonal_gaussian(self.components()).mean()
 
 
 class SomeComponents(NamedTuple):
@@ -348,8 +355,10 @@ def at_least_one(name: str, value: int) -> int:
     """Returns the value as an integer, after checking it.
 
     Raises:
-      ValueError: it is below 1.
+      ValueError: it is not a whole number, or below 1.
     """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value).is_integer():
+        raise ValueError(f"{name} must be a whole number; got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1; got {value}")
     return int(value)

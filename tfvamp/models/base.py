@@ -17,6 +17,7 @@ from tfvamp.blocks import in_blocks, rows_of
 from tfvamp.config import LEVEL_PRIORS, TrainConfig, prior_kind
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.layers import shared_encoder
+from tfvamp.layers.exemplar_prior import digest_of
 from tfvamp.layers.gaussian import DiagonalGaussian, as_diagonal_gaussian
 from tfvamp.layers.likelihoods import LikelihoodLayer
 from tfvamp.layers.priors import PriorLayer
@@ -161,6 +162,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
             )
         self.components_per_step = components_per_step
         self.neighbours_per_step = neighbours_per_step
+        self._traced_for = b""
         self.seed = int(seed)
         self.settings: dict[str, Any] = {
             "latent_dims": latent_dims,
@@ -195,6 +197,10 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
         else:
             self.prior = build_prior(
                 prior, self.encoder, self.event_shape, latent_dims, components, pseudo_inputs, **of_flow
+            )
+        if components_per_step == 1 and self.prior.uses_indices:
+            raise UsageError(
+                "components_per_step must be at least 2 with a prior that leaves an image's own out"
             )
         self.beta = self.add_weight(name="beta", shape=(), initializer="ones", trainable=False)
         names = ["loss", "elbo", "reconstruction", "kl"]
@@ -280,6 +286,19 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                 "leave out loss and metrics"
             )
         super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles the model as it was when it was saved; Keras leaves this to models with a `compile` of their own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        """Traces the step for `fit`, and again when the exemplars have changed whose neighbours it contains."""
+        if self.neighbours_per_step is not None and self.prior.uses_indices:
+            exemplars = tf.nest.flatten(self.prior.clipped_pseudo_inputs())
+            digest = digest_of([one.numpy() for one in exemplars])
+            force, self._traced_for = force or digest != self._traced_for, digest
+        return super().make_train_function(force=force)
 
     @property
     def metrics(self):
@@ -415,6 +434,7 @@ class LatentVariableModel(ImageInputs, keras.Model, abc.ABC):
                     "the prior needs to know which training images a batch has: train on batches (or on a dictionary of "
                     f'arrays) {{"image": images, "{INDEX}": numbers of the images among the exemplars}}'
                 )
+            indices = self.checked_indices(indices, check_values=not tf.is_symbolic_tensor(indices))
             prior = self._prior_for(indices, prior)
         inputs = self._with_dropout(images, seed, part) if training and self.input_dropout else images
         with unchecked():  # pixels that are scaled up may lie above 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvamp.config import FLOW_BASES, LIKELIHOODS, PRIORS, TrainConfig, prior_kind
+from tfvamp.config import DENSITIES, FLOW_BASES, LIKELIHOODS, PRIORS, TrainConfig, prior_kind
 from tfvamp.errors import UsageError, check_choice
 from tfvamp.layers.discretized_logistic import DiscretizedLogisticLikelihood
 from tfvamp.layers.exemplar_prior import ExemplarPriorLayer
@@ -23,7 +25,7 @@ from tfvamp.layers.priors import (
 )
 from tfvamp.layers.vamp_prior import VampMixturePriorLayer, VampPriorLayer
 
-PseudoInputs: TypeAlias = np.ndarray | keras.initializers.Initializer | Callable | None
+PseudoInputs: TypeAlias = np.ndarray | tf.Tensor | keras.initializers.Initializer | Callable | None
 
 
 def number_of_components(name: str, flow_base: str, components: int, pseudo_inputs: PseudoInputs) -> int:
@@ -31,7 +33,11 @@ def number_of_components(name: str, flow_base: str, components: int, pseudo_inpu
     check_choice("prior", name, PRIORS)
     check_choice("base of a flow", flow_base, FLOW_BASES)
     has_exemplars = prior_kind(name, flow_base).pseudo_inputs == "exemplars"
-    return len(pseudo_inputs) if has_exemplars and isinstance(pseudo_inputs, np.ndarray) else components
+    return (
+        len(pseudo_inputs)
+        if has_exemplars and isinstance(pseudo_inputs, (np.ndarray, tf.Tensor))
+        else components
+    )
 
 
 def build_prior(
@@ -109,13 +115,24 @@ def own_prior(
     Raises:
       UsageError: it is not a prior layer, or its distribution is not one over `latent_dims` latents.
     """
+    if not isinstance(prior, PriorLayer):
+        try:
+            inspect.signature(prior).bind(encoder)
+        except TypeError as error:
+            what = f"the class {prior.__name__}" if isinstance(prior, type) else repr(prior)[:80]
+            raise UsageError(
+                f"prior must be a name, a prior layer, or a function from the encoder to a prior layer; got {what}: make the "
+                "layer first"
+            ) from error
     layer = prior if isinstance(prior, PriorLayer) else prior(encoder)
     if not isinstance(layer, PriorLayer):
         raise UsageError(
             "prior must be a name, a prior layer, or a function from the encoder to a prior layer "
             f"(a subclass of tfvamp.layers.PriorLayer); got {type(layer).__name__}"
         )
-    name, distribution = type(layer).__name__, layer()
+    name, distribution = type(layer).__name__, layer.distribution()
+    if layer.density not in DENSITIES:
+        raise UsageError(f"{name}.density must be one of {', '.join(DENSITIES)}; got {layer.density!r}")
     if not isinstance(distribution, tfd.Distribution):
         raise UsageError(
             f"{name}.distribution() must return a tfd.Distribution; got {type(distribution).__name__}"

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvamp.layers import indices as numbers_of_images
 from tfvamp.layers.priors import PriorLayer
 from tfvamp.networks.images import as_images, check_range, images_of, plain_errors
 
@@ -48,12 +49,13 @@ class ImageInputs:
     """A mixin that makes `fit`, `evaluate`, `predict` and the methods for one batch check their inputs.
 
     The compiled steps cannot do so, because XLA leaves assertions out. The model must have
-    `event_shape`, `check_inputs`, `prior` and `variable_dtype`.
+    `event_shape`, `check_inputs`, `prior`, `neighbours_per_step` and `variable_dtype`.
     """
 
     event_shape: tuple[int, ...]
     check_inputs: bool
     prior: PriorLayer
+    neighbours_per_step: int | None
 
     def as_images(self, data) -> tf.Tensor:
         """Returns images [..., H, W, C] as floats; see `tfvamp.networks.images.as_images`."""
@@ -61,7 +63,7 @@ class ImageInputs:
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         _refuse_weights(**kwargs)
-        x, y = self._checked(x, y)
+        x, y = self._checked(x, y, training=True)
         if isinstance(validation_data, (tuple, list)) and not isinstance(validation_data[0], tf.data.Dataset):
             images, targets, *rest = (*validation_data, None)[: max(2, len(validation_data))]
             validation_data = (*self._checked(images, targets), *rest)
@@ -84,7 +86,7 @@ class ImageInputs:
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         _refuse_weights(sample_weight=sample_weight, class_weight=class_weight)
-        return super().train_on_batch(*self._checked(x, y), return_dict=return_dict)  # type: ignore[misc]
+        return super().train_on_batch(*self._checked(x, y, training=True), return_dict=return_dict)  # type: ignore[misc]
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         _refuse_weights(sample_weight=sample_weight)
@@ -93,14 +95,19 @@ class ImageInputs:
     def predict_on_batch(self, x):
         return super().predict_on_batch(self._checked(x)[0])  # type: ignore[misc]
 
-    def _checked(self, x, y=None) -> tuple[Any, Any]:
+    def _checked(self, x, y=None, training: bool = False) -> tuple[Any, Any]:
         """Returns data that have been checked, or will be when they are read, and their targets."""
+
+        @tf.autograph.experimental.do_not_convert
+        def checked(*element):
+            return self._checked_element(element, training)
+
         if isinstance(x, tf.data.Dataset):
-            return x.map(self._checked_element, tf.data.AUTOTUNE, deterministic=True), y
+            return x.map(checked, tf.data.AUTOTUNE, deterministic=True), y
         if isinstance(x, keras.utils.PyDataset):
-            return _Checked(x, lambda element: _parts(self._checked_element(*_parts(element)))), y
+            return _Checked(x, lambda element: _parts(checked(*_parts(element)))), y
         if isinstance(x, Iterator):
-            return (_parts(self._checked_element(*_parts(element))) for element in x), y
+            return (_parts(checked(*_parts(element))) for element in x), y
         if x is None or not (
             isinstance(x, (np.ndarray, tf.Tensor, Mapping, list)) or hasattr(x, "__array__")
         ):
@@ -111,21 +118,29 @@ class ImageInputs:
         if fits and images.dtype == self.variable_dtype:  # type: ignore[attr-defined]
             if self.check_inputs:
                 check_range(float(images.min()), float(images.max()))
-            return self._with_index(images, x), None  # not copied: it may be large
-        return self._with_index(self.as_images(x).numpy(), x), None
+            return self._with_index(images, x, training), None  # not copied: it may be large
+        return self._with_index(self.as_images(x).numpy(), x, training), None
 
-    def _with_index(self, images, x):
-        """Returns the images, together with their indices if the prior uses them."""
-        if (indices := index_of(x)) is None or not self.prior.uses_indices:
+    def _with_index(self, images, x, training: bool):
+        """Returns the images, in training together with their indices if the prior uses them."""
+        if not training or (indices := index_of(x)) is None or not self.prior.uses_indices:
             return images
-        return {"image": images, INDEX: indices}
+        indices = self.checked_indices(indices, images.shape[0])
+        return {"image": images, INDEX: indices.numpy() if isinstance(images, np.ndarray) else indices}
 
-    @tf.autograph.experimental.do_not_convert
-    def _checked_element(self, *element):
+    def checked_indices(self, indices, rows: int | None = None, check_values: bool = True) -> tf.Tensor:
+        """Returns the indices [B] of training images; see `tfvamp.layers.indices.checked`."""
+        lowest = (
+            -1 if self.neighbours_per_step is None else 0
+        )  # an image that is no exemplar has no neighbours
+        count = getattr(self.prior, "num_components", None)
+        return numbers_of_images.checked(indices, rows, lowest, count, check_values and self.check_inputs)
+
+    def _checked_element(self, element, training: bool):
         """Returns the images of a batch of a data set: (images,), (images, targets) or a dictionary."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(element if len(element) > 1 else element[0])
         _warn_of_targets(x, y)
-        images = self._with_index(self.as_images(x), x)
+        images = self._with_index(self.as_images(x), x, training)
         _refuse_weights(sample_weight=weight)
         return images
 

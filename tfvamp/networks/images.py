@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfvamp.errors import UsageError
+from tfvamp.layers import indices
 
 KEYS = ("image", "images", "x")  # of the images in a dictionary; the first is that of TFDS
 TOLERANCE = 1e-5  # for rounding: 255 * float32(1 / 255) is above 1
@@ -148,11 +149,12 @@ def with_event(images: tf.Tensor, event_shape: Sequence[int]) -> tf.Tensor:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns a failed assertion of `checked_values` in a pipeline or a graph into the UsageError of an array."""
+    """Turns a failed assertion of these checks in a pipeline or a graph into the UsageError of an array."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = FOUND.search(" ".join(error.message.split()))
-        if found is None:
-            raise
-        raise UsageError(_outside(*map(float, found.groups()))) from error
+        message = " ".join(error.message.split())
+        if found := FOUND.search(message):
+            raise UsageError(_outside(*map(float, found.groups()))) from error
+        indices.raise_plainly(message, error)
+        raise

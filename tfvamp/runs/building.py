@@ -157,6 +157,11 @@ def images_at_a_time(config: TrainConfig, event_shape: Sequence[int]) -> int | N
 def check_pseudo_inputs(config: TrainConfig, num_examples: int) -> None:
     """Raises UsageError if more pseudo-inputs or neighbours are taken from images than there are images."""
     near = config.neighbours_per_step or 0
+    if config.prior_kind.pseudo_inputs == "exemplars" and num_examples < 2:
+        raise UsageError(
+            f"the prior {config.prior} leaves each training image's own component out, and needs two images: choose a "
+            "larger --limit"
+        )
     if config.prior_kind.pseudo_inputs == "exemplars" and near >= num_examples:
         raise UsageError(
             f"{near} neighbours of each image cannot be found among {num_examples} training images: "
