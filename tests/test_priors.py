@@ -515,16 +515,17 @@ def test_a_flow_over_a_flow_and_what_a_base_may_be():
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_a_flow_in_a_graph_that_does_not_know_the_number_of_latents(transform, dims):
     """As `fit`, an export and an evaluation run it; with one latent, a coupling keeps nothing."""
-    prior = flow(dims, transform)
+    prior = flow(dims, transform, couplings=2)
     z = tf.constant(np.random.default_rng(0).normal(size=(5, dims)))
     graph = tf.function(prior.log_prob, input_signature=[tf.TensorSpec([None, dims], tf.float64)])
     np.testing.assert_allclose(graph(z), prior.log_prob(z), rtol=1e-12)
     draws = tf.function(lambda n: prior.sample(n, seed=1), input_signature=[tf.TensorSpec([], tf.int32)])
     assert draws(4).shape == (4, dims)
     np.testing.assert_allclose(draws(4), prior.sample(4, seed=1), rtol=1e-12)
-    with tf.GradientTape() as tape:
-        loss = graph(z)
-    assert all(gradient is not None for gradient in tape.gradient(loss, prior.trainable_variables))
+    if transform == "affine":  # the gradient of a spline's graph takes seconds to trace
+        with tf.GradientTape() as tape:
+            loss = graph(z)
+        assert all(gradient is not None for gradient in tape.gradient(loss, prior.trainable_variables))
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])

@@ -118,6 +118,8 @@ def own_prior(
     if not isinstance(prior, PriorLayer):
         try:
             inspect.signature(prior).bind(encoder)
+        except ValueError:  # a function of C has no signature
+            pass
         except TypeError as error:
             what = f"the class {prior.__name__}" if isinstance(prior, type) else repr(prior)[:80]
             raise UsageError(

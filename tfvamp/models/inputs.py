@@ -130,9 +130,8 @@ class ImageInputs:
 
     def checked_indices(self, indices, rows: int | None = None, check_values: bool = True) -> tf.Tensor:
         """Returns the indices [B] of training images; see `tfvamp.layers.indices.checked`."""
-        lowest = (
-            -1 if self.neighbours_per_step is None else 0
-        )  # an image that is no exemplar has no neighbours
+        # -1 is an image that is no exemplar; it has no neighbours.
+        lowest = -1 if self.neighbours_per_step is None else 0
         count = getattr(self.prior, "num_components", None)
         return numbers_of_images.checked(indices, rows, lowest, count, check_values and self.check_inputs)
 
