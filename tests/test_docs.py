@@ -466,6 +466,20 @@ def test_the_tables_of_the_study_are_those_of_its_runs():
             assert f"which is {paired} above the refined estimate" in page
 
 
+def test_what_noise_costs_is_said_of_its_runs():
+    rows = json.loads((RESULTS / "study.json").read_text())
+    noisy, clean = (
+        next(row for row in rows if f"case={case}," in row["run"])
+        for case in ("hvae-four-layers", "hvae-four-layers-no-noise")
+    )
+    page = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert f"four layers is {noisy['bound'] - clean['bound']:.1f} nats lower" in page
+    assert f"the same log-likelihood ({clean['encoder']:.2f})" in page
+    better = clean["log_likelihood"] - noisy["log_likelihood"]
+    paired = f"{clean['difference']:.2f} +- {clean['difference_error']:.2f}"
+    assert f"the model is {better:.2f} nats better than with noise, and {paired} better than our run" in page
+
+
 def test_the_table_of_the_encoder_alone_is_that_of_its_run():
     page = (ROOT / "docs" / "study.md").read_text()
     for row in json.loads((RESULTS / "encoder_on_samples.json").read_text()):
