@@ -513,7 +513,7 @@ def test_a_flow_over_a_flow_and_what_a_base_may_be():
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_a_flow_in_a_graph_that_does_not_know_the_number_of_latents(transform, dims):
+def test_a_flow_in_a_graph_that_does_not_know_the_size_of_a_batch(transform, dims):
     """As `fit`, an export and an evaluation run it; with one latent, a coupling keeps nothing."""
     prior = flow(dims, transform, couplings=2)
     z = tf.constant(np.random.default_rng(0).normal(size=(5, dims)))

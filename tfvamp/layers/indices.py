@@ -20,7 +20,7 @@ def checked(
     Args:
       indices: what the caller gave.
       rows: B; None if it is not known.
-      lowest: smallest index that is allowed: 0, or -1 if that stands for an image that is no exemplar.
+      lowest: smallest index that is allowed: 0, or -1, which represents an image that is not an exemplar.
       count: N, number of exemplars; None if it is not known.
       check_values: whether to check the values. In a graph this is an assertion, which XLA leaves out.
 
